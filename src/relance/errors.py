@@ -1,0 +1,256 @@
+"""What can go wrong, told as one tree; its promise: every message says what happened and what to do next.
+
+* RelanceError                  all that relance itself raises
+  · SettingsError               a setting is unknown, has the wrong type, or contradicts another
+  · DecodeError                 a record's value does not fit the handler's annotation; never retried
+  · MaxRetriesExceededError     the attempts of a record are used up; the class a dead letter carries
+  · SendError                   a write was not acknowledged; `maybe_written` says what is known of it
+    + HandoffError              ... and that write was a retry or a dead letter: its source offset stays
+  · BrokerUnavailableError      no broker answered before the deadline (also a ConnectionError)
+  · TopicMissingError           the topic does not exist; the message holds the command that makes it
+  · AssignmentError             the partition is not (or no longer) ours
+
+Apart from the tree stand the handler's words, which a handler raises to override its retry policy. They
+are not RelanceErrors, so that an `except RelanceError` around a call to relance never swallows them:
+
+* Retry                         try this record again
+* Reject                        this record can never succeed: dead-letter it now
+* Fatal                         no record can succeed now: stop, commit nothing more
+
+and, for the errors of the handler's own services,
+
+* TransientError                subclass it, or raise it: retried by the default policy
+
+Beside the tree, `kafka_error(code)` answers what a Kafka error code means for a client (see
+`relance.kafka_errors`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from relance.kafka_errors import KAFKA_ERRORS, KafkaErrorKind, KafkaErrorRow, kafka_error
+
+__all__ = [
+    "KAFKA_ERRORS",
+    "MAX_WAIT",
+    "AssignmentError",
+    "BrokerUnavailableError",
+    "DecodeError",
+    "Fatal",
+    "HandlerWord",
+    "HandoffError",
+    "KafkaErrorKind",
+    "KafkaErrorRow",
+    "MaxRetriesExceededError",
+    "Reject",
+    "RelanceError",
+    "Retry",
+    "SendError",
+    "SettingsError",
+    "TopicMissingError",
+    "TransientError",
+    "kafka_error",
+]
+
+
+MAX_WAIT: Final = 10.0 * 365 * 24 * 3600
+"""The longest wait that can be asked for, in seconds: ten years. More is a slip (milliseconds, infinity)."""
+
+
+class RelanceError(Exception):
+    """The root of all that relance raises itself."""
+
+
+class SettingsError(RelanceError, ValueError):
+    """A setting that cannot be right; raised before anything starts, and exit status 2 on the command line.
+
+    `key` is the setting's name as the user wrote it, `problem` says what is wrong and the way out.
+    """
+
+    def __init__(self, key: str, problem: str) -> None:
+        super().__init__(key, problem)
+        self.key = key
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.problem}"
+
+
+class DecodeError(RelanceError, ValueError):
+    """A record's value does not fit the handler's annotation.
+
+    It is a property of the bytes, so a second try would fail in the same way: it is never retried and
+    the record is dead-lettered at once, its bytes untouched. The cause is chained as `__cause__`.
+    """
+
+
+class MaxRetriesExceededError(RelanceError):
+    """All attempts of a record failed; it goes to the dead-letter topic.
+
+    `attempts` counts every run of the handler, the first included; `last_error` is the error of the last.
+    """
+
+    def __init__(self, attempts: int, last_error: BaseException | str | None = None) -> None:
+        super().__init__(attempts, last_error)
+        self.attempts = attempts
+        self.last_error = last_error
+
+    def __str__(self) -> str:
+        tries = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
+        if self.last_error is None:
+            return f"gave up after {tries}"
+        if isinstance(self.last_error, BaseException):
+            return f"gave up after {tries}; the last: {type(self.last_error).__name__}: {self.last_error}"
+        return f"gave up after {tries}; the last: {self.last_error}"
+
+
+class SendError(RelanceError):
+    """A write was not acknowledged.
+
+    `maybe_written` is False only where the record is known not to be in the topic (refused before it was
+    sent, or refused by the broker). True means unknown: it may be there, so a second send may duplicate it.
+    `code` is the Kafka error code where there is one (see `kafka_error`).
+    """
+
+    def __init__(self, message: str, *, maybe_written: bool, code: int | None = None) -> None:
+        super().__init__(message)
+        self.maybe_written = maybe_written
+        self.code = code
+
+    def __str__(self) -> str:
+        tail = "it may have been written all the same" if self.maybe_written else "it was not written"
+        return f"{self.args[0]} ({tail})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exceptions pickle by positional arguments; a process worker sends its errors home that way.
+        return _rebuild_send_error, (type(self), self.args[0], self.maybe_written, self.code)
+
+
+def _rebuild_send_error(
+    kind: type[SendError], message: str, maybe_written: bool, code: int | None
+) -> SendError:
+    return kind(message, maybe_written=maybe_written, code=code)
+
+
+class HandoffError(SendError):
+    """A retry or dead letter could not be written durably, so its source offset must not be committed."""
+
+
+class BrokerUnavailableError(RelanceError, ConnectionError):
+    """No broker answered before the deadline. As a ConnectionError it is retried by the default policy."""
+
+
+class TopicMissingError(RelanceError):
+    """A topic that must exist does not, and relance may not make it.
+
+    `partitions` is the number to suggest, in the command that the message holds.
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        *,
+        partitions: int = 1,
+        replication_factor: int = 1,
+        bootstrap_servers: str = "localhost:9092",
+    ) -> None:
+        super().__init__(topic)
+        self.topic = topic
+        self.partitions = partitions
+        self.replication_factor = replication_factor
+        self.bootstrap_servers = bootstrap_servers
+
+    @property
+    def command(self) -> str:
+        """The Kafka command that makes the topic."""
+        return (
+            f"./scripts/kafka.sh kafka-topics --create --topic {self.topic} --partitions {self.partitions}"
+            f" --replication-factor {self.replication_factor} --bootstrap-server {self.bootstrap_servers}"
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"topic {self.topic!r} does not exist on {self.bootstrap_servers}; create it: {self.command}"
+            f"   (or: relance topics create {self.topic} --partitions {self.partitions})"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild_topic_missing, (
+            type(self),
+            self.topic,
+            self.partitions,
+            self.replication_factor,
+            self.bootstrap_servers,
+        )
+
+
+def _rebuild_topic_missing(
+    kind: type[TopicMissingError],
+    topic: str,
+    partitions: int,
+    replication_factor: int,
+    bootstrap_servers: str,
+) -> TopicMissingError:
+    return kind(
+        topic,
+        partitions=partitions,
+        replication_factor=replication_factor,
+        bootstrap_servers=bootstrap_servers,
+    )
+
+
+class AssignmentError(RelanceError):
+    """Something was asked of a partition that this consumer does not own (any more)."""
+
+
+class HandlerWord(Exception):
+    """The root of what a handler raises to speak to relance rather than to report an error."""
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Retry(HandlerWord):
+    """Try this record again, in `after` seconds; None leaves the wait to the retry policy.
+
+    It overrides `retry_on`, not `max_attempts`: the attempt counts. Raises SettingsError where `after` is
+    not a number of seconds from 0 to MAX_WAIT.
+    """
+
+    def __init__(self, after: float | None = None, reason: str = "") -> None:
+        if after is not None and not _is_wait(after):
+            raise SettingsError("Retry.after", f"must be seconds from 0 to ten years, or None, not {after!r}")
+        super().__init__(reason)
+        self.after = after
+
+    def __str__(self) -> str:
+        wait = "" if self.after is None else f" after {self.after:g}s"
+        return f"retry{wait}: {self.reason}" if self.reason else f"retry{wait} asked for by the handler"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.after, self.reason)
+
+
+def _is_wait(value: object) -> bool:
+    # bool is an int to Python, but Retry(True) is a slip, not a second.
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MAX_WAIT
+
+
+class Reject(HandlerWord):
+    """This record can never succeed: dead-letter it now, whatever the policy says."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+
+
+class Fatal(HandlerWord):
+    """No record can succeed now (a bad key, a missing table): stop the consumer and commit nothing more."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+
+
+class TransientError(Exception):
+    """An error that goes away by itself: a service is down, a limit is reached. Retried by default."""
