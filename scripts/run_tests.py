@@ -1,0 +1,250 @@
+"""Runs the checks and the test suites, says how long each took, and counts what ran.
+
+Promise: the exit status is 0 only if every suite that should run did, ran at least one test, and failed none.
+A suite that can't run (no Kafka, no browser) fails; it is never quietly left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.etree import ElementTree
+
+ROOT = Path(__file__).resolve().parent.parent
+REQUIRED = ("unit", "property", "kafka", "stack")  # a clone without one of these is broken
+BUDGETS = {"unit": 90.0, "property": 90.0, "kafka": 600.0}  # seconds; the others share 720
+REST_BUDGET = 720.0
+NEEDS_THE_WORLD = ("kafka", "stack", "browser")  # where a skip in CI would hide that nothing was tested
+OTHER_PYTHONS = ("3.12", "3.13")
+
+
+@dataclass
+class Outcome:
+    """What one step did, for the table at the end."""
+
+    name: str
+    seconds: float
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return not self.failed and not self.problems
+
+
+def main(argv: list[str] | None = None) -> int:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # our lines and the suites' stay in order in a log file
+    parser = argparse.ArgumentParser(
+        prog="./scripts/test.sh", description="Run the checks and the test suites."
+    )
+    parser.add_argument("--all", action="store_true", help="the tests marked slow, too")
+    parser.add_argument(
+        "suites", nargs="*", metavar="SUITE", help=f"of: {', '.join(['lint', *known_suites()])}"
+    )
+    options = parser.parse_args(argv)
+    names: list[str] = options.suites or ["lint", *known_suites()]
+    unknown = [name for name in names if name not in ("lint", *known_suites())]
+    if unknown:
+        parser.error(f"no suite {', '.join(unknown)}; there are: lint, {', '.join(known_suites())}")
+    outcomes: list[Outcome] = []
+    started = time.monotonic()
+    try:
+        for name in names:
+            if name == "lint":
+                outcomes.append(lint())
+                continue
+            outcomes.append(run_suite(name, sys.executable, everything=options.all))
+            if name == "unit" and not options.suites:
+                outcomes.extend(unit_on_other_pythons(everything=options.all))
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
+    return report(outcomes, time.monotonic() - started)
+
+
+def known_suites() -> list[str]:
+    """The required suites, then any other folder of tests/ that holds tests: a later one joins by being there."""
+    found = sorted(path.name for path in (ROOT / "tests").iterdir() if any(path.rglob("test_*.py")))
+    return [*REQUIRED, *(name for name in found if name not in REQUIRED)]
+
+
+def heading(text: str) -> None:
+    print(f"\n── {text} {'─' * max(3, 76 - len(text))}", flush=True)
+
+
+# -- checks ------------------------------------------------------------------------------------------
+
+
+def lint() -> Outcome:
+    """Style, types, shell: each check runs, even if an earlier one failed, so that one run shows all."""
+    heading("lint: ruff, mypy, shellcheck")
+    bin_dir = Path(sys.executable).parent
+    checks: list[tuple[str, list[str]]] = [
+        ("ruff check", [str(bin_dir / "ruff"), "check", "."]),
+        ("ruff format", [str(bin_dir / "ruff"), "format", "--check", "."]),
+        ("mypy", [str(bin_dir / "mypy"), "src", *(str(path) for path in typed_scripts())]),
+    ]
+    if shellcheck := shutil.which("shellcheck"):
+        shell = [*sorted((ROOT / "scripts").glob("*.sh")), ROOT / ".ci" / "run"]
+        checks.append(("shellcheck", [shellcheck, *(str(path.relative_to(ROOT)) for path in shell)]))
+    else:
+        print("shellcheck isn't installed: the shell scripts are not checked here")
+    started = time.monotonic()
+    outcome = Outcome("lint", 0.0)
+    for name, command in checks:
+        print(f"{name}: ", end="", flush=True)
+        if subprocess.run(command, cwd=ROOT, check=False).returncode:
+            outcome.problems.append(f"{name} found something")
+        elif name == "shellcheck":
+            print("All shell scripts are clean")
+    outcome.seconds = time.monotonic() - started
+    return outcome
+
+
+def typed_scripts() -> list[Path]:
+    return [path for path in ((ROOT / "scripts" / "stack"), Path(__file__)) if path.exists()]
+
+
+# -- tests -------------------------------------------------------------------------------------------
+
+
+def run_suite(name: str, python: str, *, everything: bool, label: str = "") -> Outcome:
+    """One pytest process for one folder, stopped at twice its budget: a hang is an answer, too."""
+    label = label or name
+    heading(label)
+    budget = BUDGETS.get(name, REST_BUDGET)
+    with tempfile.TemporaryDirectory(prefix="relance-test-") as scratch:
+        xml = Path(scratch) / "report.xml"
+        command = [
+            python,
+            "-m",
+            "pytest",
+            f"tests/{name}",
+            f"--junitxml={xml}",
+            "-o",
+            "faulthandler_timeout=300",
+        ]
+        command += ["-p", "no:cacheprovider", "--durations=5", "--durations-min=2"]
+        if not everything:
+            command += ["-m", "not slow"]
+        started = time.monotonic()
+        if not any((ROOT / "tests" / name).rglob("test_*.py")):
+            print(f"tests/{name} holds no tests")
+            return Outcome(label, 0.0, problems=["has no tests"])
+        code = run_bounded(command, budget * 2)
+        outcome = counted(label, xml)
+        outcome.seconds = time.monotonic() - started
+    if code is None:
+        outcome.problems.append(f"was stopped after {budget * 2:.0f} s: something hangs")
+    elif code == 5 or not outcome.passed + outcome.failed:
+        outcome.problems.append("ran no test")
+    elif code and not outcome.failed:
+        outcome.problems.append(f"pytest ended with status {code}")
+    if outcome.skipped and name in NEEDS_THE_WORLD and os.environ.get("CI") == "true":
+        outcome.problems.append(f"skipped {outcome.skipped}: in CI what it needs must be there")
+    if code is not None and outcome.seconds > budget:
+        print(f"note: {label} took {outcome.seconds:.0f} s, its budget is {budget:.0f} s")
+    return outcome
+
+
+def run_bounded(command: list[str], limit: float) -> int | None:
+    """The exit status, or None if it was stopped: by SIGINT first, so that teardowns still stop the brokers."""
+    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL)
+    try:
+        return process.wait(limit)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        return None
+    except KeyboardInterrupt:
+        process.wait()  # it got the same Ctrl-C and is cleaning up
+        raise
+
+
+def counted(label: str, xml: Path) -> Outcome:
+    outcome = Outcome(label, 0.0)
+    if not xml.exists():
+        outcome.failed = 1
+        outcome.problems.append("pytest died before it could report")
+        return outcome
+    for case in ElementTree.parse(xml).iter("testcase"):
+        skip = case.find("skipped")
+        if case.find("failure") is not None or case.find("error") is not None:
+            outcome.failed += 1
+        elif skip is not None and skip.get("type") == "pytest.skip":
+            outcome.skipped += 1
+        else:
+            outcome.passed += 1
+    return outcome
+
+
+def unit_on_other_pythons(*, everything: bool) -> list[Outcome]:
+    outcomes = []
+    for version in OTHER_PYTHONS:
+        if sys.version.startswith(version + "."):
+            continue  # the main run was on it
+        interpreter = find_python(version)
+        if interpreter is None:
+            print(f"\nPython {version} isn't on this machine: the unit tests did NOT run on it")
+            continue
+        heading(f"setting up Python {version} ({interpreter})")
+        venv = f".venv-{version}"
+        started = time.monotonic()
+        if subprocess.run(["scripts/setup.sh", venv, interpreter], cwd=ROOT, check=False).returncode:
+            problem = f"can't install the locked packages on {version}"
+            outcomes.append(Outcome(f"unit on {version}", time.monotonic() - started, problems=[problem]))
+            continue
+        python = str(ROOT / venv / "bin" / "python")
+        outcomes.append(run_suite("unit", python, everything=everything, label=f"unit on {version}"))
+    return outcomes
+
+
+def find_python(version: str) -> str | None:
+    """An interpreter of that version that really runs: a version manager's shim may answer nothing."""
+    homes = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python3"), reverse=True)
+    for candidate in (shutil.which(f"python{version}"), *map(str, homes)):
+        if candidate is None:
+            continue
+        code = f"import sys, ensurepip, venv; sys.exit('%d.%d' % sys.version_info[:2] != '{version}')"
+        if subprocess.run([candidate, "-c", code], check=False, capture_output=True).returncode == 0:
+            return candidate
+    return None
+
+
+def report(outcomes: list[Outcome], seconds: float) -> int:
+    heading("summary")
+    for outcome in outcomes:
+        tests = f"{outcome.passed} passed, {outcome.failed} failed"
+        if outcome.skipped:
+            tests += f", {outcome.skipped} skipped"
+        if outcome.name == "lint":
+            tests = ""
+        mark = "✓" if outcome.ok else "✗"
+        details = "; ".join(filter(None, [tests, *outcome.problems]))
+        print(f"{mark} {outcome.name:<14}{outcome.seconds:7.1f} s  {details}")
+    bad = [outcome.name for outcome in outcomes if not outcome.ok]
+    print(f"{'FAILED: ' + ', '.join(bad) if bad else 'all good'}, in {seconds:.0f} s")
+    passed, failed = sum(o.passed for o in outcomes), sum(o.failed for o in outcomes)
+    skipped = sum(o.skipped for o in outcomes)
+    print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
