@@ -1,0 +1,222 @@
+"""What is finished above a committed offset, as text for the commit's metadata.
+
+Promise: a map that cannot be read, or belongs to another incarnation of the topic or another offset, is no
+map: records are then handled again rather than skipped wrongly. What does not fit into the broker's limit
+is left out from the far end, so a short map, too, only costs repeats.
+
+The text is `r1:<topic id>:<kind><payload>`; the payload is unpadded URL-safe base64 of varints:
+
+    kind `-`  nothing is finished above the base (no payload)
+    kind `R`  run lengths   kind `B`  bit set   (lower case: deflated)
+    payload   base, end − base, number of attempts, (offset − previous, tries)…, then the offsets
+
+Runs alternate unfinished, finished, …, the first always unfinished (as Confluent's Parallel Consumer has
+it). The bit set has one bit an offset from `base`, 1 = finished, lowest bit first.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+__all__ = ["LIMIT", "OffsetMap", "decode_map", "encode_map"]
+
+LIMIT = 4095
+"""Characters. The broker's default maximum is 4096, which it refuses (measured), even inside a transaction."""
+
+MAX_WINDOW = 10_000_000
+"""The widest map that is believed, in offsets: a hostile one must not make us allocate."""
+
+MAX_ATTEMPTS = 200
+"""How many attempts travel: beyond it the lowest offsets' are kept, the others start again at one."""
+
+_VERSION = "r1"
+
+
+@dataclass(frozen=True, slots=True)
+class OffsetMap:
+    """Offsets in [base, end) are finished, except `unfinished` (ascending). Shapes: plain ints."""
+
+    base: int
+    end: int
+    unfinished: tuple[int, ...] = ()
+    attempts: Mapping[int, int] = field(default_factory=dict)
+
+    def cut(self, end: int) -> OffsetMap:
+        """The same, claiming nothing at or above `end`."""
+        return OffsetMap(
+            self.base,
+            end,
+            tuple(o for o in self.unfinished if o < end),
+            {o: n for o, n in self.attempts.items() if o < end},
+        )
+
+
+def encode_map(found: OffsetMap, topic_id: str, limit: int = LIMIT) -> tuple[str, bool]:
+    """(text, whole): at most `limit` characters; `whole` is False where the far end had to be left out."""
+    head = f"{_VERSION}:{topic_id}:"
+    whole = True
+    while True:
+        if found.end <= found.base or (
+            len(found.unfinished) == found.end - found.base and not found.attempts
+        ):
+            return head + "-", whole
+        text = min(
+            (kind + payload for kind, payload in _candidates(found)),
+            key=len,
+        )
+        if len(head) + len(text) <= limit:
+            return head + text, whole
+        whole = False
+        # Halve towards what fits: the size is close to proportional to the window.
+        room = (limit - len(head)) / len(text)
+        found = found.cut(found.base + max(0, int((found.end - found.base) * min(room, 0.9))))
+
+
+def decode_map(text: str | None, topic_id: str, committed: int) -> OffsetMap | None:
+    """The map beside the offset `committed`; None where there is none that may be believed."""
+    if not text:
+        return None
+    parts = text.split(":", 2)
+    if len(parts) != 3 or parts[0] != _VERSION or parts[1] != topic_id or not parts[2]:
+        return None
+    kind, payload = parts[2][0], parts[2][1:]
+    if kind == "-":
+        return None
+    if kind not in "RrBb":
+        return None
+    try:
+        raw = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
+        if kind.islower():
+            inflater = zlib.decompressobj(-15)
+            raw = inflater.decompress(raw, MAX_WINDOW)
+            if not inflater.eof:
+                return None
+        found = _read(raw, bits=kind in "Bb")
+    except (ValueError, IndexError, binascii.Error, zlib.error):
+        return None
+    return found if found.base == committed else None
+
+
+def belongs(text: str | None, topic_id: str) -> bool:
+    """False if `text` is ours and names another incarnation of the topic: that commit is stale."""
+    parts = (text or "").split(":", 2)
+    return not (len(parts) == 3 and parts[0] == _VERSION and parts[1] and topic_id and parts[1] != topic_id)
+
+
+def _candidates(found: OffsetMap) -> list[tuple[str, str]]:
+    head = bytearray()
+    _put(head, found.base)
+    _put(head, found.end - found.base)
+    attempts = sorted(found.attempts.items())[:MAX_ATTEMPTS]
+    _put(head, len(attempts))
+    before = found.base
+    for offset, tries in attempts:
+        _put(head, offset - before)
+        _put(head, tries)
+        before = offset
+    runs = bytearray(head)
+    for length in _runs(found):
+        _put(runs, length)
+    bits = bytearray(head)
+    if found.end - found.base <= LIMIT * 8 * 8:  # deflate gains less than 8 where run lengths lose
+        bits += _bits(found)
+        bodies = [("R", bytes(runs)), ("B", bytes(bits))]
+    else:
+        bodies = [("R", bytes(runs))]
+    made = []
+    for kind, body in bodies:
+        made.append((kind, _text(body)))
+        if len(body) > 40:
+            squeezer = zlib.compressobj(6, zlib.DEFLATED, -15)
+            made.append((kind.lower(), _text(squeezer.compress(body) + squeezer.flush())))
+    return made
+
+
+def _text(body: bytes) -> str:
+    return base64.urlsafe_b64encode(body).decode("ascii").rstrip("=")
+
+
+def _runs(found: OffsetMap) -> list[int]:
+    runs: list[int] = []
+    at = found.base  # the next offset to describe
+    i, unfinished = 0, found.unfinished
+    while at < found.end:
+        start = at
+        while i < len(unfinished) and unfinished[i] == at:
+            at += 1
+            i += 1
+        runs.append(at - start)
+        after = unfinished[i] if i < len(unfinished) else found.end
+        if after > at:
+            runs.append(after - at)
+        at = after
+    return runs
+
+
+def _bits(found: OffsetMap) -> bytes:
+    width = found.end - found.base
+    value = (1 << width) - 1
+    holes = bytearray((width + 7) // 8)
+    for offset in found.unfinished:
+        i = offset - found.base
+        holes[i >> 3] |= 1 << (i & 7)
+    value &= ~int.from_bytes(holes, "little")
+    return value.to_bytes((width + 7) // 8, "little")
+
+
+def _read(raw: bytes, *, bits: bool) -> OffsetMap:
+    base, at = _get(raw, 0)
+    width, at = _get(raw, at)
+    count, at = _get(raw, at)
+    if width > MAX_WINDOW or count > MAX_ATTEMPTS:
+        raise ValueError("wider than any map we write")
+    attempts: dict[int, int] = {}
+    offset = base
+    for _ in range(count):
+        step, at = _get(raw, at)
+        tries, at = _get(raw, at)
+        offset += step
+        attempts[offset] = tries
+    unfinished: list[int] = []
+    if bits:
+        body = raw[at:]
+        if len(body) != (width + 7) // 8:
+            raise ValueError("bit set of the wrong length")
+        unfinished = [base + i for i in range(width) if not body[i >> 3] >> (i & 7) & 1]
+    else:
+        offset, finished = base, False
+        while offset < base + width:
+            length, at = _get(raw, at)
+            if offset + length > base + width or (length == 0 and offset > base):
+                raise ValueError("runs beyond the end")
+            if not finished:
+                unfinished.extend(range(offset, offset + length))
+            offset += length
+            finished = not finished
+        if at != len(raw):
+            raise ValueError("more runs than offsets")
+    return OffsetMap(base, base + width, tuple(unfinished), attempts)
+
+
+def _put(into: bytearray, number: int) -> None:
+    while number > 0x7F:
+        into.append(number & 0x7F | 0x80)
+        number >>= 7
+    into.append(number)
+
+
+def _get(raw: bytes, at: int) -> tuple[int, int]:
+    number = shift = 0
+    while True:
+        byte = raw[at]
+        at += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number, at
+        shift += 7
+        if shift > 63:
+            raise ValueError("a varint of more than 64 bits")

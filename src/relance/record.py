@@ -1,0 +1,96 @@
+"""What a handler receives: a record as it stood in its topic, thin enough for the hot path.
+
+Promise: `topic`, `partition` and `offset` are where the record was *first* written. A record that comes back
+through a retry topic keeps its origin; where it physically lies now is `log_offset`, which only the engine
+needs.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import msgspec
+
+if TYPE_CHECKING:
+    from relance.engine.deferral import Deferral
+
+__all__ = ["Attempt", "Record", "Source", "TopicPartition"]
+
+HeaderList = list[tuple[str, bytes | None]]
+
+
+class TopicPartition(NamedTuple):
+    """A partition of a topic. Sorts by topic, then number; prints as Kafka's logs do: `orders-0`."""
+
+    topic: str
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}-{self.partition}"
+
+
+class Source(Protocol):
+    """What a record asks of the message it came in: only what most handlers never look at."""
+
+    def headers(self) -> HeaderList | None:
+        """All headers, in order; repeats and null values are kept."""
+
+    def timestamp(self) -> tuple[int, int]:
+        """(type, milliseconds since the epoch); -1 where there is none."""
+
+
+class Attempt(NamedTuple):
+    """One failed try: its number from 1, "ClassName: text", and when (seconds since the epoch, UTC)."""
+
+    attempt: int
+    error: str
+    at: float
+
+
+class Record(msgspec.Struct, gc=False):
+    """One record. A handler that asks for it gets it as its second argument.
+
+    `key` and `raw` are the untouched bytes, or None where Kafka holds null. `attempt` counts from 1.
+    """
+
+    # gc=False: half the cost of creation at 1M records; a record refers to no cycle.
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    raw: bytes | None
+    source: Source
+    log_offset: int
+    attempt: int = 1
+    deferral: Deferral | None = None
+    history: tuple[Attempt, ...] = ()
+
+    @property
+    def headers(self) -> HeaderList:
+        """The headers that the producer wrote: (name, bytes or None), in order, repeats kept."""
+        headers = self.source.headers() or []
+        if self.deferral is None:
+            return headers
+        from relance.engine.deferral import original_headers
+
+        return original_headers(headers)
+
+    @property
+    def timestamp(self) -> datetime | None:
+        """When the record was first written (UTC), or None where Kafka holds no timestamp."""
+        ms = self.timestamp_ms
+        return None if ms is None else datetime.fromtimestamp(ms / 1000, UTC)
+
+    @property
+    def timestamp_ms(self) -> int | None:
+        """The same in milliseconds since the epoch."""
+        if self.deferral is not None:
+            return self.deferral.origin_timestamp
+        ms = self.source.timestamp()[1]
+        return None if ms < 0 else ms
+
+    @property
+    def name(self) -> str:
+        """`P2:O16`, as logs write it."""
+        return f"P{self.partition}:O{self.offset}"

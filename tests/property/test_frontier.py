@@ -1,0 +1,90 @@
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from relance.engine.frontier import Frontier
+from relance.engine.offset_map import decode_map, encode_map
+
+
+class FrontierAgainstASet(RuleBasedStateMachine):
+    """The model: a plain set of open offsets and a position."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frontier = Frontier(100)
+        self.open: set[int] = set()
+        self.position = 100
+        self.seen_bases = [100]
+
+    @rule(gaps=st.lists(st.integers(0, 3), min_size=1, max_size=8))
+    def read(self, gaps: list[int]) -> None:
+        offsets = []
+        for gap in gaps:
+            self.position += gap
+            offsets.append(self.position)
+            self.position += 1
+        self.frontier.open(offsets)
+        self.open |= set(offsets)
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data())
+    def finish_one(self, data: st.DataObject) -> None:
+        offset = data.draw(st.sampled_from(sorted(self.open)))
+        self.frontier.finish(offset)
+        self.open.remove(offset)
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data())
+    def finish_some_in_order(self, data: st.DataObject) -> None:
+        some = sorted(data.draw(st.sets(st.sampled_from(sorted(self.open)))))
+        self.frontier.finish_all(some)
+        self.open -= set(some)
+
+    @rule(step=st.integers(0, 3))
+    def reach_the_end(self, step: int) -> None:
+        self.position += step
+        self.frontier.advance(self.position)
+
+    @rule()
+    def move_to_a_new_owner(self) -> None:
+        """The new owner reads again from the base and skips exactly what was finished."""
+        base, map_ = self.frontier.base, self.frontier.map({})
+        text, _ = encode_map(map_, "T")
+        old_position, still_open = self.position, set(self.open)
+        new = Frontier(base, decode_map(text, "T", base))
+        again = [o for o in range(base, old_position) if not new.was_finished(o)]
+        new.open(again)
+        new.advance(old_position)
+        assert still_open <= set(again)
+        for o in again:
+            if o not in still_open:  # gaps that were never records
+                new.finish(o)
+        self.frontier = new
+
+    @invariant()
+    def base_is_the_lowest_open(self) -> None:
+        assert self.frontier.base == (min(self.open) if self.open else self.position)
+        assert self.frontier.unfinished() == sorted(self.open)
+        assert self.frontier.open_count == len(self.open)
+
+    @invariant()
+    def base_never_goes_back(self) -> None:
+        self.seen_bases.append(self.frontier.base)
+        assert self.seen_bases[-1] >= self.seen_bases[-2]
+
+
+TestFrontier = FrontierAgainstASet.TestCase
+TestFrontier.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=30, unique=True))
+def test_a_second_finish_of_an_offset_is_refused(offsets: list[int]) -> None:
+    frontier = Frontier(0)
+    frontier.open(sorted(offsets))
+    frontier.finish(max(offsets))
+    try:
+        frontier.finish(max(offsets))
+    except ValueError as error:
+        assert "not open" in str(error)
+    else:
+        raise AssertionError("a double completion must be seen")
