@@ -1,0 +1,274 @@
+"""Questions to a cluster and the few changes to it: topics, watermarks, groups, committed offsets.
+
+Promises: every call ends within its deadline, may come from any thread, and fails only with a RelanceError
+that names the address, what was asked and what to do next. Offsets are asked for in bulk (two requests per
+broker, however many partitions there are), so that a page of topics costs the cluster next to nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError
+from confluent_kafka.admin import ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]
+
+from relance.errors import BrokerUnavailableError, TopicMissingError
+from relance.kafka.asking import Asker
+from relance.kafka.cluster import (
+    INTERNAL_TOPICS,
+    Committed,
+    GroupInfo,
+    GroupMissingError,
+    GroupSummary,
+    KafkaRefusedError,
+    Member,
+    PartitionInfo,
+    PartitionLag,
+    TopicInfo,
+    Watermarks,
+    checked_topic_name,
+)
+from relance.record import TopicPartition
+
+__all__ = [
+    "Admin",
+    "Committed",
+    "GroupInfo",
+    "GroupMissingError",
+    "GroupSummary",
+    "KafkaRefusedError",
+    "Member",
+    "PartitionInfo",
+    "PartitionLag",
+    "TopicInfo",
+    "Watermarks",
+]
+
+
+class Admin:
+    """A blocking view of one cluster. `timeout` (seconds) bounds each call, whatever it needs to ask.
+
+    Every method raises BrokerUnavailableError when nobody answers in time and RelanceError otherwise;
+    those that name a topic raise TopicMissingError where there is none.
+    """
+
+    def __init__(
+        self, bootstrap_servers: str, client: Mapping[str, Any] | None = None, *, timeout: float = 5.0
+    ) -> None:
+        self.bootstrap_servers = bootstrap_servers
+        self.timeout = timeout
+        self._asker = Asker(bootstrap_servers, client, timeout)
+
+    # -- topics ------------------------------------------------------------------------------------------
+    def topics(self) -> list[TopicInfo]:
+        """All topics by name, Kafka's internal ones included."""
+        deadline = self._asker.deadline()
+        metadata = self._asker.metadata(deadline)
+        led = {
+            TopicPartition(name, p.id)
+            for name, topic in metadata.topics.items()
+            for p in topic.partitions.values()
+            if p.leader >= 0
+        }
+        marks = self._asker.offsets(led, deadline)
+        found = []
+        for name, topic in sorted(metadata.topics.items()):
+            known = [mark for p in topic.partitions if (mark := marks.get(TopicPartition(name, p)))]
+            found.append(
+                TopicInfo(
+                    name=name,
+                    partitions=len(topic.partitions),
+                    records=sum(mark.end - mark.begin for mark in known),
+                    internal=name in INTERNAL_TOPICS,
+                    offline=len(topic.partitions) - len(known),
+                )
+            )
+        return found
+
+    def partitions(self, topic: str) -> list[PartitionInfo]:
+        """The partitions of a topic in order, with their watermarks (0, 0 where there is no leader)."""
+        deadline = self._asker.deadline()
+        described = self._asker.describe(topic, deadline)
+        led = [TopicPartition(topic, p.id) for p in described.partitions if p.leader is not None]
+        marks = self._asker.offsets(led, deadline, must_exist=topic)
+        nothing = Watermarks(0, 0)
+        found = []
+        for p in sorted(described.partitions, key=lambda each: each.id):
+            mark = marks.get(TopicPartition(topic, p.id), nothing)
+            leader = None if p.leader is None else p.leader.id
+            found.append(PartitionInfo(p.id, leader, len(p.replicas), len(p.isr), mark.begin, mark.end))
+        return found
+
+    def watermarks(self, topic: str) -> dict[int, Watermarks]:
+        """{partition: (begin, end)} of every partition that has a leader; unstable transactions included."""
+        deadline = self._asker.deadline()
+        described = self._asker.describe(topic, deadline)
+        led = [TopicPartition(topic, p.id) for p in described.partitions if p.leader is not None]
+        marks = self._asker.offsets(led, deadline, must_exist=topic)
+        return {tp.partition: mark for tp, mark in sorted(marks.items())}
+
+    def topic_id(self, topic: str) -> str:
+        """The id Kafka gave the topic when it was made (KIP-516), spelt as Kafka's tools do.
+
+        A topic that is deleted and made again has another.
+        """
+        # The client prints plain base64, Kafka the URL-safe alphabet.
+        described = self._asker.describe(topic, self._asker.deadline())
+        return str(described.topic_id).replace("+", "-").replace("/", "_")
+
+    def configs(self, topic: str, *, defaults: bool = False) -> dict[str, str | None]:
+        """The topic's settings: those given to it, or with `defaults` all of them."""
+        resource = ConfigResource(ResourceType.TOPIC, topic)
+        entries = self._asker.ask(
+            f"describe the settings of {topic}",
+            lambda left: self._asker.client.describe_configs([resource], request_timeout=left)[resource],
+            topic=topic,
+        )
+        # Source 1 is "set on this topic"; the others are inherited.
+        return {name: e.value for name, e in sorted(entries.items()) if defaults or e.source == 1}
+
+    def ensure_topic(
+        self,
+        topic: str,
+        partitions: int,
+        configs: Mapping[str, str] | None = None,
+        *,
+        replication_factor: int = -1,
+    ) -> bool:
+        """Make the topic unless it exists; True if this call made it. −1 is the broker's replication.
+
+        Several processes may call it at once: exactly one gets True. It returns when every partition has a
+        leader, so a record can be sent at once. A topic that exists is left as it is, whatever it has.
+        """
+        deadline = self._asker.deadline()
+        client = self._asker.client
+        new = NewTopic(checked_topic_name(topic), partitions, replication_factor, config=dict(configs or {}))
+        try:
+            self._asker.ask(
+                f"create topic {topic}",
+                lambda left: client.create_topics([new], operation_timeout=left, request_timeout=left)[topic],
+                deadline=deadline,
+            )
+            created = True
+        except KafkaRefusedError as error:
+            if error.code != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise
+            created = False
+        self._until_led(topic, partitions if created else 1, deadline)
+        return created
+
+    def delete_topic(self, topic: str) -> None:
+        """Delete the topic and all its records; TopicMissingError if there is none."""
+        deadline, client = self._asker.deadline(), self._asker.client
+        checked_topic_name(topic)
+        self._asker.ask(
+            f"delete topic {topic}",
+            lambda left: client.delete_topics([topic], operation_timeout=left, request_timeout=left)[topic],
+            topic=topic,
+            deadline=deadline,
+        )
+
+    # -- groups ------------------------------------------------------------------------------------------
+    def groups(self) -> list[GroupSummary]:
+        """All consumer groups by name, of both protocols."""
+        listed = self._asker.ask(
+            "list the groups", lambda left: self._asker.client.list_consumer_groups(request_timeout=left)
+        )
+        if not listed.valid and listed.errors:
+            raise self._asker.refused("list the groups", listed.errors[0])
+        return sorted(
+            (GroupSummary(g.group_id, _word(g.state), _word(g.type)) for g in listed.valid),
+            key=lambda each: each.name,
+        )
+
+    def committed(self, group: str) -> dict[TopicPartition, Committed]:
+        """What the group has committed, empty where it never did (or does not exist)."""
+        deadline = self._asker.deadline()
+        asked = [ConsumerGroupTopicPartitions(group)]
+        answer = self._asker.ask(
+            f"read the offsets of group {group}",
+            lambda left: self._asker.client.list_consumer_group_offsets(asked, request_timeout=left)[group],
+            deadline=deadline,
+        )
+        return {
+            TopicPartition(each.topic, each.partition): Committed(each.offset, each.metadata or "")
+            for each in answer.topic_partitions
+            if each.offset >= 0
+        }
+
+    def group(self, name: str) -> GroupInfo:
+        """Members, what each holds, and the lag of each partition; GroupMissingError if there is none."""
+        deadline = self._asker.deadline()
+        described = self._asker.ask(
+            f"describe group {name}",
+            lambda left: self._asker.client.describe_consumer_groups([name], request_timeout=left)[name],
+            deadline=deadline,
+            none_if=KafkaError.GROUP_ID_NOT_FOUND,
+        )
+        committed = self.committed(name)
+        members = tuple(sorted(map(_member, described.members if described else ()), key=_by_client))
+        if not members and not committed and (described is None or _word(described.state) == "dead"):
+            raise GroupMissingError(name)
+        holders = {tp: m.member_id for m in members for tp in m.assignment}
+        concerned = sorted(set(committed) | set(holders))
+        ends = self._asker.offsets(concerned, deadline)
+        rows = []
+        for tp in concerned:
+            at = committed[tp].offset if tp in committed else None
+            end = ends[tp].end if tp in ends else None
+            # A commit past the end is possible (a topic made anew): no lag is negative.
+            lag = None if at is None or end is None else max(0, end - at)
+            rows.append(PartitionLag(tp.topic, tp.partition, at, end, lag, holders.get(tp)))
+        return GroupInfo(
+            name=name,
+            state=_word(described.state) if described else "empty",
+            protocol=_word(described.type) if described else "unknown",
+            assignor=described.partition_assignor if described else "",
+            coordinator=f"{described.coordinator.host}:{described.coordinator.port}" if described else "",
+            members=members,
+            partitions=tuple(rows),
+        )
+
+    # -- the cluster -------------------------------------------------------------------------------------
+    def ping(self, timeout: float | None = None) -> int:
+        """How many brokers the cluster has; raises BrokerUnavailableError if none answers in `timeout`."""
+        return len(self._asker.metadata(self._asker.deadline(timeout)).brokers)
+
+    def _until_led(self, topic: str, partitions: int, deadline: float) -> None:
+        """Wait until the brokers know the topic: the controller's word reaches them a moment later."""
+        while True:
+            try:
+                described = self._asker.describe(topic, deadline)
+                if sum(p.leader is not None for p in described.partitions) >= partitions:
+                    return
+            except TopicMissingError:
+                if time.monotonic() >= deadline:
+                    raise
+            if time.monotonic() >= deadline:
+                raise BrokerUnavailableError(
+                    f"topic {topic} was made on {self.bootstrap_servers}, but not all of its {partitions}"
+                    f" partitions had a leader within {self.timeout:g} s; see the broker's log"
+                )
+            self._asker.pause()
+
+
+def _member(described: Any) -> Member:
+    held = (TopicPartition(tp.topic, tp.partition) for tp in described.assignment.topic_partitions)
+    return Member(
+        member_id=described.member_id,
+        client_id=described.client_id,
+        host=described.host.lstrip("/"),
+        instance_id=described.group_instance_id,
+        assignment=tuple(sorted(held)),
+    )
+
+
+def _by_client(member: Member) -> tuple[str, str]:
+    return member.client_id, member.member_id
+
+
+def _word(enum: Any) -> str:
+    """An enum of the client as a lower-case word: PREPARING_REBALANCING → "preparing rebalancing"."""
+    return "unknown" if enum is None else str(enum.name).lower().replace("_", " ")

@@ -1,0 +1,229 @@
+"""How an admin client is asked: with a deadline, again while the cluster settles, quietly.
+
+Promise: an answer, or a RelanceError, before the deadline; never a KafkaException, never a line on stderr.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, TypeVar
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka import TopicPartition as ClientTopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # not in its __all__
+
+from relance.errors import RelanceError, SettingsError, TopicMissingError
+from relance.kafka.cluster import (
+    KafkaRefusedError,
+    QuietLog,
+    Watermarks,
+    checked_topic_name,
+    client_settings,
+    error_text,
+    unreachable,
+)
+from relance.record import TopicPartition
+
+__all__ = ["Asker"]
+
+T = TypeVar("T")
+
+_UNREACHABLE = frozenset(
+    {
+        KafkaError._TRANSPORT,
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._TIMED_OUT,
+        KafkaError._TIMED_OUT_QUEUE,
+        KafkaError._RESOLVE,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.BROKER_NOT_AVAILABLE,
+        KafkaError.NETWORK_EXCEPTION,
+    }
+)
+_MISSING = frozenset(
+    {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_ID}
+)
+# What a leader change or a topic made a moment ago answers: true for milliseconds, so ask again.
+_SETTLING = frozenset(
+    {
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError._UNKNOWN_PARTITION,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.FENCED_LEADER_EPOCH,
+    }
+)
+
+
+_EARLIEST = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+_LATEST = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+
+
+class Asker:
+    """One admin client and the manners to ask it; any thread may."""
+
+    def __init__(self, bootstrap_servers: str, client: Mapping[str, Any] | None, timeout: float) -> None:
+        if not bootstrap_servers.strip():
+            raise SettingsError("bootstrap_servers", "must name a broker, as in localhost:9092")
+        self.bootstrap_servers = bootstrap_servers
+        self.timeout = timeout
+        self._log = QuietLog()
+        settings = client_settings(bootstrap_servers, client)
+        settings.pop("allow.auto.create.topics")  # a consumer's setting; an admin client warns about it
+        try:
+            self.client = AdminClient(settings, logger=self._log)
+        except KafkaException as error:
+            raise SettingsError(
+                "bootstrap_servers", f"{error_text(error)} ({bootstrap_servers!r})"
+            ) from error
+        self._lock = threading.Lock()
+        self._down_since: datetime | None = None
+
+    def deadline(self, timeout: float | None = None) -> float:
+        """On the monotonic clock, `timeout` (or the client's own) from now."""
+        return time.monotonic() + (self.timeout if timeout is None else timeout)
+
+    def metadata(self, deadline: float) -> Any:
+        """The cluster's brokers and topics, fresh from a broker."""
+        self._drain_log()
+        try:
+            metadata = self.client.list_topics(timeout=max(0.1, deadline - time.monotonic()))
+        except KafkaException as error:
+            raise self.refused("list the topics", error) from error
+        self._answered()
+        return metadata
+
+    def describe(self, topic: str, deadline: float) -> Any:
+        """The client's TopicDescription: id, partitions, leaders."""
+        asked = TopicCollection([checked_topic_name(topic)])
+        return self.ask(
+            f"describe topic {topic}",
+            lambda left: self.client.describe_topics(asked, request_timeout=left)[topic],
+            topic=topic,
+            deadline=deadline,
+        )
+
+    def offsets(
+        self, partitions: Collection[TopicPartition], deadline: float, *, must_exist: str | None = None
+    ) -> dict[TopicPartition, Watermarks]:
+        """Both ends of many partitions; one that has vanished is left out, unless it is of `must_exist`."""
+        begins = self._offsets_at(partitions, _EARLIEST, deadline, must_exist)
+        ends = self._offsets_at(begins, _LATEST, deadline, must_exist)
+        # A log cut short between the two questions must not count backwards.
+        return {tp: Watermarks(min(begins[tp], end), end) for tp, end in ends.items()}
+
+    def _offsets_at(
+        self, partitions: Collection[TopicPartition], spec: Any, deadline: float, must_exist: str | None
+    ) -> dict[TopicPartition, int]:
+        found: dict[TopicPartition, int] = {}
+        gone = frozenset() if must_exist else _MISSING | {KafkaError._UNKNOWN_PARTITION}
+        # One partition without a leader must not hold up the view of all the others.
+        patience = deadline if must_exist else min(deadline, time.monotonic() + 0.5)
+        left = {tp: ClientTopicPartition(tp.topic, tp.partition) for tp in partitions}
+        while left:
+            wanted = dict.fromkeys(left.values(), spec)
+            futures = self._start("list offsets", partial(_list_offsets, self.client, wanted), deadline)
+            again = {}
+            for tp, asked in left.items():
+                try:
+                    found[tp] = self._wait(futures[asked], deadline).offset
+                except (KafkaException, FutureTimeoutError) as error:
+                    code = _code(error)
+                    if code in gone:
+                        continue
+                    if code not in _SETTLING:
+                        raise self.refused(f"list the offsets of {tp}", error, must_exist) from error
+                    if time.monotonic() < patience:
+                        again[tp] = asked
+                    elif must_exist:
+                        raise self.refused(f"list the offsets of {tp}", error, must_exist) from error
+            left = again
+            if left:
+                self.pause()
+        return found
+
+    def _start(self, what: str, start: Callable[[float], T], deadline: float) -> T:
+        self._drain_log()
+        try:
+            return start(max(0.1, deadline - time.monotonic()))
+        except (KafkaException, ValueError, TypeError) as error:
+            # The client checks arguments before it asks anyone, with whatever error comes to hand.
+            raise self.refused(what, error) from error
+
+    def ask(
+        self,
+        what: str,
+        start: Callable[[float], Future[Any]],
+        *,
+        topic: str | None = None,
+        deadline: float | None = None,
+        none_if: int | None = None,
+    ) -> Any:
+        """Ask, wait, and ask again while the cluster is settling; None where it answers `none_if`."""
+        deadline = self.deadline() if deadline is None else deadline
+        while True:
+            future = self._start(what, start, deadline)
+            try:
+                return self._wait(future, deadline)
+            except (KafkaException, FutureTimeoutError) as error:
+                code = _code(error)
+                if code is not None and code == none_if:
+                    self._answered()
+                    return None
+                if code not in _SETTLING or time.monotonic() >= deadline:
+                    raise self.refused(what, error, topic) from error
+            self.pause()
+
+    def _wait(self, future: Future[Any], deadline: float) -> Any:
+        # The client keeps the deadline itself; the second more is for its own hand-over.
+        answer = future.result(max(0.1, deadline - time.monotonic()) + 1.0)
+        self._answered()
+        return answer
+
+    def pause(self) -> None:
+        """Between two questions: long for a leader election on one machine, short for a person."""
+        self.client.poll(0.05)
+
+    def _drain_log(self) -> None:
+        # The client's lines queue up until somebody polls; nobody else does on an admin client.
+        self.client.poll(0)
+
+    def _answered(self) -> None:
+        with self._lock:
+            self._down_since = None
+
+    def refused(self, what: str, error: BaseException, topic: str | None = None) -> RelanceError:
+        """The RelanceError to raise for the client's error."""
+        self._drain_log()
+        code = _code(error)
+        if code in _UNREACHABLE or isinstance(error, FutureTimeoutError):
+            with self._lock:
+                now = datetime.now(UTC)
+                since = self._down_since = self._down_since or now
+            return unreachable(self.bootstrap_servers, what, self.timeout, since, now, self._log.last)
+        if code is not None and code > 0:  # the client's own codes are negative
+            self._answered()
+        if code in _MISSING and topic is not None:
+            return TopicMissingError(topic, bootstrap_servers=self.bootstrap_servers)
+        return KafkaRefusedError(what, self.bootstrap_servers, error_text(error), code)
+
+
+def _list_offsets(
+    client: AdminClient, wanted: Mapping[Any, OffsetSpec], seconds: float
+) -> dict[Any, Future[Any]]:
+    return client.list_offsets(dict(wanted), request_timeout=seconds)
+
+
+def _code(error: BaseException) -> int | None:
+    # Some calls hand out the bare KafkaError, which is no exception for Python's type checkers.
+    first = error if isinstance(error, KafkaError) else next(iter(error.args), None)
+    return first.code() if isinstance(first, KafkaError) else None

@@ -1,0 +1,242 @@
+"""What admin and browse clients share: the facts they bring home, their errors, and a log that is quiet.
+
+Promise: frozen data and pure functions; nothing here asks a broker anything.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from confluent_kafka import KafkaError
+
+from relance.errors import BrokerUnavailableError, RelanceError, SettingsError
+from relance.record import TopicPartition
+
+__all__ = [
+    "INTERNAL_TOPICS",
+    "Committed",
+    "GroupInfo",
+    "GroupMissingError",
+    "GroupSummary",
+    "KafkaRefusedError",
+    "Member",
+    "PartitionInfo",
+    "PartitionLag",
+    "QuietLog",
+    "TopicInfo",
+    "Watermarks",
+    "checked_topic_name",
+    "client_settings",
+    "error_text",
+    "unreachable",
+]
+
+# Kafka's own list (org.apache.kafka.common.internals.Topic): a leading underscore alone means nothing.
+INTERNAL_TOPICS = frozenset({"__consumer_offsets", "__transaction_state", "__share_group_state"})
+
+
+class GroupMissingError(RelanceError):
+    """The consumer group has no members and no committed offsets: for Kafka it does not exist."""
+
+    def __init__(self, group: str) -> None:
+        super().__init__(group)
+        self.group = group
+
+    def __str__(self) -> str:
+        return f"consumer group {self.group!r} does not exist: it has no members and no committed offsets"
+
+
+class KafkaRefusedError(RelanceError):
+    """The cluster answered, and the answer was no; `code` is Kafka's error code."""
+
+    def __init__(self, what: str, bootstrap_servers: str, text: str, code: int | None) -> None:
+        super().__init__(what, bootstrap_servers, text, code)
+        self.what = what
+        self.bootstrap_servers = bootstrap_servers
+        self.text = text
+        self.code = code
+
+    def __str__(self) -> str:
+        return f"{self.bootstrap_servers} refused to {self.what}: {self.text}"
+
+
+class Watermarks(NamedTuple):
+    """The first offset still kept, and the offset the next record will get; both 0 for an empty log."""
+
+    begin: int
+    end: int
+
+
+class Committed(NamedTuple):
+    """A group's committed offset (the next to be read) and the text committed with it."""
+
+    offset: int
+    metadata: str
+
+
+@dataclass(frozen=True, slots=True)
+class TopicInfo:
+    """A line in the list of topics.
+
+    `records` is the sum of end − begin: an upper bound where the topic is compacted or transactional.
+    `offline` counts partitions without a leader; their records are not in the sum.
+    """
+
+    name: str
+    partitions: int
+    records: int
+    internal: bool
+    offline: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionInfo:
+    """A partition of a topic: who leads it (None: nobody), who copies it, and what it holds."""
+
+    partition: int
+    leader: int | None
+    replicas: int
+    in_sync: int
+    begin: int
+    end: int
+
+    @property
+    def records(self) -> int:
+        """Offsets between begin and end (an upper bound on the number of records)."""
+        return self.end - self.begin
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSummary:
+    """A line in the list of groups. `protocol` is "classic" or "consumer" (KIP-848)."""
+
+    name: str
+    state: str
+    protocol: str
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A member of a group and the partitions it holds now; `host` as the broker saw it."""
+
+    member_id: str
+    client_id: str
+    host: str
+    instance_id: str | None
+    assignment: tuple[TopicPartition, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionLag:
+    """How far a group is behind in one partition.
+
+    `committed` and `lag` are None before the first commit; `end` is None where the topic is gone.
+    """
+
+    topic: str
+    partition: int
+    committed: int | None
+    end: int | None
+    lag: int | None
+    member_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class GroupInfo:
+    """A group with its members and its lag."""
+
+    name: str
+    state: str
+    protocol: str
+    assignor: str
+    coordinator: str
+    members: tuple[Member, ...]
+    partitions: tuple[PartitionLag, ...]
+
+    @property
+    def lag(self) -> int:
+        """The lag of all partitions that have a commit."""
+        return sum(row.lag for row in self.partitions if row.lag is not None)
+
+
+class QuietLog:
+    """Where the client's own log lines go: Python logging at DEBUG, one line in `every` seconds.
+
+    The client repeats a refused connection many times a second while the broker is away, on stderr if
+    nobody takes it (relance says it once, in one line of its own). `last` keeps the latest for that line.
+    """
+
+    def __init__(self, every: float = 5.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self.last = ""
+        self._every = every
+        self._clock = clock
+        self._next = 0.0
+        self._held_back = 0
+        self._log = logging.getLogger("relance.kafka.client")
+        self._lock = threading.Lock()
+
+    def log(self, level: int, message: str, *args: object) -> None:
+        """Take one line; `logging.Logger.log` as the client calls it."""
+        text = message % args if args else message
+        with self._lock:
+            self.last = text
+            now = self._clock()
+            if now < self._next:
+                self._held_back += 1
+                return
+            self._next = now + self._every
+            held, self._held_back = self._held_back, 0
+        self._log.debug("%s%s", text, f" ({held} more held back)" if held else "")
+
+
+def client_settings(bootstrap_servers: str, client: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The settings admin and browse clients share; what the caller gives in `client` wins."""
+    return {
+        "bootstrap.servers": bootstrap_servers,
+        "client.id": "relance-admin",
+        # A page that polls every two seconds should see a broker that is back within about one.
+        "reconnect.backoff.ms": 50,
+        "reconnect.backoff.max.ms": 1000,
+        "log.connection.close": False,
+        "allow.auto.create.topics": False,
+        **(client or {}),
+    }
+
+
+def unreachable(
+    servers: str, what: str, waited: float, since: datetime, now: datetime, reason: str
+) -> BrokerUnavailableError:
+    """The one line for "nobody answers": where, for how long, since when, and what to try."""
+    for_long = int((now - since).total_seconds())
+    tail = f", unreachable since {since:%H:%M:%S} UTC ({for_long} s)" if for_long else ""
+    # "…/bootstrap: Connect to ipv4#127.0.0.1:9092 failed: Connection refused (after 0ms in state CONNECT)"
+    why = f": {reason.rpartition(': ')[2].partition(' (after ')[0]}" if reason else ""
+    return BrokerUnavailableError(
+        f"no Kafka broker answered at {servers} within {waited:g} s{tail}{why}"
+        f" (asked to {what}). Is it running? Start one with: relance broker start"
+    )
+
+
+def checked_topic_name(topic: str) -> str:
+    """The name, if Kafka could have a topic of that name; else SettingsError.
+
+    Kafka's rule (org.apache.kafka.common.internals.Topic): 1 to 249 of [a-zA-Z0-9._-], not "." or "..".
+    """
+    legal = topic.isascii() and all(c.isalnum() or c in "._-" for c in topic)
+    if not legal or not 0 < len(topic) <= 249 or topic in {".", ".."}:
+        raise SettingsError(
+            "topic", f"{topic[:60]!r} is no topic name: 1 to 249 of a-z A-Z 0-9 . _ - and not '.' or '..'"
+        )
+    return topic
+
+
+def error_text(error: BaseException) -> str:
+    """The client's words about an error, without its wrapping."""
+    first = error if isinstance(error, KafkaError) else next(iter(error.args), None)
+    return first.str() if isinstance(first, KafkaError) else str(error)
