@@ -54,8 +54,9 @@ __all__ = [
 ]
 
 
-MAX_WAIT: Final = 10.0 * 365 * 24 * 3600
-"""The longest wait that can be asked for, in seconds: ten years. More is a slip (milliseconds, infinity)."""
+MAX_WAIT: Final = 86_400.0
+"""The longest wait before a retry, in seconds: a day. A longer one is a slip (milliseconds, infinity), or
+a schedule, which a retry topic is not."""
 
 
 class RelanceError(Exception):
@@ -216,12 +217,14 @@ class Retry(HandlerWord):
     """Try this record again, in `after` seconds; None leaves the wait to the retry policy.
 
     It overrides `retry_on`, not `max_attempts`: the attempt counts. Raises SettingsError where `after` is
-    not a number of seconds from 0 to MAX_WAIT.
+    not a number of seconds from 0 to MAX_WAIT (a day).
     """
 
     def __init__(self, after: float | None = None, reason: str = "") -> None:
         if after is not None and not _is_wait(after):
-            raise SettingsError("Retry.after", f"must be seconds from 0 to ten years, or None, not {after!r}")
+            raise SettingsError(
+                "Retry.after", f"must be seconds from 0 to {MAX_WAIT:.0f} (a day), or None, not {after!r}"
+            )
         super().__init__(reason)
         self.after = after
 
