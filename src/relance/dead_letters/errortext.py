@@ -1,0 +1,92 @@
+"""An exception as text: class path, one-line summary and stack trace, for a dead letter.
+
+Its promise: it always gives valid Unicode of bounded length and never raises, whatever the exception does;
+an error that can't be told must not keep its record from being dead-lettered.
+"""
+
+from __future__ import annotations
+
+import traceback
+from typing import Final
+
+from relance.errors import MaxRetriesExceededError
+
+MAX_SUMMARY: Final = 4_000
+"""Characters kept of an error message; some hold the whole payload that they complain about."""
+
+MAX_TRACE: Final = 16_000
+"""Characters kept of a stack trace: the head says what went wrong first, the tail what came of it."""
+
+_TRACE_HEAD: Final = 5_000
+
+
+def plain(text: str) -> str:
+    """The text without lone surrogates, which UTF-8 (and so JSON) can't hold; they become `\\udc80`."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def clip(text: str, limit: int) -> str:
+    """At most `limit` characters of the text; an ellipsis stands for what is cut off."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def class_path(error: BaseException) -> str:
+    """The qualified name of the error's class, as a traceback prints it: a builtin without its module."""
+    kind = type(error)
+    module = str(kind.__module__)
+    return plain(kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}")
+
+
+def message(error: BaseException) -> str:
+    """What the error says of itself."""
+    try:
+        return plain(str(error))
+    except Exception as problem:  # noqa: BLE001 - the user's __str__ may raise anything, and the letter must go out
+        return f"<no text: its __str__ raised {type(problem).__name__}>"
+
+
+def last_error(error: BaseException) -> BaseException | str | None:
+    """What the last attempt of an exhausted record failed with; None for any other error."""
+    if isinstance(error, MaxRetriesExceededError):
+        return error.__cause__ or error.last_error
+    return None
+
+
+def summary(error: BaseException, attempts: int) -> str:
+    """Class, colon, text; for exhausted attempts also how many there were and what the last one said."""
+    last = last_error(error)
+    name = type(error).__name__
+    if last is None:
+        text = _said(error)
+    else:
+        tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
+        text = f"{name}: {tries} failed, last: {_said(last) if isinstance(last, BaseException) else last}"
+    return clip(plain(text), MAX_SUMMARY)
+
+
+def trace(error: BaseException) -> str:
+    """The formatted traceback with its causes; of a long one the middle is left out."""
+    last = last_error(error)
+    parts = [_formatted(error)]
+    if isinstance(last, BaseException) and error.__cause__ is None:
+        # Not chained, as when it comes from another process; its stack is the one that matters.
+        parts.insert(0, _formatted(last))
+    text = plain("\n".join(parts))
+    if len(text) <= MAX_TRACE:
+        return text
+    left_out = len(text) - MAX_TRACE
+    tail = text[len(text) - (MAX_TRACE - _TRACE_HEAD) :]
+    return f"{text[:_TRACE_HEAD]}\n… {left_out} characters left out …\n{tail}"
+
+
+def _said(error: BaseException) -> str:
+    text = message(error)
+    name = type(error).__name__
+    return f"{name}: {text}" if text else name
+
+
+def _formatted(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(error))
+    except Exception as problem:  # noqa: BLE001 - as in `message`: hostile attributes, or a chain too deep to walk
+        return f"{_said(error)}\n<no stack trace: formatting it raised {type(problem).__name__}>\n"
