@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from confluent_kafka import Producer
+
 from waiting import wait_until
 
 
