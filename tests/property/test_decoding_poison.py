@@ -1,0 +1,60 @@
+"""No bytes whatever crash a decoder, and no library decides differently what is JSON."""
+
+import msgspec
+import pydantic
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relance.decoding import decoder_for, encode
+from relance.errors import DecodeError
+
+
+class Order(msgspec.Struct):
+    orderId: str
+    amount: float = 0.0
+
+
+class OrderModel(pydantic.BaseModel):
+    orderId: str
+    amount: float = 0.0
+
+
+DECODINGS = [decoder_for(a) for a in (Order, OrderModel, dict, list, str, bytes, int, Order | None, object)]
+
+plain = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+)
+almost_json = plain.map(lambda value: msgspec.json.encode(value)).flatmap(
+    lambda raw: st.tuples(st.integers(0, len(raw)), st.binary(max_size=3)).map(
+        lambda cut: raw[: cut[0]] + cut[1] + raw[cut[0] :]
+    )
+)
+
+
+@given(st.none() | st.binary(max_size=200) | almost_json)
+def test_any_bytes_give_a_value_or_a_decode_error(raw: bytes | None) -> None:
+    for decoding in DECODINGS:
+        try:
+            decoding.decode(raw)
+        except decoding.errors as error:
+            reported = decoding.as_error(error, raw)
+            assert isinstance(reported, DecodeError)
+            assert str(reported)
+
+
+@given(plain)
+def test_plain_values_come_back_as_they_were_sent(value: object) -> None:
+    sent = {"v": value}
+    assert decoder_for(dict).decode(encode(sent)) == sent
+
+
+@given(st.text(), st.floats(allow_nan=False, allow_infinity=False))
+def test_msgspec_and_pydantic_read_the_same_order(order_id: str, amount: float) -> None:
+    raw = encode(Order(order_id, amount))
+    ours, theirs = decoder_for(Order).decode(raw), decoder_for(OrderModel).decode(raw)
+    assert (ours.orderId, ours.amount) == (theirs.orderId, theirs.amount) == (order_id, amount)
