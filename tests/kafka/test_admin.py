@@ -159,6 +159,21 @@ def test_the_lag_of_a_topic_that_is_gone_is_unknown(
     assert rows in ({}, {gone: None})
 
 
+def test_many_groups_are_described_together_without_those_that_do_not_exist(
+    asks: Admin, bootstrap: str, make_topic: MakeTopic
+) -> None:
+    topic = make_topic("admin-many", 2)
+    fill(bootstrap, topic, {0: 4})
+    names = [f"{topic}-{i}" for i in range(3)]
+    for i, name in enumerate(names):
+        consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": name})
+        consumer.commit(offsets=[TopicPartition(topic, 0, i)], asynchronous=False)
+        consumer.close()
+    found = asks.describe_groups([*names, "nobody-knows"])
+    assert {name: group.lag for name, group in found.items()} == dict(zip(names, (4, 3, 2), strict=True))
+    assert asks.describe_groups([]) == {}
+
+
 def test_a_group_that_nobody_knows_is_missing(asks: Admin) -> None:
     with pytest.raises(GroupMissingError, match="'nobody-knows' does not exist"):
         asks.group("nobody-knows")

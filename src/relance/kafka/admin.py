@@ -8,7 +8,7 @@ broker, however many partitions there are), so that a page of topics costs the c
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError
@@ -185,51 +185,75 @@ class Admin:
 
     def committed(self, group: str) -> dict[TopicPartition, Committed]:
         """What the group has committed, empty where it never did (or does not exist)."""
-        deadline = self._asker.deadline()
-        asked = [ConsumerGroupTopicPartitions(group)]
-        answer = self._asker.ask(
-            f"read the offsets of group {group}",
-            lambda left: self._asker.client.list_consumer_group_offsets(asked, request_timeout=left)[group],
-            deadline=deadline,
+        return self._committed([group], self._asker.deadline())[group]
+
+    def _committed(
+        self, groups: Collection[str], deadline: float
+    ) -> dict[str, dict[TopicPartition, Committed]]:
+        client = self._asker.client
+        answers = self._asker.ask_many(
+            "read the committed offsets",
+            # The client takes one group a call; the calls are on their way together.
+            lambda left: {
+                group: client.list_consumer_group_offsets(
+                    [ConsumerGroupTopicPartitions(group)], request_timeout=left
+                )[group]
+                for group in groups
+            },
+            deadline,
         )
         return {
-            TopicPartition(each.topic, each.partition): Committed(each.offset, each.metadata or "")
-            for each in answer.topic_partitions
-            if each.offset >= 0
+            group: {
+                TopicPartition(each.topic, each.partition): Committed(each.offset, each.metadata or "")
+                for each in (answers[group].topic_partitions if group in answers else ())
+                if each.offset >= 0
+            }
+            for group in groups
         }
 
     def group(self, name: str) -> GroupInfo:
         """Members, what each holds, and the lag of each partition; GroupMissingError if there is none."""
-        deadline = self._asker.deadline()
-        described = self._asker.ask(
-            f"describe group {name}",
-            lambda left: self._asker.client.describe_consumer_groups([name], request_timeout=left)[name],
-            deadline=deadline,
-            none_if=KafkaError.GROUP_ID_NOT_FOUND,
-        )
-        committed = self.committed(name)
-        members = tuple(sorted(map(_member, described.members if described else ()), key=_by_client))
-        if not members and not committed and (described is None or _word(described.state) == "dead"):
+        found = self.describe_groups([name])
+        if name not in found:
             raise GroupMissingError(name)
-        holders = {tp: m.member_id for m in members for tp in m.assignment}
-        concerned = sorted(set(committed) | set(holders))
-        ends = self._asker.offsets(concerned, deadline)
-        rows = []
-        for tp in concerned:
-            at = committed[tp].offset if tp in committed else None
-            end = ends[tp].end if tp in ends else None
-            # A commit past the end is possible (a topic made anew): no lag is negative.
-            lag = None if at is None or end is None else max(0, end - at)
-            rows.append(PartitionLag(tp.topic, tp.partition, at, end, lag, holders.get(tp)))
-        return GroupInfo(
-            name=name,
-            state=_word(described.state) if described else "empty",
-            protocol=_word(described.type) if described else "unknown",
-            assignor=described.partition_assignor if described else "",
-            coordinator=f"{described.coordinator.host}:{described.coordinator.port}" if described else "",
-            members=members,
-            partitions=tuple(rows),
+        return found[name]
+
+    def describe_groups(self, names: Collection[str]) -> dict[str, GroupInfo]:
+        """Many groups at the price of one; a group that does not exist is left out."""
+        if not names:
+            return {}
+        deadline = self._asker.deadline()
+        # All questions leave before the first answer is waited for: one round trip, not one per group.
+        described = self._asker.ask_many(
+            "describe the groups",
+            lambda left: self._asker.client.describe_consumer_groups(list(names), request_timeout=left),
+            deadline,
         )
+        committed = self._committed(names, deadline)
+        holders: dict[str, dict[TopicPartition, str]] = {}
+        members: dict[str, tuple[Member, ...]] = {}
+        for name in names:
+            about = described.get(name)
+            members[name] = tuple(sorted(map(_member, about.members if about else ()), key=_by_client))
+            holders[name] = {tp: m.member_id for m in members[name] for tp in m.assignment}
+        marks = self._asker.offsets(
+            {tp for name in names for tp in (*committed[name], *holders[name])}, deadline
+        )
+        found = {}
+        for name in names:
+            about = described.get(name)
+            if not members[name] and not committed[name] and (about is None or _word(about.state) == "dead"):
+                continue
+            found[name] = GroupInfo(
+                name=name,
+                state=_word(about.state) if about else "empty",
+                protocol=_word(about.type) if about else "unknown",
+                assignor=about.partition_assignor if about else "",
+                coordinator=f"{about.coordinator.host}:{about.coordinator.port}" if about else "",
+                members=members[name],
+                partitions=_lags(committed[name], holders[name], marks),
+            )
+        return found
 
     # -- the cluster -------------------------------------------------------------------------------------
     def ping(self, timeout: float | None = None) -> int:
@@ -252,6 +276,21 @@ class Admin:
                     f" partitions had a leader within {self.timeout:g} s; see the broker's log"
                 )
             self._asker.pause()
+
+
+def _lags(
+    committed: Mapping[TopicPartition, Committed],
+    holders: Mapping[TopicPartition, str],
+    marks: Mapping[TopicPartition, Watermarks],
+) -> tuple[PartitionLag, ...]:
+    rows = []
+    for tp in sorted({*committed, *holders}):
+        at = committed[tp].offset if tp in committed else None
+        end = marks[tp].end if tp in marks else None
+        # A commit past the end is possible (a topic made anew): no lag is negative.
+        lag = None if at is None or end is None else max(0, end - at)
+        rows.append(PartitionLag(tp.topic, tp.partition, at, end, lag, holders.get(tp)))
+    return tuple(rows)
 
 
 def _member(described: Any) -> Member:

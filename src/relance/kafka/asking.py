@@ -166,9 +166,8 @@ class Asker:
         *,
         topic: str | None = None,
         deadline: float | None = None,
-        none_if: int | None = None,
     ) -> Any:
-        """Ask, wait, and ask again while the cluster is settling; None where it answers `none_if`."""
+        """Ask, wait, and ask again while the cluster is settling."""
         deadline = self.deadline() if deadline is None else deadline
         while True:
             future = self._start(what, start, deadline)
@@ -176,11 +175,29 @@ class Asker:
                 return self._wait(future, deadline)
             except (KafkaException, FutureTimeoutError) as error:
                 code = _code(error)
-                if code is not None and code == none_if:
-                    self._answered()
-                    return None
                 if code not in _SETTLING or time.monotonic() >= deadline:
                     raise self.refused(what, error, topic) from error
+            self.pause()
+
+    def ask_many(
+        self, what: str, start: Callable[[float], Mapping[str, Future[Any]]], deadline: float
+    ) -> dict[str, Any]:
+        """The answers by name, without those whose group does not exist (KIP-848 groups are told so)."""
+        while True:
+            futures = self._start(what, start, deadline)
+            answers, settling = {}, False
+            for name, future in futures.items():
+                try:
+                    answers[name] = self._wait(future, deadline)
+                except (KafkaException, FutureTimeoutError) as error:
+                    code = _code(error)
+                    if code == KafkaError.GROUP_ID_NOT_FOUND:
+                        continue
+                    if code not in _SETTLING or time.monotonic() >= deadline:
+                        raise self.refused(what, error) from error
+                    settling = True
+            if not settling:
+                return answers
             self.pause()
 
     def _wait(self, future: Future[Any], deadline: float) -> Any:
