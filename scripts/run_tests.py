@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def known_suites() -> list[str]:
-    """The required suites, then any other folder of tests/ that holds tests: a later one joins by being there."""
+    """The required suites, then any other folder of tests/ that has tests: a later one just joins."""
     found = sorted(path.name for path in (ROOT / "tests").iterdir() if any(path.rglob("test_*.py")))
     return [*REQUIRED, *(name for name in found if name not in REQUIRED)]
 
@@ -160,7 +160,7 @@ def run_suite(name: str, python: str, *, everything: bool, label: str = "") -> O
 
 
 def run_bounded(command: list[str], limit: float) -> int | None:
-    """The exit status, or None if it was stopped: by SIGINT first, so that teardowns still stop the brokers."""
+    """The exit status, or None if it was stopped: by SIGINT first, so that teardowns stop the brokers."""
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL)
     try:
         return process.wait(limit)

@@ -1,0 +1,160 @@
+"""Starts and stops the services' processes, and finds them again in a later run.
+
+Promise: a process is known by its pid *and* the moment it started, so a pid that was used again is never
+mistaken for ours; a started process is on file before anything can interrupt us.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from relance.broker import processes
+from relance.broker.processes import Identity
+from stack.services import Service
+from stack.settings import ROOT, Settings, StackError
+
+ROTATE_BYTES = 20 * 2**20
+STOP_PATIENCE = 12.0  # seconds: more than the drain deadline of a consumer (8 s)
+
+
+@dataclass(frozen=True)
+class Running:
+    """A service's process as its pid file tells it. `recipe` is what it was started from."""
+
+    name: str
+    who: Identity
+    port: int
+    recipe: str
+
+    @property
+    def alive(self) -> bool:
+        child = _children.get(self.who.pid)
+        if child is not None:
+            child.poll()  # bury it if it has ended, so that it doesn't stay as our zombie
+        return processes.alive(self.who)
+
+
+_children: dict[int, subprocess.Popen[bytes]] = {}
+
+
+def recipe(service: Service) -> str:
+    """A digest of all that a running process should have been started from: command, environment, sources.
+
+    A process with another recipe is stale: it runs yesterday's code or settings.
+    """
+    digest = hashlib.sha256(repr((service.command, sorted(service.env.items()))).encode())
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        stat = path.stat()
+        digest.update(f"{path}{stat.st_mtime_ns}{stat.st_size}".encode())
+    return digest.hexdigest()[:16]
+
+
+def log_path(settings: Settings, name: str) -> Path:
+    return settings.logs_dir / f"{name}.log"
+
+
+def start(settings: Settings, service: Service) -> Running:
+    """Start it in a session of its own (a Ctrl-C in this terminal isn't meant for it), output to its log."""
+    settings.pids_dir.mkdir(parents=True, exist_ok=True)
+    settings.logs_dir.mkdir(parents=True, exist_ok=True)
+    log = log_path(settings, service.name)
+    if log.exists() and log.stat().st_size > ROTATE_BYTES:
+        log.replace(log.with_suffix(".log.1"))
+    env = {**os.environ, **service.env, "PYTHONUNBUFFERED": "1"}
+    with processes.uninterrupted():
+        with log.open("ab") as output:
+            child = subprocess.Popen(
+                service.command,
+                cwd=ROOT,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        _children[child.pid] = child
+        who = processes.identify(child.pid)
+        if who is None:
+            raise StackError(f"{service.title} ended at once\n{last_lines(settings, service.name)}")
+        running = Running(service.name, who, service.port, recipe(service))
+        _write(settings, running)
+    return running
+
+
+def find(settings: Settings, name: str) -> Running | None:
+    """The process of that service if it still runs; a pid file that points to nothing is removed."""
+    path = settings.pids_dir / f"{name}.json"
+    try:
+        noted = json.loads(path.read_text())
+        running = Running(name, Identity(noted["pid"], noted["started"]), noted["port"], noted["recipe"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        raise StackError(f"{path} is damaged; look for the process yourself, then delete the file") from None
+    if running.alive:
+        return running
+    forget(settings, name)
+    return None
+
+
+def find_all(settings: Settings) -> list[Running]:
+    """Every service of this stack that runs."""
+    names = sorted(path.stem for path in settings.pids_dir.glob("*.json"))
+    return [running for name in names if (running := find(settings, name))]
+
+
+def forget(settings: Settings, name: str) -> None:
+    (settings.pids_dir / f"{name}.json").unlink(missing_ok=True)
+
+
+def stop(settings: Settings, doomed: Iterable[Running], patience: float = STOP_PATIENCE) -> list[str]:
+    """SIGTERM to all at once, one shared deadline, then SIGKILL. Returns the names that took a SIGKILL."""
+    doomed = list(doomed)
+    for running in doomed:
+        processes.send(running.who, signal.SIGTERM)
+    deadline = time.monotonic() + patience
+    killed = []
+    for running in doomed:
+        while running.alive and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if running.alive:
+            processes.send(running.who, signal.SIGKILL)
+            processes.wait_gone(running.who, 5.0)
+            killed.append(running.name)
+        _children.pop(running.who.pid, None)
+        forget(settings, running.name)
+    return killed
+
+
+def last_lines(settings: Settings, name: str, count: int = 12) -> str:
+    """The end of a service's log, for an error message, and where the rest is."""
+    log = log_path(settings, name)
+    shown = str(log.relative_to(Path.cwd())) if log.is_relative_to(Path.cwd()) else str(log)
+    lines: Sequence[str] = ()
+    with contextlib.suppress(FileNotFoundError), log.open("rb") as stream:
+        stream.seek(max(0, log.stat().st_size - 64 * 1024))
+        lines = stream.read().decode(errors="replace").splitlines()[-count:]
+    text = "\n".join(f"    {line}" for line in lines) or "    (empty)"
+    return f"  last lines of {shown}:\n{text}"
+
+
+def _write(settings: Settings, running: Running) -> None:
+    noted: Mapping[str, object] = {
+        "pid": running.who.pid,
+        "started": running.who.started,
+        "port": running.port,
+        "recipe": running.recipe,
+    }
+    path = settings.pids_dir / f"{running.name}.json"
+    scratch = path.with_suffix(".new")
+    scratch.write_text(json.dumps(noted) + "\n")
+    scratch.replace(path)  # a reader sees the old file or the new one, never half of it

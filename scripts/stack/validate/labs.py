@@ -1,0 +1,357 @@
+"""The labs of the course as checks: each does what the lab does, and looks in Kafka whether it came true.
+
+Promise: a check believes the broker, not the service: it reads records, committed offsets, members.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from functools import partial
+from typing import Any
+
+from stack import web
+from stack.cluster import Seen
+from stack.services import order_consumer
+from stack.up import Launch
+from stack.validate.lab import CheckFailed, Lab, Order, keyed, whole
+
+ENVELOPE = (
+    "originalTopic",
+    "originalPartition",
+    "originalOffset",
+    "originalKey",
+    "originalValue",
+    "errorMessage",
+    "errorTimestamp",
+    "retryCount",
+    "stackTrace",
+)
+"""The nine fields of the course's dead letter."""
+
+HANDLED_WITHIN = 15.0
+DEAD_WITHIN = 12.0
+FIRST_RETRY_WITHIN = 8.0
+RETRY_LINE = re.compile(r"\[RETRY\] Retry \d+/\d+ \(attempt \d+/\d+\) (P\d+:O\d+) in \d+ms")
+
+
+def max_retries() -> int:
+    """What the services were told, by the same name."""
+    return int(os.environ.get("MAX_RETRIES") or 3)
+
+
+# -- lab 1 ---------------------------------------------------------------------------------------------
+
+
+def valid_orders(lab: Lab) -> str:
+    """Five orders and one for each member: accepted, in the topic, finished by the group, counted."""
+    lab.switch(False)
+    before = whole(_stats(lab), "success")
+    orders_seen = lab.watch(lab.settings.topic)
+    orders = [lab.send("VALID") for _ in range(5)] + lab.send_to_each_member("VALID")
+    for order in orders:
+        found = orders_seen.wait_for(keyed(order.order_id), 5.0)
+        if found is None or (found.partition, found.offset) != (order.partition, order.offset):
+            raise CheckFailed(
+                f"order {order.order_id} was accepted as {order.where}, but topic {lab.settings.topic} "
+                f"holds it {'nowhere' if found is None else f'at P{found.partition}:O{found.offset}'}"
+            )
+    lab.wait_handled(orders, HANDLED_WITHIN)
+    enough = lab.wait(lambda: whole(_stats(lab), "success") >= before + len(orders), 5.0)
+    if not enough:
+        raise CheckFailed(
+            f"{len(orders)} orders were finished, but the group's success counter went from {before} to "
+            f"{whole(_stats(lab), 'success')}: {_who_failed(lab, orders)}"
+        )
+    return f"{len(orders)} accepted, in the topic, finished by the group; success is {before}+{len(orders)}"
+
+
+def _who_failed(lab: Lab, orders: list[Order]) -> str:
+    for order in orders:
+        if (dead := lab.dead_letter_of(order.order_id, 0.3)) is not None:
+            return f"valid order {order.order_id} is in {dead.topic}: {_envelope(dead).get('errorMessage')}"
+    return "GET /api/v1/stats does not count the whole group"
+
+
+# -- lab 2 ---------------------------------------------------------------------------------------------
+
+
+def invalid_order(lab: Lab) -> str:
+    """The negative amount: refused with 400, and dead-lettered with all nine fields."""
+    dlt = lab.settings.dlt_topic
+    lab.watch(dlt)
+    order_id = lab.new_id("INVALID")
+    body = {"orderId": order_id, "amount": -50, "status": "PENDING"}
+    answer = web.post(f"{lab.api.url}/api/v1/orders", body)
+    if answer.status >= 500 or not answer.status:
+        raise CheckFailed(f"the write to {dlt} fails: an invalid order should be sent there, but: {answer}")
+    if answer.status != 400 or answer.json.get("status") != "REJECTED":
+        raise CheckFailed(f"an order of amount -50 was not rejected with 400: {answer}")
+    dead = lab.dead_letter_of(order_id, DEAD_WITHIN)
+    if dead is None:
+        raise CheckFailed(
+            f"order {order_id} was rejected as {answer.json.get('action')!r}, but {dlt} has no such key"
+        )
+    envelope = _checked_envelope(dead)
+    if envelope["originalPartition"] is not None or envelope["originalOffset"] is not None:
+        raise CheckFailed(
+            f"the dead letter of {order_id}, which was never in a topic, claims an original offset"
+        )
+    if json.loads(envelope["originalValue"] or "null") != body:
+        raise CheckFailed(f"the dead letter of {order_id} has another value: {envelope['originalValue']}")
+    return f"400 REJECTED, in {dlt} at P{dead.partition}:O{dead.offset}: {envelope['errorMessage']}"
+
+
+def bad_records(lab: Lab) -> str:
+    """Records that no API has seen, one for each member, who must dead-letter it itself."""
+    lab.watch(lab.settings.dlt_topic)
+    partitions = {member.name: partition for partition, member in sorted(lab.owners.items(), reverse=True)}
+    bad = (b'{"orderId": "', b"\xff\xfe not UTF-8", b'{"orderId": "X", "amount": -1}', b"")
+    written = []
+    for number, (_, partition) in enumerate(sorted(partitions.items())):
+        key, value = lab.new_id("BAD"), bad[number % len(bad)]
+        at = lab.cluster.produce(lab.settings.topic, key.encode(), value, partition)
+        written.append((key, *at))
+    shown = []
+    for key, partition, offset in written:
+        owner = lab.owners[partition]
+        dead = lab.dead_letter_of(key, DEAD_WITHIN)
+        if dead is None:
+            raise CheckFailed(
+                f"the write to {lab.settings.dlt_topic} fails: the {lab.spoken(owner)} did not dead-letter "
+                f"bad record P{partition}:O{offset} within {DEAD_WITHIN:.0f} s{lab.health_of(owner)}"
+            )
+        envelope = _checked_envelope(dead)
+        told = tuple(
+            envelope[name] for name in ("originalPartition", "originalOffset", "originalKey", "retryCount")
+        )
+        if told != (partition, offset, key, 0):
+            raise CheckFailed(
+                f"the dead letter of P{partition}:O{offset} says {told}, not its true place and key"
+            )
+        shown.append(f"P{partition}:O{offset} by {lab.spoken(owner)}")
+    return ", ".join(shown)
+
+
+# -- lab 3 ---------------------------------------------------------------------------------------------
+
+
+def retries(lab: Lab) -> str:
+    """With the flag on, an order for each member is accepted, fails, and goes to the retry topic."""
+    retry_topic = lab.settings.retry_topic
+    lab.watch(lab.settings.dlt_topic)
+    seen = lab.watch(retry_topic)
+    lab.switch(True)
+    lab.failing = lab.send_to_each_member("RETRY")
+    for order in lab.failing:
+        if seen.wait_for(keyed(order.order_id), FIRST_RETRY_WITHIN) is None:
+            raise CheckFailed(_why_no_retry(lab, order))
+    logged = lab.wait(lambda: _all_logged(lab, lab.failing), 3.0)
+    if not logged:
+        raise CheckFailed(
+            f"{retry_topic} holds the retries, but no log of the group has a [RETRY] line for them"
+        )
+    return f"{', '.join(f'{o.where} by {lab.spoken(o.owner)}' for o in lab.failing)}; {logged}"
+
+
+def _all_logged(lab: Lab, orders: list[Order]) -> str:
+    lines = [found for _, line in lab.lines_with("[RETRY]") if (found := RETRY_LINE.search(line))]
+    if {order.where for order in orders} <= {line[1] for line in lines}:
+        return next(line[0] for line in lines if line[1] == orders[0].where)
+    return ""
+
+
+def _why_no_retry(lab: Lab, order: Order) -> str:
+    retry_topic = lab.settings.retry_topic
+    owner = lab.spoken(order.owner)
+    handled = _handled_by(lab, order.order_id)
+    if handled:
+        return (
+            f"the {handled} ignores the simulation flag: it is on, and order {order.order_id} "
+            f"({order.where}) was handled at its first try"
+        )
+    dead = lab.dead_letter_of(order.order_id, 1.0)
+    if dead is not None:
+        count = _envelope(dead).get("retryCount")
+        return (
+            f"{retry_topic} is never written: order {order.order_id} ({order.where}) failed on the {owner} "
+            f"and is in {dead.topic} with retryCount {count}, without a record in {retry_topic}"
+        )
+    if lab.lines_with("[RETRY]", f"{order.where} "):
+        return (
+            f"{retry_topic} is never written: the {owner} logged a retry of {order.where}, but its record "
+            f"went elsewhere (KAFKA_RETRY_TOPIC of that service?)"
+        )
+    past = lab.committed().get(order.partition, 0) > order.offset
+    finished = "is finished" if past else "is not finished"
+    return (
+        f"{retry_topic} is never written: order {order.order_id} ({order.where}) {finished}, "
+        f"it belongs to the {owner}{lab.health_of(order.owner)}"
+    )
+
+
+def _handled_by(lab: Lab, order_id: str) -> str:
+    """Which member's log says that it handled the order; empty if none does."""
+    found = lab.wait(lambda: lab.lines_with(f"Order handled: {order_id} "), 0.5)
+    return lab.spoken(found[0][0]) if found else ""
+
+
+def exhausted(lab: Lab) -> str:
+    """The orders of the check before end in the DLT, after all their retries."""
+    lab.say(f"  … waiting for {max_retries()} retries with their backoff")
+    retried = lab.watch(lab.settings.retry_topic)
+    for order in lab.failing:
+        dead = lab.dead_letter_of(order.order_id, 25.0)
+        count = sum(record.key == order.order_id.encode() for record in retried.seen)
+        if dead is None:
+            handled = _handled_by(lab, order.order_id)
+            if handled:
+                raise CheckFailed(
+                    f"the {handled} ignores the simulation flag: it is on, and order {order.order_id} was "
+                    f"handled at a retry"
+                )
+            raise CheckFailed(
+                f"order {order.order_id} ({order.where}) was retried, but did not get to "
+                f"{lab.settings.dlt_topic}{''.join(lab.health_of(member) for member in lab.members)}"
+            )
+        envelope = _checked_envelope(dead)
+        text = f"{envelope.get('errorClass', '')} {envelope['errorMessage']}"
+        if "MaxRetriesExceeded" not in text or envelope["retryCount"] != max_retries():
+            raise CheckFailed(
+                f"order {order.order_id} is dead-lettered with retryCount {envelope['retryCount']} and "
+                f"{text.strip()!r}, not with {max_retries()} and MaxRetriesExceededError"
+            )
+        if (envelope["originalPartition"], envelope["originalOffset"]) != (order.partition, order.offset):
+            raise CheckFailed(f"the dead letter of {order.where} has lost its true place over the retries")
+    then = f"MaxRetriesExceededError, retryCount {max_retries()}"
+    return f"{count} records each in {lab.settings.retry_topic}, then {lab.settings.dlt_topic}: {then}"
+
+
+def recovers(lab: Lab) -> str:
+    """An order that fails while the flag is on and is retried after it went off: handled."""
+    topic, group = lab.settings.retry_topic, f"{lab.settings.group}.retry"
+    seen = lab.watch(topic)
+    order = lab.send("RECOVERS")
+    key = order.order_id.encode()
+    first = seen.wait_for(keyed(order.order_id), FIRST_RETRY_WITHIN)
+    if first is None:
+        raise CheckFailed(_why_no_retry(lab, order))
+    lab.switch(False)
+
+    def finished() -> Seen | None:
+        seen.wait_for(lambda _: False, 0.1)
+        last = [record for record in seen.seen if record.key == key][-1]
+        done = lab.cluster.committed(group, topic).get(last.partition, 0) > last.offset
+        return last if done else None
+
+    last = lab.wait(finished, 20.0)
+    if last is None:
+        raise CheckFailed(f"the retry of order {order.order_id} ({order.where}) is not finished within 20 s")
+    dead = lab.dead_letter_of(order.order_id, 0.5)
+    if dead is not None:
+        raise CheckFailed(
+            f"order {order.order_id} was dead-lettered although the flag went off in time: "
+            f"{_envelope(dead).get('errorMessage')}"
+        )
+    handled = _handled_by(lab, order.order_id)
+    if not handled:
+        raise CheckFailed(
+            f"the retry of order {order.order_id} is finished, but no log says that it was handled"
+        )
+    return f"order {order.order_id} failed, flag off, handled at a retry by the {handled}"
+
+
+# -- lab 4 ---------------------------------------------------------------------------------------------
+
+
+def rebalancing(lab: Lab) -> str:
+    """One more consumer and back, while orders flow: partitions move both times, nothing is lost."""
+    settings, before = lab.settings, lab.consumers
+    shares = [_shares(lab)]
+    lab.say(f"  … one more consumer: {before} → {before + 1} → {before}")
+    launch = Launch(settings, say=lambda _line: None)
+    newcomer = order_consumer(settings, before + 1)
+    launch.scale(before + 1)
+    shares.append(_shares(lab))
+    count = web.get(f"{newcomer.url}/api/v1/partitions").json.get("count")
+    if not isinstance(count, int) or (count < 1 and before + 2 <= settings.topics[0].partitions):
+        raise CheckFailed(f"the new consumer on {newcomer.port} got no partition: count is {count}")
+    lab.learn_owners()
+    orders = [lab.send("REBAL") for _ in range(5)]
+    launch.scale(before)
+    orders += [lab.send("REBAL") for _ in range(5)]
+    shares.append(_shares(lab))
+    lab.learn_owners()
+    lab.wait_handled(orders, HANDLED_WITHIN)
+    for member in lab.members:
+        if not lab.wait(partial(_rebalance_lines, lab, member.name), 5.0):
+            raise CheckFailed(
+                f"the log of the {lab.spoken(member)} has no [REBALANCE] line although partitions moved"
+            )
+    lines = sum(len(_rebalance_lines(lab, member.name)) for member in lab.members)
+    path = " → ".join(shares)
+    return f"partitions {path}, {lines} [REBALANCE] lines, {len(orders)} orders meanwhile all finished"
+
+
+def _shares(lab: Lab) -> str:
+    return "/".join(map(str, lab.cluster.group(lab.settings.group, lab.settings.topic).shares))
+
+
+def _rebalance_lines(lab: Lab, name: str) -> list[str]:
+    return [line for line in lab.new_lines(name) if "[REBALANCE]" in line]
+
+
+# -- lab 5 ---------------------------------------------------------------------------------------------
+
+
+def monitoring(lab: Lab) -> str:
+    """The three calls of the lab; the DLT's count must be the topic's own."""
+    stats = _stats(lab)
+    for name in ("success", "errors", "dlt"):
+        if whole(stats, name) < 0:
+            raise CheckFailed(f"GET /api/v1/stats has no counter {name!r}: {json.dumps(stats)[:200]}")
+
+    def counted() -> tuple[int, int] | None:
+        told = whole(web.get(f"{lab.api.url}/api/v1/dlt/count").json, "dltCount")
+        true = lab.cluster.count(lab.settings.dlt_topic)
+        return (told, true) if told == true else None
+
+    if lab.wait(counted, 5.0) is None:
+        raise CheckFailed(
+            f"GET /api/v1/dlt/count says {web.get(f'{lab.api.url}/api/v1/dlt/count')}, "
+            f"topic {lab.settings.dlt_topic} holds {lab.cluster.count(lab.settings.dlt_topic)} records"
+        )
+    health = web.get(f"{lab.api.url}/health")
+    if not health.ok or health.json.get("status") != "UP":
+        raise CheckFailed(f"GET /health on {lab.api.port}: {health}")
+    counters = ", ".join(f"{name} {stats[name]}" for name in ("success", "errors", "dlt"))
+    return f"{counters}; {lab.cluster.count(lab.settings.dlt_topic)} in the DLT; health UP"
+
+
+# -- shared --------------------------------------------------------------------------------------------
+
+
+def _stats(lab: Lab) -> dict[str, Any]:
+    answer = web.get(f"{lab.api.url}/api/v1/stats")
+    if not answer.ok:
+        raise CheckFailed(f"GET /api/v1/stats fails: {answer}")
+    return answer.json
+
+
+def _envelope(dead: Seen) -> dict[str, Any]:
+    try:
+        value = json.loads(dead.value or b"null")
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _checked_envelope(dead: Seen) -> dict[str, Any]:
+    envelope = _envelope(dead)
+    missing = [name for name in ENVELOPE if name not in envelope]
+    if missing:
+        raise CheckFailed(
+            f"the dead letter {dead.topic} P{dead.partition}:O{dead.offset} lacks {', '.join(missing)}"
+        )
+    return envelope
