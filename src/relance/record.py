@@ -8,14 +8,13 @@ needs.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
-if TYPE_CHECKING:
-    from relance.engine.deferral import Deferral
+from relance.engine.deferral import Deferral, Failure, original_headers
 
-__all__ = ["Attempt", "Record", "Source", "TopicPartition"]
+__all__ = ["Record", "Source", "TopicPartition"]
 
 HeaderList = list[tuple[str, bytes | None]]
 
@@ -40,14 +39,6 @@ class Source(Protocol):
         """(type, milliseconds since the epoch); -1 where there is none."""
 
 
-class Attempt(NamedTuple):
-    """One failed try: its number from 1, "ClassName: text", and when (seconds since the epoch, UTC)."""
-
-    attempt: int
-    error: str
-    at: float
-
-
 class Record(msgspec.Struct, gc=False):
     """One record. A handler that asks for it gets it as its second argument.
 
@@ -64,7 +55,7 @@ class Record(msgspec.Struct, gc=False):
     log_offset: int
     attempt: int = 1
     deferral: Deferral | None = None
-    history: tuple[Attempt, ...] = ()
+    history: tuple[Failure, ...] = ()
 
     @property
     def headers(self) -> HeaderList:
@@ -72,8 +63,6 @@ class Record(msgspec.Struct, gc=False):
         headers = self.source.headers() or []
         if self.deferral is None:
             return headers
-        from relance.engine.deferral import original_headers
-
         return original_headers(headers)
 
     @property

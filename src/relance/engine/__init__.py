@@ -1,1 +1,1 @@
-"""The decisions of relance as pure state machines: no I/O, no threads, an injected clock and random source."""
+"""The decisions of relance as pure state machines: no I/O, no threads; clock and chance are passed in."""

@@ -13,7 +13,7 @@ The invariant, also held by the property tests against a plain set:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from relance.engine.offset_map import OffsetMap
 
@@ -26,7 +26,7 @@ class Frontier:
     `start` is the committed offset; `known` the map found beside it, whose finished offsets are skipped.
     """
 
-    __slots__ = ("_done", "_open", "_skip_below", "_unfinished", "attempts", "position")
+    __slots__ = ("_done", "_open", "_skip_below", "_unfinished", "position", "waits")
 
     def __init__(self, start: int, known: OffsetMap | None = None) -> None:
         self.position = start
@@ -35,12 +35,12 @@ class Frontier:
         self._done: set[int] = set()
         self._skip_below = start
         self._unfinished: frozenset[int] = frozenset()
-        self.attempts: dict[int, int] = {}
-        """Tries already made by offset, from an earlier owner's map: a move does not reset them."""
+        self.waits: Mapping[int, tuple[int, int]] = {}
+        """(tries made, due in ms UTC) by offset, from an earlier owner's map: a move does not reset them."""
         if known is not None and known.end > start:
             self._skip_below = known.end
             self._unfinished = frozenset(known.unfinished)
-            self.attempts = dict(known.attempts)
+            self.waits = known.waits
 
     @property
     def base(self) -> int:
@@ -103,11 +103,11 @@ class Frontier:
             found.extend(sorted(o for o in self._unfinished if o >= self.position))
         return found
 
-    def map(self, attempts: dict[int, int]) -> OffsetMap:
-        """What a new owner must know beside `base`. `attempts`: tries made, by unfinished offset."""
+    def map(self, waits: Mapping[int, tuple[int, int]]) -> OffsetMap:
+        """What a new owner must know beside `base`. `waits`: as `OffsetMap.waits`, of what waits here now."""
         end = max(self.position, self._skip_below)
         unfinished = self.unfinished()
         if self.replaying():
-            left = set(unfinished)
-            attempts = {**{o: n for o, n in self.attempts.items() if o in left}, **attempts}
-        return OffsetMap(base=self.base, end=end, unfinished=tuple(unfinished), attempts=attempts)
+            unread = {o: w for o, w in self.waits.items() if o >= self.position}
+            waits = {**unread, **waits}
+        return OffsetMap(base=self.base, end=end, unfinished=tuple(unfinished), waits=waits)

@@ -8,7 +8,7 @@ The text is `r1:<topic id>:<kind><payload>`; the payload is unpadded URL-safe ba
 
     kind `-`  nothing is finished above the base (no payload)
     kind `R`  run lengths   kind `B`  bit set   (lower case: deflated)
-    payload   base, end − base, number of attempts, (offset − previous, tries)…, then the offsets
+    payload   base, end − base, number of waits, (offset − previous, tries, due)…, then the offsets
 
 Runs alternate unfinished, finished, …, the first always unfinished (as Confluent's Parallel Consumer has
 it). The bit set has one bit an offset from `base`, 1 = finished, lowest bit first.
@@ -22,28 +22,31 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["LIMIT", "OffsetMap", "decode_map", "encode_map"]
+__all__ = ["LIMIT", "OffsetMap", "belongs", "decode_map", "encode_map"]
 
 LIMIT = 4095
-"""Characters. The broker's default maximum is 4096, which it refuses (measured), even inside a transaction."""
+"""Characters. The broker's default maximum is 4096, and it refuses just that (measured)."""
 
 MAX_WINDOW = 10_000_000
 """The widest map that is believed, in offsets: a hostile one must not make us allocate."""
 
-MAX_ATTEMPTS = 200
-"""How many attempts travel: beyond it the lowest offsets' are kept, the others start again at one."""
+MAX_WAITS = 200
+"""How many waits travel: beyond it the lowest offsets' are kept, the others start again at attempt one."""
 
 _VERSION = "r1"
 
 
 @dataclass(frozen=True, slots=True)
 class OffsetMap:
-    """Offsets in [base, end) are finished, except `unfinished` (ascending). Shapes: plain ints."""
+    """Offsets in [base, end) are finished, except `unfinished` (ascending).
+
+    `waits`: for unfinished offsets that wait for a retry, (tries made, due in ms since the epoch, UTC).
+    """
 
     base: int
     end: int
     unfinished: tuple[int, ...] = ()
-    attempts: Mapping[int, int] = field(default_factory=dict)
+    waits: Mapping[int, tuple[int, int]] = field(default_factory=dict)
 
     def cut(self, end: int) -> OffsetMap:
         """The same, claiming nothing at or above `end`."""
@@ -51,7 +54,7 @@ class OffsetMap:
             self.base,
             end,
             tuple(o for o in self.unfinished if o < end),
-            {o: n for o, n in self.attempts.items() if o < end},
+            {o: w for o, w in self.waits.items() if o < end},
         )
 
 
@@ -60,9 +63,7 @@ def encode_map(found: OffsetMap, topic_id: str, limit: int = LIMIT) -> tuple[str
     head = f"{_VERSION}:{topic_id}:"
     whole = True
     while True:
-        if found.end <= found.base or (
-            len(found.unfinished) == found.end - found.base and not found.attempts
-        ):
+        if found.end <= found.base or (len(found.unfinished) == found.end - found.base and not found.waits):
             return head + "-", whole
         text = min(
             (kind + payload for kind, payload in _candidates(found)),
@@ -111,12 +112,13 @@ def _candidates(found: OffsetMap) -> list[tuple[str, str]]:
     head = bytearray()
     _put(head, found.base)
     _put(head, found.end - found.base)
-    attempts = sorted(found.attempts.items())[:MAX_ATTEMPTS]
-    _put(head, len(attempts))
+    waits = sorted(found.waits.items())[:MAX_WAITS]
+    _put(head, len(waits))
     before = found.base
-    for offset, tries in attempts:
+    for offset, (tries, due) in waits:
         _put(head, offset - before)
         _put(head, tries)
+        _put(head, due)
         before = offset
     runs = bytearray(head)
     for length in _runs(found):
@@ -172,15 +174,16 @@ def _read(raw: bytes, *, bits: bool) -> OffsetMap:
     base, at = _get(raw, 0)
     width, at = _get(raw, at)
     count, at = _get(raw, at)
-    if width > MAX_WINDOW or count > MAX_ATTEMPTS:
+    if width > MAX_WINDOW or count > MAX_WAITS:
         raise ValueError("wider than any map we write")
-    attempts: dict[int, int] = {}
+    waits: dict[int, tuple[int, int]] = {}
     offset = base
     for _ in range(count):
         step, at = _get(raw, at)
         tries, at = _get(raw, at)
+        due, at = _get(raw, at)
         offset += step
-        attempts[offset] = tries
+        waits[offset] = (tries, due)
     unfinished: list[int] = []
     if bits:
         body = raw[at:]
@@ -199,7 +202,7 @@ def _read(raw: bytes, *, bits: bool) -> OffsetMap:
             finished = not finished
         if at != len(raw):
             raise ValueError("more runs than offsets")
-    return OffsetMap(base, base + width, tuple(unfinished), attempts)
+    return OffsetMap(base, base + width, tuple(unfinished), waits)
 
 
 def _put(into: bytearray, number: int) -> None:

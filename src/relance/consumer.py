@@ -1,0 +1,164 @@
+"""One `@app.consumer`: its runtime, its two clients and its worker, put together.
+
+Two clients (decision 1): one reads the source topics in the user's group, one the retry topic in
+`<group>.retry`. In one subscription three members of 6 + 3 partitions got 0/3/3 of the source (measured);
+apart they get 2/2/2.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from relance.clock import SystemClock
+from relance.decoding import HandlerShape, decoder_for
+from relance.delivery import Sent
+from relance.engine.assignment import Assignment
+from relance.engine.engine import Limits, Ordering
+from relance.engine.outcome import Paths
+from relance.errors import SendError
+from relance.hooks import Hooks
+from relance.kafka.config import consumer_config, is_cooperative
+from relance.kafka.handoff import Handoff, Handoffs
+from relance.kafka.poller import Feed, Poller
+from relance.kafka.producer import KafkaProducer
+from relance.kafka.watch import TopicWatch
+from relance.outgoing import Outgoing
+from relance.policies.retry import RetryPolicy
+from relance.runtime import Plan, Runtime
+from relance.settings import Settings
+from relance.workers.inline import InlineWorker
+from relance.workers.loop import LoopWorker
+
+__all__ = ["Consumer", "ConsumerSpec"]
+
+Where = Literal["earliest", "latest", "fail"]
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerSpec:
+    """What the decorator was given."""
+
+    handler: Callable[..., Any]
+    shape: HandlerShape
+    topics: tuple[str, ...]
+    retry: RetryPolicy
+    paths: Paths
+    ordering: Ordering
+    concurrency: int
+    assignor: str
+    start: Where
+    on_out_of_range: Where
+
+    @property
+    def all_topics(self) -> list[str]:
+        """Every topic it reads or writes."""
+        others = (self.paths.retry_topic, self.paths.dead_letter_topic)
+        return [*self.topics, *(topic for topic in others if topic is not None)]
+
+
+class Consumer:
+    """A consumer at work."""
+
+    def __init__(
+        self,
+        spec: ConsumerSpec,
+        settings: Settings,
+        *,
+        hooks: Hooks,
+        producer: KafkaProducer,
+        watch: TopicWatch,
+        on_failure: Callable[[Exception], None],
+    ) -> None:
+        self.spec = spec
+        group = settings.group or ""
+        self.runtime = Runtime(
+            Plan(
+                group=group,
+                retry=spec.retry,
+                paths=spec.paths,
+                ordering=spec.ordering,
+                limits=Limits(
+                    ready_high=settings.max_buffered_records, ready_low=settings.max_buffered_records // 2
+                ),
+                drain_timeout=settings.drain_timeout,
+            ),
+            clock=SystemClock(),
+            random=random.random,
+            hooks=hooks,
+            topic_id=watch.topic_id,
+            on_failure=on_failure,
+        )
+        self._handoffs = Handoffs(producer, settled=self._settled, failed=self._not_settled)
+        self.runtime.writer = self
+        cooperative = is_cooperative(settings, spec.assignor)
+        feeds = [Feed("source", spec.topics, group, spec.start, spec.on_out_of_range)]
+        if spec.paths.retry_topic is not None:
+            # A retry record is our own promise: the first of them must not be skipped by start="latest".
+            feeds.append(Feed("retry", (spec.paths.retry_topic,), f"{group}.retry", "earliest", "earliest"))
+        self.pollers = [
+            Poller(
+                feed,
+                self.runtime,
+                consumer_config(settings, group=feed.group, assignor=spec.assignor),
+                cooperative=cooperative,
+                commit_interval=settings.commit_interval,
+            )
+            for feed in feeds
+        ]
+        decoding = decoder_for(spec.shape.annotation)
+        self.worker: InlineWorker | LoopWorker
+        if spec.shape.is_async:
+            self.worker = LoopWorker(self.runtime, spec.handler, spec.shape, decoding, spec.concurrency)
+        else:
+            self.worker = InlineWorker(self.runtime, spec.handler, spec.shape, decoding)
+
+    def start(self) -> None:
+        """Join the groups."""
+        for poller in self.pollers:
+            poller.start()
+
+    def topic_made_again(self, topic: str) -> None:
+        """Read its partitions anew."""
+        tps = [tp for tp in self.runtime.owned() if tp.topic == topic]
+        for poller in self.pollers:
+            if topic in poller.feed.topics:
+                poller.restart(tps)
+
+    def stop(self, deadline: float) -> bool:
+        """Drain, commit and leave, until `deadline` (monotonic); whether all of it was done in time."""
+        self.runtime.drain(deadline)
+        for poller in self.pollers:
+            poller.stop()
+        # Leaving takes the broker's answer; a second is long for that, and a hanging close must end.
+        end = max(deadline, time.monotonic() + 1.0)
+        joined = [poller.join(end - time.monotonic()) for poller in self.pollers]
+        return all(joined)
+
+    def stuck(self, longest: float) -> list[str]:
+        """Pollers that have not come round for `longest` seconds."""
+        now = time.monotonic()
+        return [
+            f"the polling thread of {', '.join(p.feed.topics)} has not moved for {now - p.last_tick:.0f} s"
+            for p in self.pollers
+            if now - p.last_tick > longest
+        ]
+
+    # -- runtime.Writer ----------------------------------------------------------------------------
+
+    def write(self, assignment: Assignment, offset: int, outgoing: Outgoing) -> None:
+        """Write a hand-off until it is durable."""
+        self._handoffs.submit(
+            Handoff(assignment, offset, outgoing.topic, outgoing.key, outgoing.value, outgoing.headers)
+        )
+
+    def _settled(self, handoff: Handoff, sent: Sent) -> None:
+        self.runtime.settled(handoff.assignment, handoff.offset)
+
+    def _not_settled(self, handoff: Handoff, error: SendError) -> None:
+        self.runtime.not_settled(
+            handoff.assignment, handoff.offset, f"{handoff.topic} takes no record: {error}"
+        )

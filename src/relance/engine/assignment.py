@@ -1,0 +1,66 @@
+"""One partition, owned once: from the assignment that gave it to the revocation that took it.
+
+Promise: whatever refers to an earlier ownership of the same partition refers to another object, closed, so a
+late completion counts for nothing. That is the epoch of the architecture page, as identity.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from relance.engine.frontier import Frontier
+from relance.engine.lanes import Lane, Run
+from relance.engine.offset_map import encode_map
+from relance.record import TopicPartition
+
+__all__ = ["Assignment", "Commit"]
+
+
+@dataclass(eq=False, slots=True)
+class Assignment:
+    """The state of one owned partition. `feed` names the client that reads it."""
+
+    tp: TopicPartition
+    feed: str
+    epoch: int
+    frontier: Frontier
+    topic_id: str = ""
+    lanes: dict[bytes | None, Lane] = field(default_factory=dict)
+    waiting: set[Lane] = field(default_factory=set)
+    running: set[Run] = field(default_factory=set)
+    settling: set[int] = field(default_factory=set)
+    """Log offsets whose hand-off is not acknowledged yet."""
+    queued: int = 0
+    """Records in lanes, not out with a worker."""
+    parked: int = 0
+    """Those of them that are held by a waiting lane."""
+    stopped: str | None = None
+    """Why nothing of this partition is started now (a hand-off that fails), or None."""
+    held: list[Lane] = field(default_factory=list)
+    """Lanes that became ready while stopped."""
+    draining: bool = False
+    closed: bool = False
+    map_full: bool = False
+    committed: int = -1
+    changed: bool = True
+    """Something finished or began to wait since the last commit was made."""
+
+    def busy(self) -> bool:
+        """True while a worker or a hand-off of this partition is out."""
+        return bool(self.running or self.settling)
+
+    def commit(self, waits: dict[int, tuple[int, int]]) -> Commit:
+        """What to commit now: the frontier, and the map of what is finished above it."""
+        text, whole = encode_map(self.frontier.map(waits), self.topic_id)
+        self.map_full = not whole
+        self.changed = False
+        return Commit(self, self.frontier.base, text)
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """An offset (the next one to read) with its metadata, for the assignment that earned it."""
+
+    assignment: Assignment
+    offset: int
+    metadata: str

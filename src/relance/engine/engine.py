@@ -1,0 +1,402 @@
+"""The engine of one consumer: which record may run, what is finished, what may be committed.
+
+A pure state machine: no I/O, no threads, no clock of its own (`now` is passed in). Its owner serialises the
+calls (`runtime.Runtime` with a lock, the test world by being single-threaded). Its promises:
+
+* a record is out with at most one worker, and no two records of a lane are out together;
+* what is committed is never past an unfinished record, and never goes back within an assignment;
+* a record whose hand-off (retry topic, dead letter) is not acknowledged is unfinished;
+* a completion that belongs to a closed assignment changes nothing;
+* a waiting record is not started before it is due.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from relance.engine.assignment import Assignment, Commit
+from relance.engine.due import DueHeap
+from relance.engine.frontier import Frontier
+from relance.engine.lanes import Lane, LaneState, Run
+from relance.record import Record, TopicPartition
+
+__all__ = ["Engine", "Limits", "Ordering"]
+
+Ordering = Literal["partition", "key", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Where intake stops, in records. Two marks, so that pausing (which drops what was fetched) is rare."""
+
+    ready_high: int = 10_000
+    ready_low: int = 5_000
+    parked: int = 100_000
+    """Held by waiting lanes, all partitions of a feed together; each partition may hold its share."""
+    settling: int = 10_000
+    """Hand-offs in flight: beyond it no new record starts."""
+
+
+class Engine:
+    """Lanes, due times and frontiers of all partitions that one consumer owns."""
+
+    def __init__(self, ordering: Ordering, limits: Limits | None = None) -> None:
+        self.ordering = ordering
+        self.limits = limits or Limits()
+        self.assignments: dict[TopicPartition, Assignment] = {}
+        self._ready: deque[Lane] = deque()
+        self._due: DueHeap[Lane] = DueHeap()
+        self._epoch = 0
+        self._full: dict[str, bool] = {}
+        self.settling = 0
+        self.in_flight = 0
+        """Runs that are out with workers."""
+
+    # -- ownership ---------------------------------------------------------------------------------
+
+    def assign(self, tp: TopicPartition, feed: str, frontier: Frontier, topic_id: str = "") -> Assignment:
+        """Own `tp` from now on. An ownership that was not given back is fenced first."""
+        self.close([tp])
+        self._epoch += 1
+        assignment = Assignment(tp, feed, self._epoch, frontier, topic_id)
+        assignment.committed = frontier.base
+        self.assignments[tp] = assignment
+        return assignment
+
+    def drain(self, tps: Iterable[TopicPartition]) -> list[Assignment]:
+        """Start nothing more of `tps`: what is queued or waits is dropped, what runs may end its record."""
+        found = []
+        for tp in tps:
+            assignment = self.assignments.get(tp)
+            if assignment is None:
+                continue
+            found.append(assignment)
+            if assignment.draining:
+                continue
+            # The waits must still be in the last commit, so they are dropped only when it is closed.
+            assignment.draining = True
+            for run in assignment.running:
+                run.cancelled = True
+        return found
+
+    def close(self, tps: Iterable[TopicPartition]) -> None:
+        """Fence `tps`: whatever still runs or settles for them counts for nothing."""
+        for tp in tps:
+            assignment = self.assignments.pop(tp, None)
+            if assignment is None:
+                continue
+            assignment.closed = assignment.draining = True
+            for run in assignment.running:
+                run.cancelled = True
+            for lane in assignment.waiting:
+                self._due.cancel(lane.ticket)
+            self.settling -= len(assignment.settling)
+            self.in_flight -= len(assignment.running)
+            assignment.waiting.clear()
+            assignment.running.clear()
+            assignment.settling.clear()
+            assignment.lanes.clear()
+            assignment.held.clear()
+
+    # -- intake ------------------------------------------------------------------------------------
+
+    def intake(self, assignment: Assignment, records: list[Record], *, now: float, wall: float) -> None:
+        """Records read from the partition, ascending. Those finished by an earlier owner are skipped.
+
+        `now` is the monotonic clock, `wall` the time of day (seconds, UTC).
+        """
+        frontier = assignment.frontier
+        if assignment.closed or not records:
+            return
+        last = records[-1].log_offset
+        if records[0].log_offset < frontier.position:  # read again after a reconnection
+            records = [r for r in records if r.log_offset >= frontier.position]
+        waits: dict[int, float] | None = None
+        if frontier.replaying():
+            records = [r for r in records if not frontier.was_finished(r.log_offset)]
+            waits = self._recall(frontier, records, now, wall)
+            assignment.changed = True
+        if not assignment.draining:
+            frontier.open([r.log_offset for r in records])
+            assignment.queued += len(records)
+            self._queue(assignment, records, waits)
+            frontier.advance(last + 1)
+            if not records:
+                assignment.changed = True
+
+    def wait_at_intake(self, assignment: Assignment, record: Record, due: float) -> None:
+        """One record (of a retry topic) that may not run before `due`; it has no order."""
+        if assignment.closed or assignment.draining or record.log_offset < assignment.frontier.position:
+            return
+        if assignment.frontier.was_finished(record.log_offset):
+            self.skip(assignment, record.log_offset)
+            return
+        assignment.frontier.open([record.log_offset])
+        assignment.queued += 1
+        lane = Lane(assignment, None, keyed=False)
+        lane.queue.append(record)
+        self._wait(lane, due)
+
+    def skip(self, assignment: Assignment, offset: int) -> None:
+        """The record at `offset` needs no work here."""
+        if not assignment.closed and not assignment.draining:
+            assignment.frontier.advance(offset + 1)
+            assignment.changed = True
+
+    def end_reached(self, tp: TopicPartition, offset: int) -> None:
+        """The log's end: what lies between the last record and `offset` are markers."""
+        assignment = self.assignments.get(tp)
+        if assignment is not None and not assignment.draining and offset > assignment.frontier.position:
+            self.skip(assignment, offset - 1)
+
+    # -- work --------------------------------------------------------------------------------------
+
+    def wake(self, now: float) -> bool:
+        """Make ready what is due, before all that is merely queued. True if anything was."""
+        # A draining lane stays in `waiting`, so that the last commit still tells the next owner of its wait.
+        lanes = [lane for lane in self._due.pop_due(now) if not lane.assignment.draining]
+        for lane in lanes:
+            self._ready_from_wait(lane)
+        self._ready.extendleft(reversed(lanes))
+        return bool(lanes)
+
+    def next_due(self) -> float | None:
+        """When `wake` has something to do next, on the monotonic clock."""
+        return self._due.next_due()
+
+    def take(self, max_run: int) -> Run | None:
+        """The next run, of at most `max_run` records, or None when nothing may start now."""
+        ready = self._ready
+        if self.settling >= self.limits.settling:
+            return None
+        while ready:
+            lane = ready.popleft()
+            assignment = lane.assignment
+            if assignment.draining:
+                continue
+            if assignment.stopped is not None:
+                assignment.held.append(lane)
+                continue
+            queue = lane.queue
+            if len(queue) <= max_run:
+                records = list(queue)
+                queue.clear()
+            else:
+                records = [queue.popleft() for _ in range(max_run)]
+            assignment.queued -= len(records)
+            lane.state = LaneState.RUNNING
+            run = Run(lane, records)
+            assignment.running.add(run)
+            self.in_flight += 1
+            return run
+        return None
+
+    def report(self, run: Run) -> None:
+        """Count what a run has done so far, while it goes on."""
+        done = run.done
+        if done > run.reported:
+            assignment = run.lane.assignment
+            offsets = [r.log_offset for r in run.records[run.reported : done]]
+            if run.handed:
+                offsets = [o for o in offsets if o not in run.handed]
+            run.reported = done
+            assignment.frontier.finish_all(offsets)
+            assignment.changed = True
+
+    def finish(self, run: Run) -> None:
+        """The worker gives the run back: `done` records are handled, the others go back to their lane."""
+        if self._give_back(run):
+            self._ready_again(run.lane)
+
+    def retry(self, run: Run, due: float) -> None:
+        """As `finish`, and the first record that is not done waits in its lane until `due`."""
+        if self._give_back(run):
+            self._wait(run.lane, due)
+
+    def hand_off(self, run: Run, record: Record) -> bool:
+        """`record` (the one at `done`) is finished when its hand-off is: see `settled`. False: not ours."""
+        assignment = run.lane.assignment
+        if assignment.closed:
+            return False
+        if run.handed is None:
+            run.handed = set()
+        run.handed.add(record.log_offset)
+        assignment.settling.add(record.log_offset)
+        self.settling += 1
+        return True
+
+    def hand_off_at_intake(self, assignment: Assignment, offset: int) -> bool:
+        """The same for a record that no handler will see (its headers are unreadable)."""
+        if assignment.closed or assignment.draining or offset < assignment.frontier.position:
+            return False
+        if assignment.frontier.was_finished(offset):
+            self.skip(assignment, offset)
+            return False
+        assignment.frontier.open([offset])
+        assignment.settling.add(offset)
+        self.settling += 1
+        return True
+
+    def settled(self, assignment: Assignment, offset: int) -> None:
+        """The hand-off of `offset` is acknowledged: durable, so finished."""
+        if offset in assignment.settling:
+            assignment.settling.remove(offset)
+            self.settling -= 1
+            assignment.frontier.finish(offset)
+            assignment.changed = True
+
+    # -- stopping one partition --------------------------------------------------------------------
+
+    def stop(self, assignment: Assignment, reason: str) -> None:
+        """Start nothing of this partition until `resume`: it must not pass a record that isn't safe."""
+        assignment.stopped = reason
+
+    def resume(self, assignment: Assignment) -> None:
+        """Go on where `stop` held."""
+        assignment.stopped = None
+        self._ready.extend(assignment.held)
+        assignment.held.clear()
+
+    # -- commits and flow --------------------------------------------------------------------------
+
+    def commits(
+        self, feed: str, *, now: float, wall: float, only: Iterable[TopicPartition] | None = None
+    ) -> list[Commit]:
+        """What has changed since the last call and may be committed for `feed` (or for `only`)."""
+        found = []
+        tps = self.assignments if only is None else only
+        for tp in tps:
+            assignment = self.assignments.get(tp)
+            if assignment is None or assignment.feed != feed:
+                continue
+            for run in assignment.running:
+                self.report(run)
+            if not assignment.changed:
+                continue
+            waits = {
+                lane.queue[0].log_offset: (lane.queue[0].attempt - 1, int((wall + lane.due - now) * 1000))
+                for lane in assignment.waiting
+                if lane.queue[0].deferral is None  # a retry record carries its own due time
+            }
+            commit = assignment.commit(waits)
+            if commit.offset < assignment.committed:
+                raise AssertionError(f"{tp}: frontier went back, {assignment.committed} -> {commit.offset}")
+            found.append(commit)
+        return found
+
+    def committed(self, commit: Commit) -> None:
+        """The broker has acknowledged `commit`."""
+        assignment = commit.assignment
+        assignment.committed = max(assignment.committed, commit.offset)
+
+    def commit_failed(self, commit: Commit) -> None:
+        """It has not: the next call of `commits` makes a new one."""
+        commit.assignment.changed = True
+
+    def full(self, feed: str) -> bool:
+        """True while `feed` should read nothing more, with hysteresis between the two marks."""
+        ready = sum(a.queued - a.parked for a in self.assignments.values() if a.feed == feed)
+        if self._full.get(feed):
+            self._full[feed] = ready > self.limits.ready_low
+        else:
+            self._full[feed] = ready >= self.limits.ready_high
+        return self._full[feed]
+
+    def pauses(self, feed: str) -> set[TopicPartition]:
+        """Partitions that should not be read now: stopped, drained, or holding their share of waits."""
+        mine = [a for a in self.assignments.values() if a.feed == feed]
+        share = self.limits.parked // max(1, len(mine))
+        return {a.tp for a in mine if a.stopped is not None or a.draining or a.map_full or a.parked >= share}
+
+    def waiting(self) -> int:
+        """How many lanes wait for a retry."""
+        return len(self._due)
+
+    # -- inside ------------------------------------------------------------------------------------
+
+    def _queue(self, assignment: Assignment, records: list[Record], waits: dict[int, float] | None) -> None:
+        lanes = assignment.lanes
+        if self.ordering == "partition" and not waits and assignment.feed != "retry":
+            if records:
+                lane = lanes.get(None)
+                if lane is None:
+                    lane = lanes[None] = Lane(assignment, None, keyed=True)
+                    self._ready.append(lane)
+                lane.queue.extend(records)
+                if lane.state is LaneState.WAITING:
+                    assignment.parked += len(records)
+            return
+        for record in records:
+            keyed = self.ordering != "none" and assignment.feed != "retry"
+            key = record.key if self.ordering == "key" else None
+            if self.ordering == "key" and key is None:
+                keyed = False  # null keys have no order
+            lane = lanes.get(key) if keyed else None
+            if lane is None:
+                lane = Lane(assignment, key, keyed=keyed)
+                if keyed:
+                    lanes[key] = lane
+                lane.queue.append(record)
+                due = waits.get(record.log_offset) if waits else None
+                if due is None:
+                    self._ready.append(lane)
+                else:
+                    self._wait(lane, due)
+            else:
+                lane.queue.append(record)
+                if lane.state is LaneState.WAITING:
+                    assignment.parked += 1
+
+    def _recall(self, frontier: Frontier, records: list[Record], now: float, wall: float) -> dict[int, float]:
+        """Attempts and due times that an earlier owner left in the map."""
+        waits = {}
+        for record in records:
+            found = frontier.waits.get(record.log_offset)
+            if found is not None and record.deferral is None:
+                tries, due_ms = found
+                record.attempt = tries + 1
+                left = due_ms / 1000 - wall
+                if 0 < left <= 86_400:  # a due time beyond a day is damage, not a wait we made
+                    waits[record.log_offset] = now + left
+        return waits
+
+    def _give_back(self, run: Run) -> bool:
+        """Take a run's result. False if its lane has nothing left to do."""
+        lane = run.lane
+        assignment = lane.assignment
+        if run not in assignment.running:  # fenced: another assignment owns the partition now
+            return False
+        assignment.running.remove(run)
+        self.in_flight -= 1
+        self.report(run)
+        rest = run.records[run.done :]
+        if rest:
+            lane.queue.extendleft(reversed(rest))
+            assignment.queued += len(rest)
+        if lane.queue:
+            return True
+        if lane.keyed:
+            del assignment.lanes[lane.key]
+        return False
+
+    def _ready_again(self, lane: Lane) -> None:
+        lane.state = LaneState.READY
+        self._ready.append(lane)
+
+    def _wait(self, lane: Lane, due: float) -> None:
+        assignment = lane.assignment
+        lane.state = LaneState.WAITING
+        lane.due = due
+        lane.ticket = self._due.push(due, lane)
+        assignment.waiting.add(lane)
+        assignment.parked += len(lane.queue)
+        assignment.changed = True
+
+    def _ready_from_wait(self, lane: Lane) -> None:
+        assignment = lane.assignment
+        lane.state = LaneState.READY
+        assignment.waiting.discard(lane)
+        assignment.parked -= len(lane.queue)

@@ -1,0 +1,58 @@
+"""Lanes and runs: what may be handled now without breaking an order.
+
+A lane is one ordering key of one partition (or the whole partition, or a single record where there is no
+order). Promise: at most one run of a lane is out at a time, so at most one of its records is in flight, and
+a lane that waits for a retry holds its own successors and nothing else.
+
+A run is a slice of a lane, in order, handed to a worker. The worker alone writes `done` (a plain number,
+safe to read from any thread) and looks at `cancelled` before each record.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from relance.engine.assignment import Assignment
+    from relance.record import Record
+
+__all__ = ["Lane", "LaneState", "Run"]
+
+
+class LaneState(Enum):
+    """What a lane is doing."""
+
+    READY = "ready"
+    RUNNING = "running"
+    WAITING = "waiting"
+
+
+class Lane:
+    """The records of one ordering key that are not out with a worker."""
+
+    __slots__ = ("assignment", "due", "key", "keyed", "queue", "state", "ticket")
+
+    def __init__(self, assignment: Assignment, key: bytes | None, *, keyed: bool) -> None:
+        self.assignment = assignment
+        self.key = key
+        self.keyed = keyed  # False: a record without order; nobody will look this lane up again
+        self.queue: deque[Record] = deque()
+        self.state = LaneState.READY
+        self.due = 0.0
+        self.ticket = 0
+
+
+class Run:
+    """Records `records[done:]` are still to be handled, one after the other."""
+
+    __slots__ = ("cancelled", "done", "handed", "lane", "records", "reported")
+
+    def __init__(self, lane: Lane, records: list[Record]) -> None:
+        self.lane = lane
+        self.records = records
+        self.done = 0
+        self.reported = 0  # how many of `done` the frontier knows of
+        self.handed: set[int] | None = None  # log offsets that a hand-off will finish, not this run
+        self.cancelled = False

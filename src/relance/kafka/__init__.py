@@ -1,0 +1,1 @@
+"""The only users of confluent_kafka; they serve the engine and know no handler."""

@@ -1,0 +1,48 @@
+"""The client settings that relance's promises rest on, in one place, each with its reason."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from relance.settings import Settings
+
+__all__ = ["common_config", "consumer_config", "is_cooperative"]
+
+
+def common_config(settings: Settings) -> dict[str, Any]:
+    """What every client needs to reach the cluster: address, security, and what the user gave."""
+    return {"bootstrap.servers": settings.bootstrap_servers, **settings.client}
+
+
+def is_cooperative(settings: Settings, assignor: str) -> bool:
+    """Whether assignments change by increments (KIP-429, KIP-848) or all at once."""
+    return settings.client.get("group.protocol") == "consumer" or assignor == "cooperative-sticky"
+
+
+def consumer_config(settings: Settings, *, group: str, assignor: str) -> dict[str, Any]:
+    """For a poller's client."""
+    config: dict[str, Any] = {
+        "group.id": group,
+        # Offsets are the engine's: nothing is stored, reset or committed behind its back.
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "error",
+        # Transaction markers have offsets and are no records; at the log's end the frontier may pass them.
+        "enable.partition.eof": True,
+        # By default fetching stops for a second whenever the local queue is full: a fifth of the speed.
+        "fetch.queue.backoff.ms": 1,
+        # Topics that are deleted and made again should be noticed in seconds, not in five minutes.
+        "topic.metadata.refresh.interval.ms": 5000,
+        "max.poll.interval.ms": int(settings.max_poll_interval * 1000),
+        "allow.auto.create.topics": False,
+        "log.connection.close": False,
+        "reconnect.backoff.ms": 50,
+        "reconnect.backoff.max.ms": 1000,
+        "isolation.level": "read_committed",
+    }
+    if settings.client.get("group.protocol") != "consumer":
+        # With group.protocol=consumer these three are the broker's.
+        config["partition.assignment.strategy"] = assignor
+        config["session.timeout.ms"] = int(settings.session_timeout * 1000)
+        config["heartbeat.interval.ms"] = int(settings.heartbeat_interval * 1000)
+    return {**config, **common_config(settings)}

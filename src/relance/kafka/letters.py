@@ -1,0 +1,50 @@
+"""Looking into a dead-letter topic; its promise: what lies there, read from the topic and not from memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from relance.dead_letters.envelope import DeadLetter, decode
+from relance.errors import DecodeError
+from relance.kafka.browse import Browser
+
+__all__ = ["DeadLetters"]
+
+_log = logging.getLogger("relance.dlt")
+
+
+class DeadLetters:
+    """The letters of one topic. Its methods block and raise BrokerUnavailableError or TopicMissingError."""
+
+    def __init__(self, topic: str, bootstrap_servers: str, client: Mapping[str, Any]) -> None:
+        self.topic = topic
+        self._browser = Browser(bootstrap_servers, client)
+
+    def count(self) -> int:
+        """How many records the topic holds (compaction or transaction markers make it an upper bound)."""
+        return self._browser.count(self.topic)
+
+    def latest(self, n: int) -> list[DeadLetter]:
+        """The `n` newest letters, newest first.
+
+        A record that is no envelope comes as one: its bytes as the value, the reason as its error.
+        """
+        letters = []
+        for record in self._browser.latest(self.topic, n):
+            try:
+                letters.append(decode(record.value))
+            except DecodeError as error:
+                _log.debug("%s-%d@%d: %s", self.topic, record.partition, record.offset, error)
+                letters.append(unreadable(record.key, record.value, str(error)))
+        return letters
+
+
+def unreadable(key: bytes | None, value: bytes | None, reason: str) -> DeadLetter:
+    """A letter that stands for a record in the topic which is none."""
+    return DeadLetter(
+        original_key=None if key is None else key.decode("utf-8", "replace"),
+        original_value=None if value is None else value.decode("utf-8", "replace"),
+        error_message=f"not a dead letter: {reason}",
+    )

@@ -1,0 +1,458 @@
+"""One thread that owns one consuming client: it polls, pauses, resumes, commits, answers rebalances.
+
+Promises: no handler, hook or decision of a user runs here; only this thread calls the client; what it
+commits comes from the hub, never from the client's own offset store; a revocation returns only after what
+ran was drained (or its deadline passed), committed and fenced.
+
+Callbacks run inside `poll`. One that raised there would lose the records of that very call, so each keeps
+its error, and it is raised after the call has returned.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, Protocol
+
+from confluent_kafka import Consumer as Client
+from confluent_kafka import KafkaError, KafkaException, Message
+from confluent_kafka import TopicPartition as ClientPartition
+
+from relance.engine.assignment import Commit
+from relance.engine.offset_map import belongs
+from relance.errors import KafkaErrorKind, RelanceError, SettingsError, kafka_error
+from relance.kafka.cluster import KafkaRefusedError, QuietLog, error_text
+from relance.record import Record, TopicPartition
+
+__all__ = ["Feed", "Hub", "Poller", "Start"]
+
+_log = logging.getLogger("relance.kafka")
+_rebalance_log = logging.getLogger("relance.rebalance")
+
+_POLL = 0.05  # seconds; the longest a command, a commit or a stop waits for an idle client
+_BATCH = 500
+_PATIENCE = 0.5  # seconds of a full buffer before partitions are paused (pausing drops what was fetched)
+_STALE = frozenset(
+    {
+        KafkaError.ILLEGAL_GENERATION,
+        KafkaError.UNKNOWN_MEMBER_ID,
+        KafkaError.REBALANCE_IN_PROGRESS,
+        KafkaError.STALE_MEMBER_EPOCH,
+        KafkaError._STATE,
+        KafkaError._NO_OFFSET,
+    }
+)
+
+Where = Literal["earliest", "latest", "fail"]
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """What one client reads: `name` tells the hub which ("source" or "retry")."""
+
+    name: str
+    topics: tuple[str, ...]
+    group: str
+    start: Where = "earliest"
+    on_out_of_range: Where = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where reading of a partition begins, and the metadata of the commit it comes from."""
+
+    tp: TopicPartition
+    offset: int
+    metadata: str
+    topic_id: str
+    problem: str | None = None
+    """Why nothing of it may be read (its committed offset is gone), or None."""
+
+
+class Hub(Protocol):
+    """What a poller serves. All calls come from the poller's thread and must not run user code on it."""
+
+    def topic_id(self, topic: str) -> str: ...  # noqa: D102
+    def assigned(self, feed: str, starts: list[Start]) -> None: ...  # noqa: D102
+    def received(self, feed: str, tp: TopicPartition, records: list[Record]) -> None: ...  # noqa: D102
+    def end_reached(self, tp: TopicPartition, offset: int) -> None: ...  # noqa: D102
+    def full(self, feed: str) -> bool: ...  # noqa: D102
+    def wait_for_room(self, feed: str, timeout: float) -> bool: ...  # noqa: D102
+    def pauses(self, feed: str) -> set[TopicPartition]: ...  # noqa: D102
+    def commits(self, feed: str, only: Sequence[TopicPartition] | None) -> list[Commit]: ...  # noqa: D102
+    def committed(self, commit: Commit) -> None: ...  # noqa: D102
+    def commit_failed(self, commit: Commit) -> None: ...  # noqa: D102
+    def revoking(self, feed: str, tps: list[TopicPartition]) -> None: ...  # noqa: D102
+    def revoked(self, feed: str, tps: list[TopicPartition], *, lost: bool) -> None: ...  # noqa: D102
+    def fail(self, error: Exception) -> None: ...  # noqa: D102
+
+
+class Poller:
+    """The thread of one client. `cooperative` tells how assignments change (KIP-429, KIP-848) or not."""
+
+    def __init__(
+        self,
+        feed: Feed,
+        hub: Hub,
+        config: Mapping[str, Any],
+        *,
+        cooperative: bool = True,
+        commit_interval: float = 1.0,
+    ) -> None:
+        self.feed = feed
+        self.last_tick = time.monotonic()
+        """When the loop last came round, on the monotonic clock; health looks at it."""
+        self._hub = hub
+        self._cooperative = cooperative
+        self._commit_interval = commit_interval
+        self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._stopping = threading.Event()
+        self._problem: BaseException | None = None
+        self._paused: set[TopicPartition] = set()
+        self._owned: set[TopicPartition] = set()
+        self._full_since: float | None = None
+        self._next_commit = 0.0
+        self._in_flight: list[Commit] | None = None
+        self._told: dict[object, float] = {}
+        try:
+            self._client = Client(
+                {**config, "on_commit": self._on_commit, "error_cb": self._on_error}, logger=QuietLog()
+            )
+        except KafkaException as error:
+            raise SettingsError("client", error_text(error)) from error
+        self._thread = threading.Thread(target=self._run, name=f"relance-poller-{feed.name}", daemon=True)
+
+    def start(self) -> None:
+        """Subscribe and poll."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Commit what is finished, leave the group and end; see `join`."""
+        self._stopping.set()
+
+    def join(self, timeout: float) -> bool:
+        """Whether the thread has ended, at most `timeout` seconds from now (the client's close can hang)."""
+        self._thread.join(max(0.0, timeout))
+        return not self._thread.is_alive()
+
+    def restart(self, tps: Sequence[TopicPartition]) -> None:
+        """Read `tps` anew from their committed offsets: their topic was made again. Any thread may ask."""
+        self._commands.put(lambda: self._restart(list(tps)))
+
+    # -- the loop ----------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._client.subscribe(
+                list(self.feed.topics),
+                on_assign=self._on_assign,
+                on_revoke=self._on_revoke,
+                on_lost=self._on_lost,
+            )
+            while not self._stopping.is_set():
+                self._tick()
+        except Exception as error:  # noqa: BLE001  whatever it is, the hub must know that nobody polls any more
+            self._hub.fail(error)
+        finally:
+            self._close()
+
+    def _tick(self) -> None:
+        self.last_tick = time.monotonic()
+        while not self._commands.empty():
+            self._commands.get()()
+        self._commit_if_due()
+        if self._backed_up():
+            return
+        self._sync_pauses()
+        first = self._client.poll(_POLL)
+        self._raise_problem()
+        if first is None:
+            return
+        # poll waits for one record, consume would wait for all: so one, and then what is there.
+        rest = self._client.consume(_BATCH, 0)
+        self._raise_problem()
+        self._take([first, *rest])
+
+    def _backed_up(self) -> bool:
+        """True if nothing should be read now. Short of room: wait; for longer: pause, and keep polling."""
+        hub, name = self._hub, self.feed.name
+        if not hub.full(name):
+            self._full_since = None
+            return False
+        now = time.monotonic()
+        if self._full_since is None:
+            self._full_since = now
+        if now - self._full_since < _PATIENCE:
+            hub.wait_for_room(name, _POLL)
+            return True
+        return False  # _sync_pauses pauses everything while `full` holds
+
+    def _sync_pauses(self) -> None:
+        wanted = set(self._owned) if self._full_since is not None else self._hub.pauses(self.feed.name)
+        wanted &= self._owned
+        if wanted == self._paused:
+            return
+        pause, resume = wanted - self._paused, (self._paused - wanted) & self._owned
+        if pause:
+            self._client.pause([ClientPartition(*tp) for tp in pause])
+        if resume:
+            self._client.resume([ClientPartition(*tp) for tp in resume])
+        self._paused = wanted
+
+    def _take(self, messages: list[Message]) -> None:
+        topic: str | None = None
+        partition: int | None = -1
+        records: list[Record] = []
+        append = records.append
+        for message in messages:
+            if message.error() is not None:
+                self._flush(topic, partition, records)
+                records, topic = [], None
+                append = records.append
+                self._take_error(message)
+                continue
+            if message.partition() != partition or message.topic() != topic:
+                self._flush(topic, partition, records)
+                topic, partition = message.topic(), message.partition()
+                records = []
+                append = records.append
+            offset = message.offset()
+            append(Record(topic, partition, offset, message.key(), message.value(), message, offset))  # type: ignore[arg-type]
+        self._flush(topic, partition, records)
+
+    def _flush(self, topic: str | None, partition: int | None, records: list[Record]) -> None:
+        if records:
+            self._hub.received(self.feed.name, TopicPartition(topic, partition), records)  # type: ignore[arg-type]
+
+    def _take_error(self, message: Message) -> None:
+        error = message.error()
+        assert error is not None
+        code = error.code()
+        topic, partition, offset = message.topic(), message.partition(), message.offset()
+        if code == KafkaError._PARTITION_EOF:
+            self._hub.end_reached(TopicPartition(str(topic), int(partition or 0)), int(offset or 0))
+        elif code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE) and topic is not None:
+            # Retention passed it, or the topic was deleted and made again: where to go on is decided anew.
+            self._restart([TopicPartition(topic, int(partition or 0))])
+        elif error.fatal() or (kafka_error(code).kind is KafkaErrorKind.FATAL and code not in _WAITED_FOR):
+            self._hub.fail(KafkaRefusedError(f"read {topic or self.feed.topics}", "Kafka", error.str(), code))
+        else:
+            self._tell((code, topic), f"{topic or 'consumer'}: {error.str()}")
+
+    # -- rebalances --------------------------------------------------------------------------------
+
+    def _on_assign(self, _: Client, partitions: list[ClientPartition]) -> None:
+        with self._guard():
+            self._assign([TopicPartition(p.topic, p.partition) for p in partitions])
+
+    def _assign(self, tps: list[TopicPartition]) -> None:
+        starts = self._starts(tps)
+        self._owned.update(tps)
+        self._paused.difference_update(tps)
+        self._hub.assigned(self.feed.name, starts)
+        placed = [ClientPartition(s.tp.topic, s.tp.partition, s.offset) for s in starts]
+        if self._cooperative:
+            self._client.incremental_assign(placed)
+        else:
+            self._client.assign(placed)
+        self._paused.update(s.tp for s in starts if s.problem)
+        if self._paused:  # pausing counts only after the assignment
+            self._client.pause([ClientPartition(*tp) for tp in self._paused if tp in self._owned])
+
+    def _starts(self, tps: list[TopicPartition]) -> list[Start]:
+        found = []
+        ids = {topic: self._hub.topic_id(topic) for topic in {tp.topic for tp in tps}}
+        asked = [ClientPartition(*tp) for tp in tps]
+        committed = self._patiently(lambda: self._client.committed(asked, timeout=10.0)) if asked else []
+        for entry in committed:
+            tp = TopicPartition(entry.topic, entry.partition)
+            begin, end = self._patiently(partial(self._client.get_watermark_offsets, entry, timeout=10.0))
+            found.append(_start(tp, entry.offset, entry.metadata or "", ids[tp.topic], begin, end, self.feed))
+        return found
+
+    def _patiently(self, ask: Callable[[], Any]) -> Any:
+        """Ask again while the answer is one that passes; ten seconds at most."""
+        deadline = time.monotonic() + 10.0
+        while True:
+            try:
+                return ask()
+            except KafkaException as error:
+                row = kafka_error(error.args[0].code())
+                if not row.retriable or time.monotonic() > deadline:
+                    raise KafkaRefusedError(
+                        "say where to start", "Kafka", error_text(error), row.code
+                    ) from error
+                time.sleep(0.05)
+
+    def _on_revoke(self, _: Client, partitions: list[ClientPartition]) -> None:
+        with self._guard():
+            tps = [TopicPartition(p.topic, p.partition) for p in partitions]
+            self._hub.revoking(self.feed.name, tps)
+            self._commit_now(tps)
+            self._let_go(tps, lost=False)
+
+    def _on_lost(self, _: Client, partitions: list[ClientPartition]) -> None:
+        with self._guard():
+            self._let_go([TopicPartition(p.topic, p.partition) for p in partitions], lost=True)
+
+    def _let_go(self, tps: list[TopicPartition], *, lost: bool) -> None:
+        self._hub.revoked(self.feed.name, tps, lost=lost)
+        self._owned.difference_update(tps)
+        self._paused.difference_update(tps)
+        if self._cooperative:
+            self._client.incremental_unassign([ClientPartition(*tp) for tp in tps])
+        else:
+            self._client.unassign()
+
+    def _restart(self, tps: list[TopicPartition]) -> None:
+        tps = [tp for tp in tps if tp in self._owned]
+        if not tps:
+            return
+        self._hub.revoked(self.feed.name, tps, lost=True)
+        if self._cooperative:
+            self._client.incremental_unassign([ClientPartition(*tp) for tp in tps])
+            self._assign(tps)
+        else:
+            self._client.unassign()
+            self._assign(sorted(self._owned))
+
+    # -- commits -----------------------------------------------------------------------------------
+
+    def _commit_if_due(self) -> None:
+        now = time.monotonic()
+        if now < self._next_commit or self._in_flight is not None or not self._owned:
+            return
+        self._next_commit = now + self._commit_interval
+        commits = self._hub.commits(self.feed.name, None)
+        if not commits:
+            return
+        self._in_flight = commits
+        try:
+            self._client.commit(offsets=[_wire(c) for c in commits], asynchronous=True)
+        except KafkaException as error:
+            self._commit_answered(error.args[0], {})
+
+    def _on_commit(self, error: KafkaError | None, partitions: list[ClientPartition]) -> None:
+        with self._guard():
+            self._commit_answered(error, {TopicPartition(p.topic, p.partition): p.error for p in partitions})
+
+    def _commit_answered(
+        self, error: KafkaError | None, each: Mapping[TopicPartition, KafkaError | None]
+    ) -> None:
+        commits, self._in_flight = self._in_flight or [], None
+        for commit in commits:
+            problem = each.get(commit.assignment.tp) or error
+            if problem is None:
+                self._hub.committed(commit)
+            else:
+                self._hub.commit_failed(commit)
+                if problem.code() not in _STALE:
+                    self._tell(
+                        ("commit", problem.code()), f"commit of {commit.assignment.tp}: {problem.str()}"
+                    )
+
+    def _commit_now(self, tps: list[TopicPartition]) -> None:
+        commits = self._hub.commits(self.feed.name, tps)
+        if not commits:
+            return
+        try:
+            for entry in self._client.commit(offsets=[_wire(c) for c in commits], asynchronous=False) or []:
+                if entry.error is not None:
+                    raise KafkaException(entry.error)
+        except KafkaException as error:
+            # Not swallowed: what was not committed is handled again by the next owner, and we say so.
+            _rebalance_log.warning(
+                "[REBALANCE] Offsets not committed, the next owner repeats them: %s", error_text(error)
+            )
+            return
+        for commit in commits:
+            self._hub.committed(commit)
+        _rebalance_log.info("[REBALANCE] Offsets committed before revocation")
+
+    # -- inside ------------------------------------------------------------------------------------
+
+    def _close(self) -> None:
+        try:
+            self._client.close()
+            self._raise_problem()
+        except (KafkaException, RelanceError, RuntimeError) as error:
+            _log.warning("the client did not close cleanly: %s", error)
+
+    def _on_error(self, error: KafkaError) -> None:
+        with self._guard():
+            if error.fatal():
+                self._hub.fail(KafkaRefusedError("go on", "Kafka", error.str(), error.code()))
+            else:
+                _log.debug("consumer: %s", error.str())
+
+    def _guard(self) -> _Guard:
+        return _Guard(self)
+
+    def _raise_problem(self) -> None:
+        if self._problem is not None:
+            problem, self._problem = self._problem, None
+            raise problem
+
+    def _tell(self, what: object, text: str) -> None:
+        """One line for a condition that lasts, not one for each time it is seen."""
+        now = time.monotonic()
+        if now >= self._told.get(what, 0.0):
+            self._told[what] = now + 30.0
+            _log.warning("%s", text)
+
+
+class _Guard:
+    """Keeps what a callback raises for after the poll."""
+
+    def __init__(self, poller: Poller) -> None:
+        self._poller = poller
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        if error is not None and self._poller._problem is None:
+            self._poller._problem = error
+        return True
+
+
+# Fatal in the table for one who produces; one who consumes waits for the topic, and the watch says so.
+_WAITED_FOR = frozenset(
+    {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION,
+     KafkaError.UNKNOWN_TOPIC_ID, KafkaError.INCONSISTENT_TOPIC_ID}
+)  # fmt: skip
+
+
+def _wire(commit: Commit) -> ClientPartition:
+    tp = commit.assignment.tp
+    return ClientPartition(tp.topic, tp.partition, commit.offset, commit.metadata)
+
+
+def _start(
+    tp: TopicPartition, committed: int, metadata: str, topic_id: str, begin: int, end: int, feed: Feed
+) -> Start:
+    """Where to begin; the rule of decision 11: an explicit offset always, and no silent reset."""
+    if committed >= 0 and not belongs(metadata, topic_id):
+        _log.warning("%s was made again since offset %d was committed: starting anew", tp, committed)
+        committed, metadata = -1, ""
+    if begin <= committed <= end:
+        return Start(tp, committed, metadata, topic_id)
+    out_of_range = committed >= 0
+    where = feed.on_out_of_range if out_of_range else feed.start
+    if where == "fail":
+        found = f"committed offset {committed} is outside" if out_of_range else "no committed offset;"
+        problem = (
+            f"{tp}: {found} the log {begin}..{end} of group {feed.group}; choose where to go on with"
+            f" {'on_out_of_range' if out_of_range else 'start'}='earliest' or 'latest'"
+        )
+        return Start(tp, begin, "", topic_id, problem)
+    if out_of_range:
+        _log.warning(
+            "%s: committed offset %d is outside the log %d..%d; %s", tp, committed, begin, end, where
+        )
+    return Start(tp, begin if where == "earliest" else end, "", topic_id)

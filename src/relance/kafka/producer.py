@@ -1,0 +1,206 @@
+"""Writing records: one idempotent producer, one thread that only polls it.
+
+Promise: every write ends in exactly one answer, `Sent` or `SendError`, and `SendError.maybe_written` is False
+only where the client's own counters show that the record never left this process. Keys land where Java's
+producers put them (murmur2), null keys are spread.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from confluent_kafka import KafkaError, KafkaException, Message
+from confluent_kafka import Producer as Client
+
+from relance.delivery import Sent
+from relance.errors import SendError, SettingsError, kafka_error
+from relance.kafka.cluster import QuietLog, error_text
+
+__all__ = ["KafkaProducer"]
+
+_log = logging.getLogger("relance.kafka")
+
+Headers = Sequence[tuple[str, bytes | None]]
+
+
+Answer = Callable[[SendError | None, Sent | None], None]
+"""Called once, on the producer's thread: it must only hand on."""
+
+# Refused by the client before anything was sent, or by the broker without writing it.
+_NOT_WRITTEN = frozenset(
+    {
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError._UNKNOWN_PARTITION,
+        KafkaError._QUEUE_FULL,
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.RECORD_LIST_TOO_LARGE,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.INVALID_RECORD,
+        KafkaError.INVALID_TIMESTAMP,
+        KafkaError.TOPIC_EXCEPTION,
+        KafkaError.POLICY_VIOLATION,
+    }
+)
+
+_STATS_MS = 250
+
+
+class KafkaProducer:
+    """A client that writes. `timeout` is how long, in seconds, a write may take before it is given up."""
+
+    def __init__(self, settings: Mapping[str, Any], *, name: str, timeout: float) -> None:
+        self._pid = os.getpid()
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._transmitted = 0  # records that ever left this process, as of the last statistics
+        self._doubtful: list[tuple[int, float, SendError, Answer]] = []
+        self.on_tick: list[Callable[[], None]] = []
+        """Called between polls, on the producer's thread."""
+        config = {
+            "partitioner": "murmur2_random",
+            "enable.idempotence": True,
+            "linger.ms": 2,
+            "message.timeout.ms": int(timeout * 1000),
+            "topic.metadata.propagation.max.ms": int(min(timeout, 5) * 1000),
+            "log.connection.close": False,
+            "reconnect.backoff.ms": 50,
+            "reconnect.backoff.max.ms": 1000,
+            **settings,
+            "statistics.interval.ms": _STATS_MS,
+            "stats_cb": self._on_statistics,
+            "error_cb": self._on_error,
+        }
+        try:
+            self._client = Client(config, logger=QuietLog())
+        except KafkaException as error:
+            raise SettingsError("client", error_text(error)) from error
+        self._thread = threading.Thread(target=self._poll, name=f"relance-{name}", daemon=True)
+        self._thread.start()
+
+    def send(
+        self,
+        topic: str,
+        value: bytes | None,
+        *,
+        key: bytes | None = None,
+        headers: Headers = (),
+        answer: Answer,
+        timestamp_ms: int | None = None,
+    ) -> None:
+        """Write one record; `answer` is called when its fate is known, at the latest after the timeout.
+
+        Raises SendError (never written) if it is refused at once: the local queue is full, the record is
+        too large, a header's name is not valid Unicode.
+        """
+        if os.getpid() != self._pid:
+            raise SendError("a forked child cannot use its parent's producer", maybe_written=False)
+        for name, _ in headers:
+            _check_header(name)  # the client would crash the process
+        with self._lock:
+            before = self._transmitted
+        try:
+            self._client.produce(
+                topic,
+                value,
+                key,
+                headers=list(headers) or None,
+                on_delivery=lambda error, message: self._delivered(before, answer, error, message),
+                timestamp=0 if timestamp_ms is None else timestamp_ms,  # 0: now
+            )
+        except BufferError as error:
+            raise SendError(
+                "the local send queue is full", maybe_written=False, code=KafkaError._QUEUE_FULL
+            ) from error
+        except KafkaException as error:
+            code = error.args[0].code()
+            raise SendError(f"{topic}: {error_text(error)}", maybe_written=False, code=code) from error
+
+    def close(self, timeout: float) -> int:
+        """Wait for what is out, at most `timeout` seconds; how many records were left without an answer."""
+        left = self._client.flush(max(0.0, timeout))
+        self._closed.set()
+        self._thread.join(1.0)
+        self._resolve_doubts(final=True)
+        return int(left)
+
+    def flush(self, timeout: float) -> int:
+        """Wait until all that was sent is answered, at most `timeout` seconds; how many are left."""
+        return int(self._client.flush(max(0.0, timeout)))
+
+    # -- on the producer's thread ------------------------------------------------------------------
+
+    def _poll(self) -> None:
+        while not self._closed.is_set():
+            self._client.poll(0.05)
+            self._resolve_doubts(final=False)
+            for call in self.on_tick:
+                call()
+
+    def _delivered(self, before: int, answer: Answer, error: KafkaError | None, message: Message) -> None:
+        # An exception out of a callback would surface in poll() and end the thread: hand on, nothing more.
+        if error is None:
+            answer(
+                None, Sent(str(message.topic()), int(message.partition() or 0), int(message.offset() or 0))
+            )
+            return
+        code = error.code()
+        problem = SendError(
+            f"{message.topic()}: {kafka_error(code).name}: {error.str()}",
+            maybe_written=code not in _NOT_WRITTEN,
+            code=code,
+        )
+        if not problem.maybe_written:
+            answer(problem, None)
+        else:
+            # Whether it left this process shows in statistics made after this moment, within _STATS_MS.
+            self._doubtful.append((before, time.monotonic(), problem, answer))
+
+    def _on_statistics(self, text: str) -> None:
+        made = time.monotonic()
+        total = sum(
+            partition.get("txmsgs", 0)
+            for topic in msgspec.json.decode(text).get("topics", {}).values()
+            for partition in topic.get("partitions", {}).values()
+        )
+        with self._lock:
+            self._transmitted = max(self._transmitted, total)
+            self._statistics_at = made
+
+    _statistics_at = 0.0
+
+    def _resolve_doubts(self, *, final: bool) -> None:
+        if not self._doubtful:
+            return
+        now = time.monotonic()
+        with self._lock:
+            transmitted, fresh = self._transmitted, self._statistics_at
+        waiting = []
+        for doubt in self._doubtful:
+            before, failed_at, problem, answer = doubt
+            # Statistics are gathered before they are handed to us: only one made well after counts.
+            if fresh > failed_at + _STATS_MS / 1000:
+                problem.maybe_written = transmitted > before
+            elif not final and now < failed_at + 8 * _STATS_MS / 1000:
+                waiting.append(doubt)
+                continue
+            answer(problem, None)
+        self._doubtful = waiting
+
+    def _on_error(self, error: KafkaError) -> None:
+        _log.debug("producer: %s", error.str())
+
+
+def _check_header(name: str) -> None:
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise SendError(f"header name {name!r} is not valid Unicode", maybe_written=False) from error

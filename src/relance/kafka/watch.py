@@ -1,0 +1,103 @@
+"""Looks at the topics from time to time; its promise: what is missing, back or made again is said once.
+
+A topic that is deleted while the consumers run is waited for, and one that was made again (it has another id,
+KIP-516) is read anew instead of from an offset that meant something else. The same question tells whether
+brokers answer at all.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+from relance.errors import BrokerUnavailableError, RelanceError, TopicMissingError
+from relance.kafka.admin import Admin
+
+__all__ = ["TopicWatch"]
+
+_log = logging.getLogger("relance.broker")
+
+
+class TopicWatch:
+    """A thread that asks for the ids of `topics` every `interval` seconds."""
+
+    def __init__(
+        self, admin: Admin, topics: Iterable[str], on_new: Callable[[str], None], *, interval: float = 2.0
+    ) -> None:
+        self._admin = admin
+        self._topics = sorted(set(topics))
+        self._on_new = on_new
+        self._interval = interval
+        self._ids: dict[str, str] = {}
+        self._missing: dict[str, float] = {}
+        self._last_answer = time.monotonic()
+        self._told_away = False
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="relance-watch", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End it; a question on its way is not waited for."""
+        self._stop.set()
+
+    def topic_id(self, topic: str) -> str:
+        """The topic's present id, asked now; "" where it is missing or nobody answers."""
+        try:
+            return self._admin.topic_id(topic)
+        except RelanceError as error:
+            _log.debug("no id for %s: %s", topic, error)
+            return ""
+
+    def missing(self) -> list[str]:
+        """Topics that did not exist when last asked."""
+        return sorted(self._missing)
+
+    def away(self) -> float:
+        """For how many seconds no broker has answered; 0 while one does."""
+        return time.monotonic() - self._last_answer if self._told_away else 0.0
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._interval):
+            self._look()
+
+    def _look(self) -> None:
+        for topic in self._topics:
+            if self._stop.is_set():
+                return
+            try:
+                found = self._admin.topic_id(topic)
+            except BrokerUnavailableError as error:
+                self._away(error)
+                return
+            except TopicMissingError as error:
+                self._answered()
+                if topic not in self._missing:
+                    self._missing[topic] = time.monotonic()
+                    _log.warning("waiting for topic %s: %s", topic, error)
+                continue
+            except RelanceError as error:
+                _log.debug("looking at %s: %s", topic, error)
+                continue
+            self._answered()
+            if self._missing.pop(topic, None) is not None:
+                _log.warning("topic %s is back", topic)
+            before, self._ids[topic] = self._ids.get(topic, found), found
+            if before != found:
+                _log.warning("topic %s was made again: reading it anew", topic)
+                self._on_new(topic)
+
+    def _away(self, error: BrokerUnavailableError) -> None:
+        if not self._told_away and not self._stop.is_set():
+            self._told_away = True
+            _log.error("%s; waiting until one does", error)
+
+    def _answered(self) -> None:
+        self._last_answer = time.monotonic()
+        if self._told_away:
+            self._told_away = False
+            _log.warning("a broker answers again at %s", self._admin.bootstrap_servers)

@@ -1,0 +1,490 @@
+"""One consumer at work: the engine behind one lock, between its pollers, its worker and its hand-offs.
+
+Promises: the engine is only touched with the lock held; no user code runs with it held; whoever waits
+(a worker for a record, a poller for room, a revocation for what runs) waits for a condition, not a time.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from relance.burst import BurstLog
+from relance.clock import Clock
+from relance.dead_letters.ladder import TooLarge
+from relance.engine.assignment import Assignment, Commit
+from relance.engine.deferral import Deferral, Failure, NotOurs, from_headers
+from relance.engine.deferral import wait as wait_of
+from relance.engine.engine import Engine, Limits, Ordering
+from relance.engine.frontier import Frontier
+from relance.engine.lanes import Run
+from relance.engine.offset_map import decode_map
+from relance.engine.outcome import DeadLetter, Defer, Paths, RetryAt, Stop, decide
+from relance.errors import DecodeError
+from relance.outgoing import Outgoing, dead_letter, failure_text, retry_record
+from relance.policies.retry import RetryPolicy
+from relance.record import Record, TopicPartition
+
+__all__ = ["Counters", "Look", "Plan", "Runtime", "StartLike", "Writer"]
+
+_handoff_log = logging.getLogger("relance.handoff")
+
+_LONGEST_DUE = 86_400.0  # seconds; what a retry record's headers may ask for beyond the policy's own maximum
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a consumer was asked for, as far as running it needs to know."""
+
+    group: str
+    retry: RetryPolicy
+    paths: Paths
+    ordering: Ordering = "partition"
+    limits: Limits = field(default_factory=Limits)
+    drain_timeout: float = 8.0
+
+
+@dataclass(slots=True)
+class Counters:
+    """What this process has done for this consumer, since it started."""
+
+    handled: int = 0
+    failed: int = 0
+    retried: int = 0
+    dead_lettered: int = 0
+    rebalances: int = 0
+    last_rebalance: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Records in flight, lanes that wait, records queued, hand-offs on their way; stopped partitions."""
+
+    in_flight: int
+    waiting: int
+    queued: int
+    settling: int
+    stopped: dict[str, str]
+    map_full: list[str]
+
+
+class Writer(Protocol):
+    """Where hand-offs go; answers by `Runtime.settled` and `Runtime.not_settled`."""
+
+    def write(self, assignment: Assignment, offset: int, outgoing: Outgoing) -> None:
+        """Write `outgoing`, durably, however often that takes."""
+
+
+class StartLike(Protocol):
+    """Where reading of a partition begins; `relance.kafka.poller.Start` is one."""
+
+    @property
+    def tp(self) -> TopicPartition: ...  # noqa: D102
+    @property
+    def offset(self) -> int: ...  # noqa: D102
+    @property
+    def metadata(self) -> str: ...  # noqa: D102
+    @property
+    def topic_id(self) -> str: ...  # noqa: D102
+    @property
+    def problem(self) -> str | None: ...  # noqa: D102
+
+
+class Hooks(Protocol):
+    """The users' rebalance hooks; called without the lock, never on a thread that must not wait for them."""
+
+    def assigned(self, tps: list[TopicPartition]) -> None: ...
+    def revoked(self, tps: list[TopicPartition], timeout: float) -> None: ...
+    def lost(self, tps: list[TopicPartition]) -> None: ...
+
+
+class Runtime:
+    """The monitor of one consumer. Pollers call the upper half, workers the lower."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        clock: Clock,
+        random: Callable[[], float],
+        hooks: Hooks,
+        topic_id: Callable[[str], str],
+        on_failure: Callable[[Exception], None],
+    ) -> None:
+        self.plan = plan
+        self.counters = Counters()
+        self.engine = Engine(plan.ordering, plan.limits)
+        self.writer: Writer | None = None
+        self.on_work: Callable[[], None] = lambda: None
+        """Called, without the lock, when there may be something to take."""
+        self.on_abandon: Callable[[Run], None] = lambda run: None
+        """Called for a run that is still out when its partition must go."""
+        self.stop_by: float | None = None
+        """The shared deadline of the whole stop, on the monotonic clock, once stopping."""
+        self._clock = clock
+        self._random = random
+        self._hooks = hooks
+        self._topic_id = topic_id
+        self._on_failure = on_failure
+        self._lock = threading.Lock()
+        self._work = threading.Condition(self._lock)
+        self._changed = threading.Condition(self._lock)
+        self._stopping = False
+        self._retry_log = BurstLog("relance.retry", clock)
+        self._dlt_log = BurstLog("relance.dlt", clock)
+        self._told_stopped: set[Assignment] = set()
+
+    # -- for pollers (kafka.poller.Hub) ------------------------------------------------------------
+
+    def topic_id(self, topic: str) -> str:
+        """The id of the topic's present incarnation, or "" where brokers have none."""
+        return self._topic_id(topic)
+
+    def assigned(self, feed: str, starts: Sequence[StartLike]) -> None:
+        """Own these partitions from now on."""
+        with self._lock:
+            for start in starts:
+                known = decode_map(start.metadata, start.topic_id, start.offset)
+                frontier = Frontier(start.offset, known)
+                assignment = self.engine.assign(start.tp, feed, frontier, start.topic_id)
+                if start.problem is not None:
+                    self.engine.stop(assignment, start.problem)
+        for start in starts:
+            if start.problem is not None:
+                _log_stopped(start.problem)
+        if feed == "source":
+            self._rebalanced()
+            self._hooks.assigned([start.tp for start in starts])
+
+    def received(self, feed: str, tp: TopicPartition, records: list[Record]) -> None:
+        """Records of one partition, ascending."""
+        now, wall = self._clock.monotonic(), self._clock.time()
+        with self._lock:
+            assignment = self.engine.assignments.get(tp)
+            if assignment is None:  # fetched before the partition was taken away
+                return
+            if feed == "retry":
+                unreadable = self._take_deferred(assignment, records, now, wall)
+            else:
+                unreadable = []
+                self.engine.intake(assignment, records, now=now, wall=wall)
+            self._work.notify_all()
+        for record, reason in unreadable:
+            self._write_off(assignment, record, DecodeError(reason), attempts=0)
+        self.on_work()
+
+    def end_reached(self, tp: TopicPartition, offset: int) -> None:
+        """Nothing but markers lies between the last record and `offset`."""
+        with self._lock:
+            self.engine.end_reached(tp, offset)
+
+    def full(self, feed: str) -> bool:
+        """Whether `feed` should read nothing for now."""
+        with self._lock:
+            return self.engine.full(feed)
+
+    def wait_for_room(self, feed: str, timeout: float) -> bool:
+        """Wait until not `full`, at most `timeout` seconds."""
+        with self._lock:
+            return self._changed.wait_for(lambda: not self.engine.full(feed), timeout)
+
+    def pauses(self, feed: str) -> set[TopicPartition]:
+        """Partitions of `feed` that should not be read now."""
+        with self._lock:
+            return self.engine.pauses(feed)
+
+    def commits(self, feed: str, only: Sequence[TopicPartition] | None) -> list[Commit]:
+        """What may be committed now."""
+        now, wall = self._clock.monotonic(), self._clock.time()
+        with self._lock:
+            return self.engine.commits(feed, now=now, wall=wall, only=only)
+
+    def committed(self, commit: Commit) -> None:
+        """The broker has it."""
+        with self._lock:
+            self.engine.committed(commit)
+
+    def commit_failed(self, commit: Commit) -> None:
+        """The broker doesn't have it."""
+        with self._lock:
+            self.engine.commit_failed(commit)
+
+    def revoking(self, feed: str, tps: list[TopicPartition]) -> None:
+        """Start nothing more of `tps` and wait for what runs, until the shared deadline."""
+        deadline = self._clock.monotonic() + self.plan.drain_timeout
+        if self.stop_by is not None:
+            deadline = min(deadline, self.stop_by)
+        with self._lock:
+            found = self.engine.drain(tps)
+            self._work.notify_all()
+            self._wait_until(lambda: not any(_must_wait(a) for a in found), deadline)
+            late = [run for a in found for run in a.running]
+        for run in late:
+            self.on_abandon(run)
+        if feed == "source" and tps:
+            self._hooks.revoked(tps, max(0.0, deadline - self._clock.monotonic()))
+
+    def revoked(self, feed: str, tps: list[TopicPartition], *, lost: bool) -> None:
+        """Fence `tps`: nothing that still happens for them counts."""
+        with self._lock:
+            late = [run for tp in tps if (a := self.engine.assignments.get(tp)) for run in a.running]
+            self.engine.close(tps)
+            self._changed.notify_all()
+        if lost:
+            for run in late:
+                self.on_abandon(run)
+        if feed == "source" and tps:
+            self._rebalanced()
+            if lost:
+                self._hooks.lost(tps)
+
+    def fail(self, error: Exception) -> None:
+        """Nothing can go on: stop the application with this error."""
+        self._on_failure(error)
+
+    # -- for the writer ----------------------------------------------------------------------------
+
+    def settled(self, assignment: Assignment, offset: int) -> None:
+        """A hand-off is durable."""
+        with self._lock:
+            self.engine.settled(assignment, offset)
+            if assignment.stopped is not None and not assignment.closed:
+                self.engine.resume(assignment)
+                self._told_stopped.discard(assignment)
+                _handoff_log.warning("%s goes on: what it waited for is written", assignment.tp)
+            self._changed.notify_all()
+            self._work.notify_all()
+        self.on_work()
+
+    def not_settled(self, assignment: Assignment, offset: int, reason: str) -> None:
+        """A hand-off failed (and is tried again): its partition must not run ahead."""
+        with self._lock:
+            if assignment.closed:
+                return
+            told = assignment in self._told_stopped
+            self._told_stopped.add(assignment)
+            self.engine.stop(assignment, reason)
+            self._changed.notify_all()
+        if not told:
+            _log_stopped(
+                f"{assignment.tp} stops at offset {offset}: {reason}; trying again until it is written"
+            )
+
+    # -- for workers -------------------------------------------------------------------------------
+
+    def next(self, done: Run | None, max_run: int, *, wait: bool) -> Run | None:
+        """Give back `done` and take the next run. None: nothing now (`wait=False`), or stopping."""
+        with self._lock:
+            if done is not None:
+                self._give_back(done)
+            while not self._stopping:
+                now = self._clock.monotonic()
+                self.engine.wake(now)
+                run = self.engine.take(max_run)
+                if run is not None or not wait:
+                    return run
+                due = self.engine.next_due()
+                self._work.wait(None if due is None else max(0.0, due - now))
+            return None
+
+    def next_due(self) -> float | None:
+        """When a waiting record is due, on the monotonic clock."""
+        with self._lock:
+            return self.engine.next_due()
+
+    def give_back(self, run: Run) -> None:
+        """Give a run back without taking another."""
+        with self._lock:
+            self._give_back(run)
+
+    def failed(self, run: Run, record: Record, error: Exception) -> bool:
+        """The record at `run.done` raised. True: it is dealt with, go on with the next one of the run."""
+        plan = self.plan
+        outcome = decide(
+            error, attempt=record.attempt, policy=plan.retry, paths=plan.paths, random=self._random
+        )
+        wall = self._clock.time()
+        if isinstance(outcome, RetryAt):
+            self._log_retry(record, outcome.delay, error)
+            failure = _failure(record, error, wall)
+            with self._lock:
+                record.history = (*record.history[-19:], failure)
+                record.attempt += 1
+                self._count_run(run)
+                self.counters.failed += 1
+                self.counters.retried += 1
+                self.engine.retry(run, self._clock.monotonic() + outcome.delay)
+                self._changed.notify_all()
+                self._work.notify_all()
+            return False
+        with self._lock:
+            self.counters.failed += 1
+        if isinstance(outcome, Stop):
+            self.give_back(run)
+            self._on_failure(outcome.error)
+            return False
+        with self._lock:
+            if not self.engine.hand_off(run, record):
+                return True
+            if isinstance(outcome, Defer):
+                self.counters.retried += 1
+        assignment = run.lane.assignment
+        if isinstance(outcome, DeadLetter):
+            self._write_off(assignment, record, outcome.error, attempts=record.attempt)
+            return True
+        assert plan.paths.retry_topic is not None
+        self._log_retry(record, outcome.delay, error)
+        self._write(
+            assignment,
+            record.log_offset,
+            retry_record(
+                record, error, topic=plan.paths.retry_topic, group=plan.group, delay=outcome.delay, now=wall
+            ),
+        )
+        return True
+
+    # -- stopping ----------------------------------------------------------------------------------
+
+    def drain(self, deadline: float) -> None:
+        """Start nothing more at all; wait for what runs and settles until `deadline`, then stop workers."""
+        self.stop_by = deadline
+        with self._lock:
+            found = self.engine.drain(list(self.engine.assignments))
+            self._wait_until(lambda: not any(_must_wait(a) for a in found), deadline)
+            late = [run for a in found for run in a.running]
+            self._stopping = True
+            self._work.notify_all()
+        for run in late:
+            self.on_abandon(run)
+        self.on_work()
+
+    @property
+    def stopping(self) -> bool:
+        """Workers should end."""
+        return self._stopping
+
+    # -- for stats and health ----------------------------------------------------------------------
+
+    def owned(self) -> list[TopicPartition]:
+        """Every partition that is read now, of source and retry topics."""
+        with self._lock:
+            return sorted(self.engine.assignments)
+
+    def look(self) -> Look:
+        """How things stand at this moment."""
+        with self._lock:
+            owned = list(self.engine.assignments.values())
+            return Look(
+                in_flight=sum(len(r.records) - r.done for a in owned for r in a.running),
+                waiting=self.engine.waiting(),
+                queued=sum(a.queued for a in owned),
+                settling=self.engine.settling,
+                stopped={str(a.tp): a.stopped for a in owned if a.stopped is not None},
+                map_full=[str(a.tp) for a in owned if a.map_full],
+            )
+
+    # -- inside ------------------------------------------------------------------------------------
+
+    def _take_deferred(
+        self, assignment: Assignment, records: list[Record], now: float, wall: float
+    ) -> list[tuple[Record, str]]:
+        longest = max(self.plan.retry.max_delay, _LONGEST_DUE)
+        unreadable = []
+        for record in records:
+            found = from_headers(
+                record.source.headers() or [], group=self.plan.group, now=wall, max_delay=longest
+            )
+            if isinstance(found, NotOurs):
+                self.engine.skip(assignment, record.log_offset)
+            elif isinstance(found, Deferral):
+                record.deferral = found
+                record.topic, record.partition = found.origin_topic, found.origin_partition
+                record.offset, record.attempt = found.origin_offset, found.attempt
+                record.history = found.history
+                self.engine.wait_at_intake(assignment, record, now + wait_of(found, wall))
+            elif self.engine.hand_off_at_intake(assignment, record.log_offset):
+                unreadable.append((record, f"retry headers: {found.reason}"))
+        return unreadable
+
+    def _write_off(self, assignment: Assignment, record: Record, error: Exception, *, attempts: int) -> None:
+        plan, topic = self.plan, self.plan.paths.dead_letter_topic
+        if topic is None:
+            self._on_failure(error)
+            return
+        letter = dead_letter(
+            record, error, topic=topic, group=plan.group, now=self._clock.time(), attempts=attempts
+        )
+        if isinstance(letter, TooLarge):
+            self.not_settled(
+                assignment,
+                record.log_offset,
+                f"its dead letter takes {letter.size} bytes and {topic} takes {letter.limit}",
+            )
+            return
+        self._dlt_log.warning(
+            "[DLT] %s -> %s (%s after %d attempt%s): %s",
+            record.name,
+            topic,
+            type(error).__name__,
+            attempts,
+            "" if attempts == 1 else "s",
+            failure_text(error.__cause__ or error),
+        )
+        with self._lock:
+            self.counters.dead_lettered += 1
+        self._write(assignment, record.log_offset, letter)
+
+    def _write(self, assignment: Assignment, offset: int, outgoing: Outgoing) -> None:
+        assert self.writer is not None
+        self.writer.write(assignment, offset, outgoing)
+
+    def _log_retry(self, record: Record, delay: float, error: Exception) -> None:
+        tries = self.plan.retry.max_attempts
+        self._retry_log.warning(
+            "[RETRY] Retry %d/%d (attempt %d/%d) %s in %dms: %s",
+            record.attempt,
+            tries - 1,
+            record.attempt + 1,
+            tries,
+            record.name,
+            round(delay * 1000),
+            failure_text(error),
+        )
+
+    def _count_run(self, run: Run) -> None:
+        if run.lane.assignment.closed:
+            return
+        self.counters.handled += run.done - len(run.handed or ())
+
+    def _give_back(self, run: Run) -> None:
+        self._count_run(run)
+        self.engine.finish(run)
+        self._changed.notify_all()
+
+    def _rebalanced(self) -> None:
+        with self._lock:
+            self.counters.rebalances += 1
+            self.counters.last_rebalance = self._clock.time()
+
+    def _wait_until(self, condition: Callable[[], bool], deadline: float) -> None:
+        while not condition():
+            left = deadline - self._clock.monotonic()
+            if left <= 0:
+                return
+            self._changed.wait(left)
+
+
+def _must_wait(assignment: Assignment) -> bool:
+    """Whether a drain waits for this partition: not for a hand-off that is failing anyway."""
+    return bool(assignment.running or (assignment.settling and assignment.stopped is None))
+
+
+def _failure(record: Record, error: Exception, wall: float) -> Failure:
+    return Failure(record.attempt, failure_text(error)[:500], wall)
+
+
+def _log_stopped(reason: str) -> None:
+    _handoff_log.error("%s", reason)

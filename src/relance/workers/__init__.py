@@ -1,0 +1,1 @@
+"""What runs handlers; each takes runs from a `Runtime` and gives them back. No Kafka here."""

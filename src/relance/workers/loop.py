@@ -1,0 +1,181 @@
+"""Runs an async handler on an asyncio loop, up to `concurrency` records at once.
+
+Promise: each run is handled by one persistent task, in order; a task that has nothing to do sleeps until
+there is work, a retry is due or all stops. What is still running when its partition must go is cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from relance.decoding import Decoding, HandlerShape
+from relance.engine.lanes import Run
+from relance.runtime import Runtime
+
+__all__ = ["LoopWorker"]
+
+_SLICE = 0.005  # seconds a task that never suspends may keep the loop
+_MAX_RUN = 64
+
+
+class LoopWorker:
+    """`concurrency` tasks on the running loop."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        handler: Callable[..., Coroutine[Any, Any, Any]],
+        shape: HandlerShape,
+        decoding: Decoding,
+        concurrency: int,
+    ) -> None:
+        self._runtime = runtime
+        self._handler = handler
+        self._shape = shape
+        self._decoding = decoding
+        self._concurrency = concurrency
+        self._idle: list[asyncio.Future[None]] = []
+        self._pumping = False
+        self._tasks: dict[Run, asyncio.Task[None]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def run(self) -> None:
+        """Handle records until the runtime stops. Raises what ends the program, after giving all back."""
+        self._loop = asyncio.get_running_loop()
+        self._runtime.on_work = self._work_from_any_thread
+        self._runtime.on_abandon = self._abandon
+        try:
+            async with asyncio.TaskGroup() as group:
+                for i in range(self._concurrency):
+                    group.create_task(self._work(), name=f"relance-worker-{i}")
+        finally:
+            self._runtime.on_work = lambda: None
+            if self._timer is not None:
+                self._timer.cancel()
+
+    # -- waking ------------------------------------------------------------------------------------
+
+    def _work_from_any_thread(self) -> None:
+        # Also when no task is idle: one may be between finding nothing and going to sleep.
+        loop = self._loop
+        if not self._pumping and loop is not None and not loop.is_closed():
+            self._pumping = True
+            loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        self._pumping = False
+        if self._runtime.stopping:
+            idle, self._idle = self._idle, []
+            for future in idle:
+                if not future.done():
+                    future.set_result(None)
+            return
+        self._wake_one()
+
+    def _wake_one(self) -> None:
+        # One at a time: whoever finds work wakes the next before it starts, so none wakes for nothing.
+        while self._idle:
+            future = self._idle.pop()
+            if not future.done():
+                future.set_result(None)
+                return
+
+    async def _sleep(self) -> None:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        self._idle.append(future)
+        due = self._runtime.next_due()
+        if due is not None:
+            self._wake_at(due)
+        await future
+
+    def _wake_at(self, due: float) -> None:
+        loop = asyncio.get_running_loop()
+        when = loop.time() + max(0.0, due - time.monotonic())
+        if self._timer is not None:
+            if (
+                self._timer.when() <= when
+                and not self._timer.cancelled()
+                and self._timer.when() > loop.time()
+            ):
+                return
+            self._timer.cancel()
+        self._timer = loop.call_at(when, self._wake)
+
+    # -- working -----------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        runtime = self._runtime
+        task = asyncio.current_task()
+        assert task is not None
+        done: Run | None = None
+        kept_since = time.perf_counter()
+        while True:
+            run = runtime.next(done, _MAX_RUN, wait=False)
+            done = None
+            if run is None:
+                if runtime.stopping:
+                    return
+                await self._sleep()
+                kept_since = time.perf_counter()
+                continue
+            if self._idle:
+                self._wake_one()
+            self._tasks[run] = task
+            try:
+                if await self._handle(run):
+                    done = run
+            except asyncio.CancelledError:
+                runtime.give_back(run)
+                if run in self._tasks:  # cancelled from outside, not abandoned by us
+                    raise
+            except BaseException:
+                runtime.give_back(run)
+                raise
+            finally:
+                if self._tasks.pop(run, None) is None:
+                    task.uncancel()  # `_cancel` took it out: the task goes on with other runs
+            if time.perf_counter() - kept_since > _SLICE:
+                await asyncio.sleep(0)
+                kept_since = time.perf_counter()
+
+    async def _handle(self, run: Run) -> bool:
+        """False if the run was given back already (a record waits, or all stops)."""
+        decoding, handler, with_record = self._decoding, self._handler, self._shape.takes_record
+        decode, decode_errors = decoding.decode, decoding.errors
+        records = run.records
+        i = run.done
+        while i < len(records) and not run.cancelled:
+            record = records[i]
+            try:
+                value = decode(record.raw)
+            except decode_errors as error:
+                if not self._runtime.failed(run, record, decoding.as_error(error, record.raw)):
+                    return False
+            else:
+                try:
+                    if with_record:
+                        await handler(value, record)
+                    else:
+                        await handler(value)
+                except Exception as error:  # noqa: BLE001  whatever a handler raises is judged by the policy
+                    if not self._runtime.failed(run, record, error):
+                        return False
+            i += 1
+            run.done = i
+        return True
+
+    def _abandon(self, run: Run) -> None:
+        """Any thread: the run's partition is going, or all stops; its record stays uncommitted."""
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._cancel, run)
+
+    def _cancel(self, run: Run) -> None:
+        task = self._tasks.pop(run, None)
+        if task is not None:
+            task.cancel()
