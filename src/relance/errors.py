@@ -66,16 +66,22 @@ class RelanceError(Exception):
 class SettingsError(RelanceError, ValueError):
     """A setting that cannot be right; raised before anything starts, and exit status 2 on the command line.
 
-    `key` is the setting's name as the user wrote it, `problem` says what is wrong and the way out.
+    `key` is the setting's name as the user wrote it, `problem` says what is wrong and the way out. Where
+    several settings are wrong, `problems` holds them all, and the text has a line for each.
     """
 
-    def __init__(self, key: str, problem: str) -> None:
-        super().__init__(key, problem)
+    def __init__(self, key: str, problem: str, *more: tuple[str, str]) -> None:
+        super().__init__(key, problem, *more)
         self.key = key
         self.problem = problem
 
+    @property
+    def problems(self) -> list[tuple[str, str]]:
+        """(key, problem) of everything that was found wrong, this one first."""
+        return [(self.key, self.problem), *self.args[2:]]
+
     def __str__(self) -> str:
-        return f"{self.key}: {self.problem}"
+        return "\n".join(f"{key}: {problem}" for key, problem in self.problems)
 
 
 class DecodeError(RelanceError, ValueError):
