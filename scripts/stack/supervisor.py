@@ -44,6 +44,7 @@ class Running:
 
 
 _children: dict[int, subprocess.Popen[bytes]] = {}
+_log_starts: dict[str, int] = {}  # where the logs of the services started by this run begin
 
 
 def recipe(service: Service) -> str:
@@ -70,6 +71,7 @@ def start(settings: Settings, service: Service) -> Running:
     if log.exists() and log.stat().st_size > ROTATE_BYTES:
         log.replace(log.with_suffix(".log.1"))
     env = {**os.environ, **service.env, "PYTHONUNBUFFERED": "1"}
+    _log_starts[service.name] = log.stat().st_size if log.exists() else 0
     with processes.uninterrupted():
         with log.open("ab") as output:
             child = subprocess.Popen(
@@ -136,12 +138,12 @@ def stop(settings: Settings, doomed: Iterable[Running], patience: float = STOP_P
 
 
 def last_lines(settings: Settings, name: str, count: int = 12) -> str:
-    """The end of a service's log, for an error message, and where the rest is."""
+    """The end of a service's log, of this start alone if it was ours, and where the rest is."""
     log = log_path(settings, name)
     shown = str(log.relative_to(Path.cwd())) if log.is_relative_to(Path.cwd()) else str(log)
     lines: Sequence[str] = ()
     with contextlib.suppress(FileNotFoundError), log.open("rb") as stream:
-        stream.seek(max(0, log.stat().st_size - 64 * 1024))
+        stream.seek(max(_log_starts.get(name, 0), log.stat().st_size - 64 * 1024))
         lines = stream.read().decode(errors="replace").splitlines()[-count:]
     text = "\n".join(f"    {line}" for line in lines) or "    (empty)"
     return f"  last lines of {shown}:\n{text}"
@@ -154,7 +156,11 @@ def _write(settings: Settings, running: Running) -> None:
         "port": running.port,
         "recipe": running.recipe,
     }
-    path = settings.pids_dir / f"{running.name}.json"
+    write_whole(settings.pids_dir / f"{running.name}.json", json.dumps(noted) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """A reader, and a run after an interrupted one, sees the old file or the new one, never half of it."""
     scratch = path.with_suffix(".new")
-    scratch.write_text(json.dumps(noted) + "\n")
-    scratch.replace(path)  # a reader sees the old file or the new one, never half of it
+    scratch.write_text(text)
+    scratch.replace(path)

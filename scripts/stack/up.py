@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from relance.broker import LocalBroker, processes
+from relance.broker.processes import Identity
 from stack import services, supervisor, web
 from stack.cluster import Cluster, Group
 from stack.services import Service
@@ -29,23 +30,29 @@ def quiet(_line: str) -> None:
 
 @dataclass
 class Launch:
-    """One run of `up`: what it started, so that it can be taken back."""
+    """One run of `up`. It remembers what ran before, so that what it starts can be taken back."""
 
     settings: Settings
     say: Say = print
-    started: list[Running] = field(default_factory=list)
     broker_started: bool = False
+    before: frozenset[Identity] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.before = frozenset(running.who for running in supervisor.find_all(self.settings))
 
     def run(self, consumers: int | None = None) -> list[Service]:
         """All of it, with `consumers` second consumers (None: as many as before, at first one)."""
         settings = self.settings
+        count = consumers if consumers is not None else wanted_consumers(settings)
+        wanted = services.all_services(settings, count)
+        for service in wanted:
+            if supervisor.find(settings, service.name) is None:
+                self.check_port(service)  # before anything is started for nothing
         self.start_broker()
         created = Cluster(settings).create(settings.topics)
         names = ", ".join(f"{topic.name} ({topic.partitions})" for topic in settings.topics)
         self.say(f"topics    {names}{'' if not created else ', made: ' + ', '.join(created)}")
-        count = consumers if consumers is not None else wanted_consumers(settings)
         note_consumers(settings, count)
-        wanted = services.all_services(settings, count)
         self.start_services(wanted)
         self.wait_shared_out(count + 1)
         return wanted
@@ -100,14 +107,16 @@ class Launch:
 
     def start(self, service: Service) -> Running:
         """Start one service, after a look at its port."""
+        self.check_port(service)
+        return supervisor.start(self.settings, service)
+
+    def check_port(self, service: Service) -> None:
+        """Raises StackError, naming the program that holds the service's port."""
         if not processes.port_is_free(service.port):
             raise StackError(
                 f"port {service.port} for the {service.title} is in use by "
                 f"{processes.holder_of(service.port)}; stop that program first"
             )
-        running = supervisor.start(self.settings, service)
-        self.started.append(running)
-        return running
 
     def _why_restart(self, service: Service, running: Running) -> str | None:
         if running.recipe != supervisor.recipe(service):
@@ -174,9 +183,11 @@ class Launch:
 
     def undo(self) -> None:
         """Stop what this run started, in reverse order; what ran before keeps running, and is named."""
-        if self.started:
-            self.say(f"stopping what this run started: {', '.join(r.name for r in reversed(self.started))}")
-            supervisor.stop(self.settings, reversed(self.started))
+        # Asked of the pid files, not of a list of ours: an interrupt may come between a start and its noting.
+        ours = [one for one in supervisor.find_all(self.settings) if one.who not in self.before]
+        if ours:
+            self.say(f"stopping what this run started: {', '.join(one.name for one in ours)}")
+            supervisor.stop(self.settings, ours)
         broker = local_broker(self.settings, self.say)
         if self.broker_started and broker is not None:
             self.say("stopping the broker, which this run started")
@@ -207,15 +218,18 @@ def local_broker(settings: Settings, say: Say = quiet) -> LocalBroker | None:
 
 def wanted_consumers(settings: Settings) -> int:
     """How many second consumers were asked for last; one, if nobody said."""
+    path = settings.run_dir / "consumers"
     try:
-        return int((settings.run_dir / "consumers").read_text())
+        return int(path.read_text())
     except FileNotFoundError:
         return 1
+    except ValueError:
+        raise StackError(f"{path} is damaged; delete it, then run this again") from None
 
 
 def note_consumers(settings: Settings, count: int) -> None:
     settings.run_dir.mkdir(parents=True, exist_ok=True)
-    (settings.run_dir / "consumers").write_text(f"{count}\n")
+    supervisor.write_whole(settings.run_dir / "consumers", f"{count}\n")
 
 
 def table(settings: Settings, wanted: list[Service]) -> str:

@@ -90,7 +90,8 @@ def _why_unsettled(lab: Lab) -> str:
             claimed = web.get(f"{service.url}/api/v1/partitions").json.get("partitions", [])
             if tuple(sorted(claimed)) not in assigned:
                 health = lab.health_of(service)
-                return f"{lab.spoken(service)} is not in the group {settings.group}: it answers, but {have}{health}"
+                outside = f"{lab.spoken(service)} is not in the group {settings.group}"
+                return f"{outside}: it answers, but {have}{health}"
         expected = ", ".join(lab.spoken(member) for member in members)
         others = lab.cluster.other_groups_of(settings.topic, settings.group)
         hint = f"; group {', '.join(others)} reads {settings.topic}, too (KAFKA_GROUP_ID?)" if others else ""
