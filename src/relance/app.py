@@ -358,7 +358,7 @@ class App:
                 table.start(common, self._producer, settings.start_timeout)
             self._handoff_producer = KafkaProducer(common, name="handoff", timeout=_HANDOFF_TIMEOUT)
             topics = [topic for spec in self._specs for topic in spec.all_topics]
-            self._watch = TopicWatch(admin, topics, self._topic_made_again)
+            self._watch = TopicWatch(admin, topics, self._topic_seen)
             consumers = [
                 Consumer(
                     spec,
@@ -408,9 +408,9 @@ class App:
             admin.ensure_topic(topic, -1)
             _log.warning("topic %s was missing; made it with the broker's default partitions", topic)
 
-    def _topic_made_again(self, topic: str) -> None:
+    def _topic_seen(self, topic: str, topic_id: str) -> None:
         for consumer in self._consumers:
-            consumer.topic_made_again(topic)
+            consumer.topic_seen(topic, topic_id)
 
     def _fail(self, error: Exception) -> None:
         if self._failure is None:

@@ -7,6 +7,7 @@ apart they get 2/2/2.
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable
@@ -34,6 +35,8 @@ from relance.workers.inline import InlineWorker
 from relance.workers.loop import LoopWorker
 
 __all__ = ["Consumer", "ConsumerSpec"]
+
+_log = logging.getLogger("relance.kafka")
 
 Where = Literal["earliest", "latest", "fail"]
 
@@ -121,12 +124,13 @@ class Consumer:
         for poller in self.pollers:
             poller.start()
 
-    def topic_made_again(self, topic: str) -> None:
-        """Read its partitions anew."""
-        tps = [tp for tp in self.runtime.owned() if tp.topic == topic]
-        for poller in self.pollers:
-            if topic in poller.feed.topics:
-                poller.restart(tps)
+    def topic_seen(self, topic: str, topic_id: str) -> None:
+        """The topic has this id now: partitions read under another one are of a topic that is gone."""
+        stale = self.runtime.stale(topic, topic_id)
+        if stale:
+            _log.warning("topic %s was made again: reading it anew", topic)
+            for poller in self.pollers:
+                poller.restart(stale)
 
     def stop(self, deadline: float) -> bool:
         """Drain, commit and leave, until `deadline` (monotonic); whether all of it was done in time."""

@@ -151,7 +151,7 @@ class Runtime:
                 frontier = Frontier(start.offset, known)
                 assignment = self.engine.assign(start.tp, feed, frontier, start.topic_id)
                 if start.problem is not None:
-                    self.engine.stop(assignment, start.problem)
+                    self.engine.refuse(assignment, start.problem)
         for start in starts:
             if start.problem is not None:
                 _log_stopped(start.problem)
@@ -372,6 +372,12 @@ class Runtime:
         """Every partition that is read now, of source and retry topics."""
         with self._lock:
             return sorted(self.engine.assignments)
+
+    def stale(self, topic: str, topic_id: str) -> list[TopicPartition]:
+        """Partitions that were assigned when `topic` had another id (one that is unknown counts as the same)."""
+        with self._lock:
+            owned = self.engine.assignments.items()
+            return sorted(tp for tp, a in owned if tp.topic == topic and a.topic_id not in ("", topic_id))
 
     def look(self) -> Look:
         """How things stand at this moment."""

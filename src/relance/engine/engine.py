@@ -254,6 +254,12 @@ class Engine:
         """Start nothing of this partition until `resume`: it must not pass a record that isn't safe."""
         assignment.stopped = reason
 
+    def refuse(self, assignment: Assignment, reason: str) -> None:
+        """Own it, but take nothing in and commit nothing: where to start is for a person to decide."""
+        assignment.stopped = reason
+        assignment.draining = True
+        assignment.changed = False
+
     def resume(self, assignment: Assignment) -> None:
         """Go on where `stop` held."""
         assignment.stopped = None

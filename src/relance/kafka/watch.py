@@ -21,16 +21,20 @@ _log = logging.getLogger("relance.broker")
 
 
 class TopicWatch:
-    """A thread that asks for the ids of `topics` every `interval` seconds."""
+    """A thread that asks every `interval` seconds for the ids of `topics`, and tells `on_seen(topic, id)`."""
 
     def __init__(
-        self, admin: Admin, topics: Iterable[str], on_new: Callable[[str], None], *, interval: float = 2.0
+        self,
+        admin: Admin,
+        topics: Iterable[str],
+        on_seen: Callable[[str, str], None],
+        *,
+        interval: float = 2.0,
     ) -> None:
         self._admin = admin
         self._topics = sorted(set(topics))
-        self._on_new = on_new
+        self._on_seen = on_seen
         self._interval = interval
-        self._ids: dict[str, str] = {}
         self._missing: dict[str, float] = {}
         self._last_answer = time.monotonic()
         self._told_away = False
@@ -86,10 +90,7 @@ class TopicWatch:
             self._answered()
             if self._missing.pop(topic, None) is not None:
                 _log.warning("topic %s is back", topic)
-            before, self._ids[topic] = self._ids.get(topic, found), found
-            if before != found:
-                _log.warning("topic %s was made again: reading it anew", topic)
-                self._on_new(topic)
+            self._on_seen(topic, found)
 
     def _away(self, error: BrokerUnavailableError) -> None:
         if not self._told_away and not self._stop.is_set():

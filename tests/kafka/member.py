@@ -1,0 +1,117 @@
+"""A consumer process for the tests: `python member.py CONFIG.json`. It tells what happens on stdout, a JSON a line.
+
+Lines: {"event": "assigned"|"revoked"|"lost", "partitions": [...]}, {"event": "start"|"end", "id", "partition",
+"offset", "attempt", "at"}, {"event": "stopped"}. `at` is the monotonic clock, which all processes share.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from relance import App, Record, Reject, RetryPolicy, Settings, TopicPartition, TransientError
+
+config: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text())
+lock = threading.Lock()
+
+
+def tell(event: str, **more: object) -> None:
+    line = json.dumps({"event": event, "at": time.monotonic(), **more})
+    with lock:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+
+logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
+app = App(
+    config["group"],
+    settings=Settings(
+        bootstrap_servers=config["bootstrap"],
+        session_timeout=6.0,
+        heartbeat_interval=0.5,
+        commit_interval=config.get("commit_interval", 0.2),
+        drain_timeout=config.get("drain_timeout", 8.0),
+        start_timeout=config.get("start_timeout", 10.0),
+        client=config.get("client", {}),
+    ),
+)
+
+
+@app.on_assigned
+def assigned(partitions: list[TopicPartition]) -> None:
+    tell("assigned", partitions=[p.partition for p in partitions], thread=threading.current_thread().name)
+
+
+@app.on_revoked
+def revoked(partitions: list[TopicPartition]) -> None:
+    tell("revoked", partitions=[p.partition for p in partitions], thread=threading.current_thread().name)
+
+
+@app.on_lost
+def lost(partitions: list[TopicPartition]) -> None:
+    tell("lost", partitions=[p.partition for p in partitions])
+
+
+def begin(value: dict[str, Any], record: Record) -> float:
+    tell(
+        "start",
+        id=value["id"],
+        partition=record.partition,
+        offset=record.offset,
+        attempt=record.attempt,
+        thread=threading.current_thread().name,
+    )
+    if value.get("reject"):
+        raise Reject("asked to")
+    if record.attempt <= value.get("fail", 0):
+        raise TransientError(f"attempt {record.attempt} was asked to fail")
+    return float(value.get("work", config.get("work", 0.0)))
+
+
+def end(value: dict[str, Any], record: Record) -> None:
+    tell("end", id=value["id"], partition=record.partition, offset=record.offset, attempt=record.attempt)
+
+
+options: dict[str, Any] = dict(
+    retry=RetryPolicy.exponential(
+        max_attempts=config.get("max_attempts", 4), initial_delay=config.get("delay", 0.2), max_delay=600.0
+    ),
+    retry_topic=config.get("retry_topic"),
+    dead_letter_topic=config.get("dead_letter_topic"),
+    ordering=config.get("ordering", "key"),
+    max_in_memory_wait=config.get("max_in_memory_wait", 10.0),
+    assignor=config.get("assignor"),
+)
+
+if config.get("sync"):
+
+    @app.consumer(config["topic"], **options)
+    def handle(value: dict, record: Record) -> None:  # type: ignore[type-arg]
+        work = begin(value, record)
+        if work:
+            threading.Event().wait(work)  # a sync handler that really blocks
+        end(value, record)
+
+else:
+
+    @app.consumer(config["topic"], concurrency=config.get("concurrency", 8), **options)
+    async def handle_async(value: dict, record: Record) -> None:  # type: ignore[type-arg]
+        work = begin(value, record)
+        deadline = time.monotonic() + work
+        while work and (left := deadline - time.monotonic()) > 0:
+            try:
+                await asyncio.sleep(left)
+            except asyncio.CancelledError:
+                if not config.get("swallow"):
+                    raise
+        end(value, record)
+
+
+app.run()
+tell("stopped")
