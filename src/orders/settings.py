@@ -1,0 +1,223 @@
+"""The service's settings, from the environment names of the course; a wrong one never starts anything.
+
+Promise: `Settings.load` returns a checked object or raises `WrongSetting`, whose text is one line that
+names the key, the value and what is allowed. An empty variable counts as unset (compose files pass those).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, cast
+
+from relance import RetryPolicy, SettingsError
+
+Role = Literal["api", "consumer"]
+Strategy = Literal["immediate", "fixed", "exponential", "exponential-jitter"]
+Start = Literal["earliest", "latest", "fail"]
+
+DEFAULT_PORTS: Final[dict[str, int]] = {"api": 18082, "consumer": 18083}
+START_OF: Final[dict[str, Start]] = {"earliest": "earliest", "latest": "latest", "none": "fail"}
+"""Kafka's `auto.offset.reset` words, and relance's word for each."""
+
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+_SERVER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
+_GROUP = re.compile(r"[A-Za-z0-9._-]{1,249}")
+_WHOLE = re.compile(r"[0-9]{1,12}")
+_DECIMAL = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?")
+
+
+class WrongSetting(ValueError):
+    """A setting that cannot be right: `KEY=value: what is allowed`, in one line."""
+
+    def __init__(self, key: str, value: object, allowed: str) -> None:
+        super().__init__(f"{key}={value!r}: {allowed}")
+        self.key = key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the service runs with. Field names are the environment's, in lower case; waits are in ms there."""
+
+    role: Role
+    instance: str
+    """The name under which this process publishes its counters; unique in the group."""
+    host: str
+    port: int
+    bootstrap_servers: str
+    topic: str
+    dlt_topic: str
+    retry_topic: str
+    group_id: str
+    start: Start
+    """Where a group without committed offsets begins (KAFKA_AUTO_OFFSET_RESET)."""
+    strategy: Strategy
+    max_retries: int
+    retry_backoff_ms: int
+    retry_max_backoff_ms: int
+    retry_multiplier: float
+    retry_jitter: float
+
+    @classmethod
+    def load(
+        cls, environment: Mapping[str, str] | None = None, overrides: Mapping[str, str | None] | None = None
+    ) -> Settings:
+        """Read the environment; `overrides` (the command line) win over it. Raises WrongSetting."""
+        source = os.environ if environment is None else environment
+        values = {key: value for key, value in source.items() if value != ""}
+        values |= {key: value for key, value in (overrides or {}).items() if value is not None}
+        read = _Reader(values)
+
+        role = cast(Role, read.one_of("ORDERS_ROLE", "api", ("api", "consumer")))
+        port = read.whole("SERVER_PORT", DEFAULT_PORTS[role], 0, 65535, "a port; 0 takes a free one")
+        backoff = read.whole("RETRY_BACKOFF_MS", 1000, 0, 86_400_000, "milliseconds")
+        max_backoff = read.whole("RETRY_MAX_BACKOFF_MS", 300_000, 0, 86_400_000, "milliseconds")
+        if max_backoff < backoff:
+            raise WrongSetting(
+                "RETRY_MAX_BACKOFF_MS",
+                str(max_backoff),
+                f"must be at least RETRY_BACKOFF_MS, which is {backoff}",
+            )
+        settings = cls(
+            role=role,
+            instance=read.matching(
+                "INSTANCE_NAME",
+                _default_instance(role, port),
+                _NAME,
+                "1 to 100 letters, digits, dots, dashes or underscores",
+            ),
+            host=read.host("SERVER_HOST", "127.0.0.1"),
+            port=port,
+            bootstrap_servers=read.servers("KAFKA_BOOTSTRAP_SERVERS", "localhost:9092"),
+            topic=read.topic("KAFKA_TOPIC", "orders"),
+            dlt_topic=read.topic("KAFKA_DLT_TOPIC", "orders.DLT"),
+            retry_topic=read.topic("KAFKA_RETRY_TOPIC", "orders.retry"),
+            group_id=read.matching(
+                "KAFKA_GROUP_ID",
+                "orders-consumer-group",
+                _GROUP,
+                "1 to 249 letters, digits, dots, dashes or underscores",
+            ),
+            start=START_OF[read.one_of("KAFKA_AUTO_OFFSET_RESET", "earliest", tuple(START_OF))],
+            strategy=cast(
+                Strategy,
+                read.one_of(
+                    "RETRY_STRATEGY",
+                    "exponential-jitter",
+                    ("immediate", "fixed", "exponential", "exponential-jitter"),
+                ),
+            ),
+            max_retries=read.whole("MAX_RETRIES", 3, 0, 100, "retries after the first try"),
+            retry_backoff_ms=backoff,
+            retry_max_backoff_ms=max_backoff,
+            retry_multiplier=read.decimal("RETRY_MULTIPLIER", 2.0, 1.0, 100.0),
+            retry_jitter=read.decimal("RETRY_JITTER", 0.2, 0.0, 1.0),
+        )
+        settings._check_topics_differ()
+        try:
+            settings.retry_policy()
+        except SettingsError as error:
+            # The policy knows rules that no single range above can say; it names its own field.
+            raise WrongSetting("RETRY_STRATEGY", settings.strategy, str(error)) from error
+        return settings
+
+    def _check_topics_differ(self) -> None:
+        # A dead letter in its own source would come back for ever.
+        seen: dict[str, str] = {}
+        for key, topic in (
+            ("KAFKA_TOPIC", self.topic),
+            ("KAFKA_DLT_TOPIC", self.dlt_topic),
+            ("KAFKA_RETRY_TOPIC", self.retry_topic),
+        ):
+            if topic in seen:
+                raise WrongSetting(key, topic, f"must differ from {seen[topic]}, which is the same topic")
+            seen[topic] = key
+
+    def retry_policy(self) -> RetryPolicy:
+        """The policy that these settings describe: MAX_RETRIES retries are MAX_RETRIES + 1 attempts."""
+        attempts = self.max_retries + 1
+        if self.strategy == "immediate":
+            return RetryPolicy.immediate(max_attempts=attempts)
+        delay = self.retry_backoff_ms / 1000
+        if self.strategy == "fixed":
+            return RetryPolicy.fixed(max_attempts=attempts, delay=delay)
+        return RetryPolicy.exponential(
+            max_attempts=attempts,
+            initial_delay=delay,
+            max_delay=self.retry_max_backoff_ms / 1000,
+            multiplier=self.retry_multiplier,
+            jitter_factor=self.retry_jitter if self.strategy == "exponential-jitter" else 0.0,
+        )
+
+
+def _default_instance(role: str, port: int) -> str:
+    # The host keeps scaled containers apart, which share role and port; the port keeps processes apart.
+    host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:60] or "localhost"
+    return f"{role}-{host}-{port}" if port else f"{role}-{host}-pid{os.getpid()}"
+
+
+class _Reader:
+    """Reads single values and says in one line what is wrong with one."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self._values = values
+
+    def one_of(self, key: str, default: str, allowed: Sequence[str]) -> str:
+        value = self._values.get(key, default)
+        if value not in allowed:
+            raise WrongSetting(key, value, f"must be one of {', '.join(allowed)}")
+        return value
+
+    def matching(self, key: str, default: str, pattern: re.Pattern[str], allowed: str) -> str:
+        value = self._values.get(key, default)
+        if not pattern.fullmatch(value):
+            raise WrongSetting(key, value, f"must be {allowed}")
+        return value
+
+    def topic(self, key: str, default: str) -> str:
+        value = self.matching(
+            key, default, _TOPIC, "a topic name: 1 to 249 letters, digits, dots, dashes or underscores"
+        )
+        if value in (".", ".."):
+            raise WrongSetting(key, value, "must be a topic name, which '.' and '..' are not")
+        return value
+
+    def host(self, key: str, default: str) -> str:
+        value = self._values.get(key, default)
+        try:
+            socket.getaddrinfo(value, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        except (OSError, UnicodeError) as error:
+            raise WrongSetting(
+                key, value, "must be an address of this machine, as 127.0.0.1 or 0.0.0.0"
+            ) from error
+        return value
+
+    def servers(self, key: str, default: str) -> str:
+        value = self._values.get(key, default)
+        for server in value.split(","):
+            found = _SERVER.fullmatch(server.strip())
+            if found is None or not 1 <= int(found[2]) <= 65535:
+                raise WrongSetting(key, value, "must be host:port, or several with commas between them")
+        return value
+
+    def whole(self, key: str, default: int, low: int, high: int, unit: str) -> int:
+        value = self._values.get(key)
+        if value is None:
+            return default
+        if not _WHOLE.fullmatch(value) or not low <= int(value) <= high:
+            raise WrongSetting(key, value, f"must be a whole number from {low} to {high} ({unit})")
+        return int(value)
+
+    def decimal(self, key: str, default: float, low: float, high: float) -> float:
+        value = self._values.get(key)
+        if value is None:
+            return default
+        number = float(value) if _DECIMAL.fullmatch(value) else math.nan
+        if not low <= number <= high:  # NaN fails this as well
+            raise WrongSetting(key, value, f"must be a number from {low:g} to {high:g}")
+        return number
