@@ -309,5 +309,7 @@ def _by_client(member: Member) -> tuple[str, str]:
 
 
 def _word(enum: Any) -> str:
-    """An enum of the client as a lower-case word: PREPARING_REBALANCING → "preparing rebalancing"."""
-    return "unknown" if enum is None else str(enum.name).lower().replace("_", " ")
+    """An enum of the client as a lower-case word: PREPARING_REBALANCING → "preparing rebalance"."""
+    # "Rebalance" is Kafka's word for the state that the client calls rebalancing.
+    words = "unknown" if enum is None else str(enum.name).lower().replace("_", " ")
+    return words.replace("rebalancing", "rebalance")
