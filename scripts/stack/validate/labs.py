@@ -12,8 +12,8 @@ from functools import partial
 from typing import Any
 
 from stack import web
-from stack.cluster import Seen
-from stack.services import order_consumer
+from stack.cluster import Reader, Seen
+from stack.services import Service, order_consumer
 from stack.up import Launch
 from stack.validate.lab import CheckFailed, Lab, Order, keyed, whole
 
@@ -203,7 +203,6 @@ def exhausted(lab: Lab) -> str:
     retried = lab.watch(lab.settings.retry_topic)
     for order in lab.failing:
         dead = lab.dead_letter_of(order.order_id, 25.0)
-        count = sum(record.key == order.order_id.encode() for record in retried.seen)
         if dead is None:
             handled = _handled_by(lab, order.order_id)
             if handled:
@@ -224,8 +223,18 @@ def exhausted(lab: Lab) -> str:
             )
         if (envelope["originalPartition"], envelope["originalOffset"]) != (order.partition, order.offset):
             raise CheckFailed(f"the dead letter of {order.where} has lost its true place over the retries")
+        if not lab.wait(partial(_enough_retries, retried, order), 3.0):
+            raise CheckFailed(
+                f"order {order.order_id} has fewer than {max_retries()} records in {lab.settings.retry_topic}"
+            )
     then = f"MaxRetriesExceededError, retryCount {max_retries()}"
-    return f"{count} records each in {lab.settings.retry_topic}, then {lab.settings.dlt_topic}: {then}"
+    each = f"{max_retries()} records each in {lab.settings.retry_topic}"
+    return f"{each}, then {lab.settings.dlt_topic}: {then}"
+
+
+def _enough_retries(retried: Reader, order: Order) -> bool:
+    retried.wait_for(lambda _: False, 0.1)  # take in what has come meanwhile
+    return sum(keyed(order.order_id)(record) for record in retried.seen) >= max_retries()
 
 
 def recovers(lab: Lab) -> str:
@@ -284,6 +293,7 @@ def rebalancing(lab: Lab) -> str:
     shares.append(_shares(lab))
     lab.learn_owners()
     lab.wait_handled(orders, HANDLED_WITHIN)
+    _check_each_handled_once(lab, orders, newcomer)
     for member in lab.members:
         if not lab.wait(partial(_rebalance_lines, lab, member.name), 5.0):
             raise CheckFailed(
@@ -291,7 +301,22 @@ def rebalancing(lab: Lab) -> str:
             )
     lines = sum(len(_rebalance_lines(lab, member.name)) for member in lab.members)
     path = " → ".join(shares)
-    return f"partitions {path}, {lines} [REBALANCE] lines, {len(orders)} orders meanwhile all finished"
+    return f"partitions {path}, {lines} [REBALANCE] lines, {len(orders)} orders meanwhile, each handled once"
+
+
+def _check_each_handled_once(lab: Lab, orders: list[Order], newcomer: Service) -> None:
+    """The logs tell who handled what; the newcomer, who has gone by now, did its share, too."""
+    names = [*(member.name for member in lab.members), newcomer.name]
+
+    def times() -> dict[str, int]:
+        lines = "\n".join(line for name in names for line in lab.new_lines(name))
+        return {order.order_id: lines.count(f"Order handled: {order.order_id} ") for order in orders}
+
+    lab.wait(lambda: all(times().values()), 3.0)
+    for order_id, count in times().items():
+        if count != 1:
+            how = f"{count} times" if count else "by nobody, or it was dead-lettered"
+            raise CheckFailed(f"order {order_id}, sent while partitions moved, was handled {how}")
 
 
 def _shares(lab: Lab) -> str:
