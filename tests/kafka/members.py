@@ -72,7 +72,9 @@ class Member:
         try:
             status = self.process.wait(timeout)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"{self.name} did not end within {timeout} s; its log:\n{self.log}") from None
+            raise AssertionError(
+                f"{self.name} did not end within {timeout} s; its log:\n{self.log}"
+            ) from None
         for reader in self._readers:
             reader.join(5.0)
         return status
@@ -115,7 +117,9 @@ class Group:
         wait_until(
             lambda: ids <= set(self.handled()),
             timeout,
-            lambda: f"missing {sorted(ids - set(self.handled()))[:20]}\n" + "\n".join(m.log for m in self.members),
+            lambda: (
+                f"missing {sorted(ids - set(self.handled()))[:20]}\n" + "\n".join(m.log for m in self.members)
+            ),
         )
 
     def close(self) -> None:

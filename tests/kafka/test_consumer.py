@@ -458,4 +458,3 @@ def test_our_producer_puts_keys_where_java_s_does(bootstrap: str, make_topic: Ca
     assert set(places) == {key.encode() for key in keys}
     assert all(len(partitions) == 1 for partitions in places.values())
     assert len({TopicPartition(topic, p) for found in places.values() for p in found}) == 6
-

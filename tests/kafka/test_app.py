@@ -1,0 +1,227 @@
+"""The application inside a loop of somebody else's, on a real broker: sends, tables, health, broker outages."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from waiting import wait_until
+
+from relance import App, Record, RetryPolicy, SendError, Settings, TransientError
+from relance.broker import LocalBroker
+from relance.kafka.admin import Admin
+
+
+@pytest.fixture
+def own_broker(tmp_path: Path) -> Iterator[LocalBroker]:
+    """A broker that this test may stop."""
+    with LocalBroker(tmp_path / "broker", port=0) as broker:
+        yield broker
+
+
+async def until(condition: Callable[[], object], timeout: float = 20.0, what: object = "") -> None:
+    await asyncio.to_thread(wait_until, condition, timeout, str(what))
+
+
+def settings(bootstrap: str, **more: Any) -> Settings:
+    return Settings(
+        bootstrap_servers=bootstrap, session_timeout=6.0, heartbeat_interval=0.5, commit_interval=0.2, **more
+    )
+
+
+def test_an_app_inside_a_running_loop_sends_handles_and_stops(
+    bootstrap: str, make_topic: Callable[..., str]
+) -> None:
+    topic, handled = make_topic("t", 3), []
+    app = App(f"g-{topic}", settings=settings(bootstrap))
+
+    @app.consumer(topic, ordering="key", concurrency=4)
+    async def handle(value: dict, record: Record) -> None:  # type: ignore[type-arg]
+        handled.append((value["n"], record.key, record.headers, record.timestamp is not None))
+
+    async def main() -> None:
+        async with app.running():
+            sent = await app.send(topic, {"n": 1}, key="k", headers=[("h", b"v"), ("h", None)])
+            assert (sent.topic, sent.offset) == (topic, 0)
+            assert (await asyncio.to_thread(app.send(topic, {"n": 2}, key="k").result, 5)).offset == 1
+            await until(lambda: len(handled) == 2)
+            assert len(app.assignment()) == 3
+            assert app.health().status == "UP"
+            assert app.stats().handled + app.stats().in_flight == 2
+        assert app.assignment() == []
+
+    asyncio.run(main())
+    assert handled == [(1, b"k", [("h", b"v"), ("h", None)], True), (2, b"k", [], True)]
+
+
+def test_a_sync_handler_in_a_running_loop_does_not_block_it(
+    bootstrap: str, make_topic: Callable[..., str]
+) -> None:
+    import threading
+
+    topic, go = make_topic("t", 1), threading.Event()
+    app = App(f"g-{topic}", settings=settings(bootstrap))
+    threads = []
+
+    @app.consumer(topic)
+    def handle(value: dict) -> None:  # type: ignore[type-arg]
+        threads.append(threading.current_thread().name)
+        assert go.wait(20)
+
+    async def main() -> None:
+        async with app.running():
+            await app.send(topic, {})
+            await until(lambda: threads)
+            go.set()  # only a loop that goes on gets here
+
+    asyncio.run(main())
+    assert threads == ["relance-worker"]
+
+
+def test_a_fatal_error_makes_health_down_and_is_raised_on_leaving(
+    bootstrap: str, make_topic: Callable[..., str]
+) -> None:
+    from relance import Fatal
+
+    topic = make_topic("t", 1)
+    app = App(f"g-{topic}", settings=settings(bootstrap))
+
+    @app.consumer(topic)
+    async def handle(value: dict) -> None:  # type: ignore[type-arg]
+        raise Fatal("no disk")
+
+    async def main() -> None:
+        async with app.running():
+            await app.send(topic, {})
+            await until(lambda: app.health().status == "DOWN")
+            assert "no disk" in app.health().reasons[0]
+
+    with pytest.raises(Fatal, match="no disk"):
+        asyncio.run(main())
+    assert sum(c.offset for c in Admin(bootstrap).committed(f"g-{topic}").values()) == 0
+
+
+def test_a_dead_letter_for_what_never_was_a_record_has_no_coordinates(
+    bootstrap: str, make_topic: Callable[..., str]
+) -> None:
+    dlt = make_topic("dlt", 3)
+    app = App("g-none", settings=settings(bootstrap))
+
+    async def main() -> None:
+        async with app.running():
+            error = ValueError("Invalid amount")
+            await app.dead_letter(dlt, '{"amount": -1}', key=None, error=error, source_topic="orders")
+            letters = app.dead_letters(dlt)
+            assert await asyncio.to_thread(letters.count) == 1
+            (letter,) = await asyncio.to_thread(letters.latest, 10)
+            assert letter.original_topic == "orders"
+            assert (letter.original_partition, letter.original_offset, letter.original_key) == (None,) * 3
+            assert letter.error_message == "ValueError: Invalid amount"
+            assert letter.value_bytes() == b'{"amount": -1}'
+
+    asyncio.run(main())
+
+
+def test_a_table_is_shared_and_tells_when_an_offset_is_reached(bootstrap: str) -> None:
+    one, two = (App("g-table", settings=settings(bootstrap)) for _ in range(2))
+    name = f"table-{os.getpid()}"
+    ours, theirs = one.table(name), two.table(name)
+
+    async def main() -> None:
+        async with one.running():
+            await ours.put("flag", {"on": True})
+            await ours.put("gone", {"x": 1})
+            await ours.put("gone", None)
+            async with two.running():
+                # Read to its end before anything runs.
+                assert theirs.items() == {"flag": {"on": True}}
+                assert not await theirs.reached(ours.position + 5, timeout=0.01)
+                sent = await theirs.put("flag", {"on": False})
+                assert await ours.reached(sent.offset, timeout=5.0)
+                assert ours.get("flag") == {"on": False}
+                assert ours.position > sent.offset
+
+    asyncio.run(main())
+
+
+def test_a_send_to_a_broker_that_is_away_was_not_written_and_one_it_never_answered_may_be(
+    own_broker: LocalBroker,
+) -> None:
+    bootstrap = own_broker.bootstrap
+    Admin(bootstrap).ensure_topic("t", 1)
+    app = App("g", settings=settings(bootstrap, send_timeout=2.0))
+
+    async def main() -> None:
+        async with app.running():
+            await app.send("t", b"1")
+            pid = own_broker.status().nodes[0].pid
+            assert pid is not None
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                with pytest.raises(SendError) as frozen:
+                    await app.send("t", b"2")
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            assert frozen.value.maybe_written
+            own_broker.kill()
+            await until(lambda: not _connected(app))
+            with pytest.raises(SendError) as away:
+                await app.send("t", b"3")
+            assert not away.value.maybe_written
+
+    asyncio.run(main())
+
+
+def _connected(app: App) -> bool:
+    import socket
+
+    host, _, port = app.settings.bootstrap_servers.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), 0.5).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_an_outage_of_the_broker_is_told_once_survived_and_loses_nothing(
+    own_broker: LocalBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    bootstrap = own_broker.bootstrap
+    for topic in ("t", "t.retry", "t.dlt"):
+        Admin(bootstrap).ensure_topic(topic, 2)
+    app = App("g", settings=settings(bootstrap, send_timeout=30.0))
+    handled: list[int] = []
+    caplog.set_level("INFO", "relance")
+
+    @app.consumer(
+        "t",
+        retry=RetryPolicy.fixed(0.2, max_attempts=3),
+        retry_topic="t.retry",
+        dead_letter_topic="t.dlt",
+        max_in_memory_wait=0.0,
+    )
+    async def handle(value: dict, record: Record) -> None:  # type: ignore[type-arg]
+        if value["n"] % 5 == 0 and record.attempt == 1:
+            raise TransientError("first try")
+        handled.append(value["n"])
+
+    async def main() -> None:
+        async with app.running():
+            await asyncio.gather(*(app.send("t", {"n": n}, key=str(n)) for n in range(50)))
+            own_broker.kill()
+            await until(lambda: "waiting until one does" in caplog.text, 30)
+            later = [app.send("t", {"n": n}, key=str(n)) for n in range(50, 100)]
+            await until(lambda: app.health().status == "DOWN", 30)
+            await asyncio.to_thread(own_broker.start)
+            await asyncio.gather(*later)
+            await until(lambda: set(handled) == set(range(100)), 40, sorted(set(range(100)) - set(handled)))
+            await until(lambda: app.health().status == "UP")
+
+    asyncio.run(main())
+    told = [r for r in caplog.records if r.levelname in ("ERROR", "CRITICAL")]
+    assert len(told) <= 3, [r.getMessage() for r in told]
