@@ -31,6 +31,9 @@ class PortInUseError(RelanceError):
 
 def check_host(host: str, *, insecure_bind: bool) -> bool:
     """Whether `host` means more than this machine; SettingsError if so and nobody took responsibility."""
+    if not host.strip():
+        # For the resolver it is this machine, for a server all its addresses: nobody says it on purpose.
+        raise SettingsError("host", "is no address: it is empty")
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
