@@ -84,9 +84,7 @@ class Consumer:
                 retry=spec.retry,
                 paths=spec.paths,
                 ordering=spec.ordering,
-                limits=Limits(
-                    ready_high=settings.max_buffered_records, ready_low=settings.max_buffered_records // 2
-                ),
+                limits=Limits(ready=settings.max_buffered_records, ready_bytes=settings.max_buffered_bytes),
                 drain_timeout=settings.drain_timeout,
             ),
             clock=SystemClock(),

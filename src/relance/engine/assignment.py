@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from relance.engine.frontier import Frontier
 from relance.engine.lanes import Lane, Run
 from relance.engine.offset_map import encode_map
-from relance.record import TopicPartition
+from relance.record import Record, TopicPartition
 
 __all__ = ["Assignment", "Commit"]
 
@@ -32,6 +32,8 @@ class Assignment:
     """Log offsets whose hand-off is not acknowledged yet."""
     queued: int = 0
     """Records in lanes, not out with a worker."""
+    mean_size: float = 0.0
+    """Bytes of a value, a moving mean of samples: to weigh each would cost the hot path too much."""
     parked: int = 0
     """Those of them that are held by a waiting lane."""
     stopped: str | None = None
@@ -44,6 +46,13 @@ class Assignment:
     committed: int = -1
     changed: bool = True
     """Something finished or began to wait since the last commit was made."""
+
+    def weigh(self, records: list[Record]) -> None:
+        """Take some values of a batch into `mean_size`: large ones count at once, small ones slowly."""
+        some = records[:: max(1, len(records) // 8)]
+        if some:
+            mean = sum(len(r.raw) for r in some if r.raw is not None) / len(some)
+            self.mean_size = max(mean, self.mean_size + (mean - self.mean_size) / 16)
 
     def busy(self) -> bool:
         """True while a worker or a hand-off of this partition is out."""

@@ -30,10 +30,12 @@ Ordering = Literal["partition", "key", "none"]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Where intake stops, in records. Two marks, so that pausing (which drops what was fetched) is rare."""
+    """Where intake stops. Two marks, so that pausing (which drops what was fetched) is rare."""
 
-    ready_high: int = 10_000
-    ready_low: int = 5_000
+    ready: int = 10_000
+    """Records that could start and haven't; intake goes on at half of it."""
+    ready_bytes: int = 64 * 1024 * 1024
+    """The same in bytes of values, by their mean size."""
     parked: int = 100_000
     """Held by waiting lanes, all partitions of a feed together; each partition may hold its share."""
     settling: int = 10_000
@@ -122,6 +124,7 @@ class Engine:
         if not assignment.draining:
             frontier.open([r.log_offset for r in records])
             assignment.queued += len(records)
+            assignment.weigh(records)
             self._queue(assignment, records, waits)
             frontier.advance(last + 1)
             if not records:
@@ -136,6 +139,7 @@ class Engine:
             return
         assignment.frontier.open([record.log_offset])
         assignment.queued += 1
+        assignment.weigh([record])
         lane = Lane(assignment, None, keyed=False)
         lane.queue.append(record)
         self._wait(lane, due)
@@ -303,12 +307,15 @@ class Engine:
         commit.assignment.changed = True
 
     def full(self, feed: str) -> bool:
-        """True while `feed` should read nothing more, with hysteresis between the two marks."""
-        ready = sum(a.queued - a.parked for a in self.assignments.values() if a.feed == feed)
-        if self._full.get(feed):
-            self._full[feed] = ready > self.limits.ready_low
-        else:
-            self._full[feed] = ready >= self.limits.ready_high
+        """True while `feed` should read nothing more; once full, until half of it is gone."""
+        records = size = 0.0
+        for assignment in self.assignments.values():
+            if assignment.feed == feed:
+                ready = assignment.queued - assignment.parked
+                records += ready
+                size += ready * assignment.mean_size
+        level = max(records / self.limits.ready, size / self.limits.ready_bytes)
+        self._full[feed] = level > 0.5 if self._full.get(feed) else level >= 1.0
         return self._full[feed]
 
     def pauses(self, feed: str) -> set[TopicPartition]:
