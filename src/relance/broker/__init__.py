@@ -4,9 +4,10 @@ Apache Kafka itself in KRaft mode, fetched once by Maven, run by Java. Not for p
 the loopback only and its group settings are there to make rebalances quick to watch.
 """
 
-from relance.broker.jars import KAFKA_VERSION, MissingToolError, kafka_home
+from relance.broker.engine import BrokerFailedError, MissingToolError
+from relance.broker.jars import KAFKA_VERSION, kafka_home
 from relance.broker.local import LocalBroker
-from relance.broker.node import BrokerFailedError
+from relance.broker.properties import sasl_plain
 from relance.broker.status import NodeStatus, Status
 
 __all__ = [
@@ -17,4 +18,5 @@ __all__ = [
     "NodeStatus",
     "Status",
     "kafka_home",
+    "sasl_plain",
 ]

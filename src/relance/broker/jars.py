@@ -18,6 +18,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from relance.broker.engine import MissingToolError
 from relance.broker.processes import uninterrupted
 from relance.errors import RelanceError
 
@@ -29,10 +30,6 @@ _JARS = 53  # how many jars the pom makes; only for the progress line
 _MARK = "pom.sha256"
 
 Say = Callable[[str], None]
-
-
-class MissingToolError(RelanceError):
-    """Something this machine lacks; the message names what to install."""
 
 
 def kafka_home() -> Path:
@@ -57,17 +54,22 @@ def jars_ready(home: Path) -> bool:
 
 def ensure_jars(home: Path, say: Say) -> Path:
     """The directory of the jars, downloaded if needed. Raises MissingToolError without Maven."""
-    libs = home / "libs"
+    libs = find_jars(home)
     if jars_ready(home):
         return libs
-    maven = shutil.which("mvn")
-    if maven is None:
-        raise MissingToolError("Maven (mvn), which fetches Kafka's jars")
+    maven = _find_maven()
     home.mkdir(parents=True, exist_ok=True)
     with locked(home / "download.lock", lambda: say("waiting for another process that downloads Kafka")):
         if not jars_ready(home):
             _download(maven, home, say)
     return libs
+
+
+def find_jars(home: Path) -> Path:
+    """Where the jars are, or will be. Raises MissingToolError where they could not be fetched."""
+    if not jars_ready(home):
+        _find_maven()
+    return home / "libs"
 
 
 def find_java() -> Path:
@@ -97,6 +99,13 @@ def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[N
             waiting()
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _find_maven() -> str:
+    maven = shutil.which("mvn")
+    if maven is None:
+        raise MissingToolError("Maven (there is no mvn in the PATH to fetch Kafka's jars)")
+    return maven
 
 
 def _download(maven: str, home: Path, say: Say) -> None:

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from relance.broker.processes import Identity, alive, free_ports
+from relance.errors import SettingsError
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,13 @@ class Cluster:
     nodes: tuple[Node, ...]
     config: Mapping[str, str] = field(default_factory=dict)
     container: str = ""  # the Docker container that is the cluster; "" where Java runs it
+
+    def node(self, node_id: int) -> Node:
+        """One node by its id. Raises SettingsError where there is none of that id."""
+        for node in self.nodes:
+            if node.id == node_id:
+                return node
+        raise SettingsError("node", f"there is no node {node_id}; this cluster has 1 to {len(self.nodes)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +92,10 @@ class Layout:
         """Keep the cluster's shape; whole or not at all."""
         self.root.mkdir(parents=True, exist_ok=True)
         _write_whole(self.root / "cluster.json", json.dumps(asdict(cluster), indent=2))
+
+    def forget(self) -> None:
+        """There is no cluster here any more."""
+        (self.root / "cluster.json").unlink(missing_ok=True)
 
     def write_pid(self, node_id: int, who: Identity) -> None:
         """Note who runs a node."""

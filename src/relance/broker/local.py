@@ -3,52 +3,47 @@
     with LocalBroker("/tmp/somewhere", port=0) as broker:
         ...  # broker.bootstrap
 
-Kafka runs on its own, as a process that outlives this one; what is known of it is on disk (see `layout`),
-so any process may ask for its status or stop it.
+Kafka runs on its own and outlives this process; what is known of it is on disk (see `layout`), so any
+process may ask for its status or stop it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import signal
-import subprocess
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from relance.broker.jars import Say, ensure_jars, find_java, kafka_home, locked
-from relance.broker.layout import Cluster, Layout, Node, lay_out
-from relance.broker.node import (
-    LOOPBACK,
-    BrokerFailedError,
-    Jvm,
-    check_alive,
-    finish_format,
-    held_message,
-    launch,
-    serves,
-    start_format,
-    write_properties,
-)
+from relance.broker.docker import DockerEngine
+from relance.broker.engine import BrokerFailedError, Engine, MissingToolError
+from relance.broker.jars import Say, locked
+from relance.broker.java import JavaEngine
+from relance.broker.layout import Cluster, Layout, lay_out
+from relance.broker.node import held_message
 from relance.broker.probe import Answer, ask
-from relance.broker.processes import Identity, port_is_free, send, terminate, wait_gone
-from relance.broker.properties import check_config, server_properties
+from relance.broker.processes import port_is_free
+from relance.broker.properties import check_config
 from relance.broker.status import NodeStatus, Status
 from relance.errors import SettingsError
 
-_TICK = 0.05  # seconds between two looks at a node that starts
+_INSTALL = (
+    "a local Kafka needs {missing}, or a Docker engine that answers; install what is missing "
+    "(Debian, Ubuntu: apt install openjdk-17-jre-headless maven; macOS: brew install openjdk maven) "
+    "or start Docker"
+)
 
 
 class LocalBroker:
     """One local Kafka cluster, by its directory.
 
-    `dir` holds data and logs. `port` is the first client port, 0 for any free one; `nodes` follow at the
-    next ports. `config` are Kafka settings that win over relance's own. `heap_mb` bounds each node's heap.
-    `say` receives progress, a line at a time.
+    `dir` holds data and logs. `port` is the first client port, 0 for any free one; further nodes take the
+    next ports. `nodes`: None is as many as there are, 1 for a new cluster. `config` are Kafka settings that
+    win over relance's own; None leaves those of the last start. `heap_mb` bounds each node's heap. `say`
+    receives progress, a line at a time.
     """
 
     def __init__(
@@ -56,22 +51,26 @@ class LocalBroker:
         dir: str | os.PathLike[str] = ".run",
         *,
         port: int = 9092,
-        nodes: int = 1,
+        nodes: int | None = None,
         config: Mapping[str, str] | None = None,
         heap_mb: int = 512,
         say: Say | None = None,
     ) -> None:
-        if not 1 <= nodes <= 9:
-            raise SettingsError("nodes", f"must be from 1 to 9, not {nodes}")
-        if not 0 <= port <= 65535 - nodes:
+        count = 1 if nodes is None else nodes
+        if not 1 <= count <= 9:
+            raise SettingsError("nodes", f"must be from 1 to 9, not {count}")
+        if not 0 <= port <= 65536 - count:
             raise SettingsError("port", f"must be a TCP port, or 0 for any free one, not {port}")
+        if heap_mb < 128:
+            raise SettingsError("heap_mb", f"must be at least 128 for Kafka to start, not {heap_mb}")
         self._layout = Layout(Path(dir).absolute())
         self._port = port
         self._count = nodes
         self._config = None if config is None else dict(config)
-        check_config(self._config or {}, nodes)
-        self._heap_mb = heap_mb
+        check_config(self._config or {}, count)
         self._say: Say = say or (lambda _line: None)
+        self._java = JavaEngine(self._layout, heap_mb, self._say)
+        self._docker = DockerEngine(self._layout, heap_mb, self._say)
 
     def __enter__(self) -> Self:
         self.start()
@@ -86,182 +85,165 @@ class LocalBroker:
     def bootstrap(self) -> str:
         """The address for clients: `localhost:PORT`, one for each node, separated by commas."""
         cluster = self._layout.read()
-        ports = [node.port for node in cluster.nodes] if cluster else [self._port]
-        return ",".join(f"localhost:{port}" for port in ports)
+        if cluster is None or (not self._running(cluster) and self._port not in (0, cluster.nodes[0].port)):
+            return f"localhost:{self._port}"
+        return ",".join(f"localhost:{node.port}" for node in cluster.nodes)
 
     def start(self, timeout: float = 60.0) -> Status:
         """Start what does not run yet, and return when every node serves clients.
 
-        Where a Kafka that is not ours answers at the port, it is used as it is (`Status.foreign`).
-        Raises MissingToolError, BrokerFailedError (also for a port that another program holds, by name)
-        and SettingsError (the cluster runs in another shape). When it raises, what it started is stopped.
+        Where a Kafka that is not ours answers at the port, it is used as it is (`Status.foreign`). `timeout`
+        is for Kafka, in seconds; a download before it takes what it takes. Raises MissingToolError,
+        BrokerFailedError (also for a port that another program holds, by name) and SettingsError (the
+        cluster has another shape). When it raises, or is interrupted, what it started is stopped.
         """
         if (now := self._settled()) is not None:
             return now
-        jvm = Jvm(find_java(), ensure_jars(kafka_home(), self._say), self._heap_mb)
+        engine = self._choose_engine()
         self._layout.root.mkdir(parents=True, exist_ok=True)
-        with locked(self._layout.lock, lambda: self._say("waiting for another start or stop")):
+        with locked(self._layout.lock, self._say_waiting):
             if (now := self._settled()) is not None:
                 return now
-            self._start(jvm, time.monotonic() + timeout)
+            self._start(engine, time.monotonic() + timeout)
         return self.status()
 
     def stop(self, timeout: float = 20.0) -> Status:
         """Stop every node of ours: SIGTERM, and SIGKILL, with a word, after `timeout` seconds."""
         if self._layout.read() is not None:
-            with locked(self._layout.lock, lambda: self._say("waiting for another start or stop")):
-                running = self._running()
-                for who in running.values():
-                    send(who, signal.SIGTERM)
-                deadline = time.monotonic() + timeout
-                for node_id, who in running.items():
-                    if not terminate(who, max(0.0, deadline - time.monotonic())):
-                        self._say(f"node {node_id} (pid {who.pid}) did not stop in {timeout:g} s: killed")
-                    self._layout.forget_pid(node_id)
+            with locked(self._layout.lock, self._say_waiting):
+                if (cluster := self._layout.read()) is not None:
+                    self._engine(cluster).stop(cluster, timeout)
         return self.status()
 
     def kill(self, node: int = 1) -> None:
-        """SIGKILL one node, as a crash would, and return when it is gone."""
-        who = self._layout.pid(node)
-        if who is None:
-            raise BrokerFailedError(f"node {node} does not run, so it cannot be killed")
-        send(who, signal.SIGKILL)
-        wait_gone(who, 10.0)
-        self._layout.forget_pid(node)
+        """SIGKILL one node, as a crash would, and return when it is gone. `start` brings it back."""
+        cluster = self._layout.read()
+        if cluster is None:
+            raise BrokerFailedError(f"there is no broker in {self._layout.dir} to kill")
+        self._engine(cluster).kill(cluster, node)
 
     def purge(self) -> None:
-        """Stop, and delete data, logs and ports; the downloaded jars stay."""
-        self.stop()
-        for node in self._nodes():
-            shutil.rmtree(self._layout.node(node.id), ignore_errors=True)
-            self._layout.log(node.id).unlink(missing_ok=True)
-        (self._layout.root / "cluster.json").unlink(missing_ok=True)
+        """End what runs, at once, and delete data and logs; the downloaded jars stay."""
+        if self._layout.read() is None:
+            return
+        with locked(self._layout.lock, self._say_waiting):
+            if (cluster := self._layout.read()) is not None:
+                engine = self._engine(cluster)
+                for node_id in engine.running(cluster):
+                    engine.kill(cluster, node_id)
+                engine.purge(cluster)
+                self._layout.forget()
 
     def status(self) -> Status:
         """How it stands now, asked of the processes and of the ports."""
-        running = self._running()
-        nodes = tuple(
-            NodeStatus(
-                id=node.id,
-                port=node.port,
-                pid=running[node.id].pid if node.id in running else None,
-                answers=node.id in running and ask(LOOPBACK, node.port) is Answer.KAFKA,
-                log=self._layout.log(node.id),
+        cluster = self._layout.read()
+        running = self._running(cluster)
+        nodes: tuple[NodeStatus, ...] = ()
+        if cluster is not None:
+            engine = self._engine(cluster)
+            nodes = tuple(
+                NodeStatus(
+                    id=node.id,
+                    port=node.port,
+                    up=node.id in running,
+                    pid=running.get(node.id),
+                    answers=node.id in running and engine.serves(cluster, node.id),
+                    log=self._layout.log(node.id),
+                )
+                for node in cluster.nodes
             )
-            for node in self._nodes()
-        )
         foreign = not running and self._port != 0 and ask("localhost", self._port) is Answer.KAFKA
-        bootstrap = f"localhost:{self._port}" if foreign else self.bootstrap
-        return Status(bootstrap=bootstrap, nodes=nodes, foreign=foreign)
+        container = cluster.container if cluster else ""
+        return Status(bootstrap=self.bootstrap, nodes=nodes, foreign=foreign, container=container)
 
     # -- inside ------------------------------------------------------------------------------------
 
-    def _nodes(self) -> tuple[Node, ...]:
-        cluster = self._layout.read()
-        return cluster.nodes if cluster else ()
+    def _engine(self, cluster: Cluster) -> Engine:
+        return self._docker if cluster.container else self._java
 
-    def _running(self) -> dict[int, Identity]:
-        pids = {node.id: self._layout.pid(node.id) for node in self._nodes()}
-        return {node_id: who for node_id, who in pids.items() if who is not None}
+    def _choose_engine(self) -> Engine:
+        """Java where it is, or where the data are; else Docker, if its engine answers."""
+        cluster = self._layout.read()
+        if cluster is not None:
+            engine = self._engine(cluster)
+            engine.prepare()
+            return engine
+        try:
+            self._java.prepare()
+        except MissingToolError as missing:
+            if not self._docker.answers():
+                raise MissingToolError(_INSTALL.format(missing=missing)) from missing
+            self._say(f"there is no {missing}: Docker runs Kafka instead")
+            self._docker.prepare()
+            return self._docker
+        return self._java
+
+    def _running(self, cluster: Cluster | None) -> Mapping[int, int | None]:
+        return self._engine(cluster).running(cluster) if cluster else {}
 
     def _settled(self) -> Status | None:
         """The status, where there is nothing to start; None where there is."""
         now = self.status()
+        if now.foreign:
+            return now
         cluster = self._layout.read()
-        if cluster is None or not self._running():
-            return now if now.foreign else None
-        self._check_shape(cluster)
+        if cluster is not None:
+            self._check_shape(cluster)
         return now if now.running else None
 
     def _check_shape(self, cluster: Cluster) -> None:
-        if len(cluster.nodes) != self._count:
+        where = self._layout.dir
+        if self._count not in (None, len(cluster.nodes)):
             raise SettingsError(
                 "nodes",
-                f"the cluster in {self._layout.dir} has {len(cluster.nodes)}; "
-                "`relance broker stop --purge` deletes it with its data, then start again",
+                f"the cluster in {where} was made with {len(cluster.nodes)}, not {self._count}; "
+                "`relance broker stop --purge` deletes it with its data",
             )
-        if not self._running():
-            return
-        if self._port not in (0, cluster.nodes[0].port):
+        other_port = self._port not in (0, cluster.nodes[0].port)
+        other_config = self._config is not None and self._config != cluster.config
+        if self._running(cluster):
+            if other_port:
+                raise SettingsError(
+                    "bootstrap", f"the broker of {where} runs at {self.bootstrap}; stop it first"
+                )
+            if other_config:
+                raise SettingsError(
+                    "config", f"the broker of {where} runs with other settings; stop it first"
+                )
+        elif cluster.container and (other_port or other_config):
             raise SettingsError(
-                "bootstrap",
-                f"the broker of {self._layout.dir} runs at {self.bootstrap}; stop it first, or use that one",
-            )
-        if self._config is not None and self._config != cluster.config:
-            raise SettingsError(
-                "config", f"the broker of {self._layout.dir} runs with other settings; stop it first"
+                "config", "a container keeps its port and settings; `relance broker stop --purge` deletes it"
             )
 
-    def _start(self, jvm: Jvm, deadline: float) -> None:
-        old, running = self._layout.read(), self._running()
-        if old is not None:
-            self._check_shape(old)
+    def _start(self, engine: Engine, deadline: float) -> None:
+        old = self._layout.read()
+        running = self._running(old)
         config = self._config if self._config is not None else (old.config if old else {})
-        cluster = old if old and running else lay_out(self._count, self._port, config, old)
-        self._check_ports([node for node in cluster.nodes if node.id not in running])
+        count = len(old.nodes) if old else self._count or 1
+        cluster = old if old and running else lay_out(count, self._port, config, old)
+        if engine is self._docker:
+            cluster = replace(cluster, container=self._docker.container)
+        for node in cluster.nodes:
+            if node.id not in running:
+                _check_port(node.port)
         self._layout.write(cluster)
         self._say(f"starting Kafka at {self.bootstrap}")
         with contextlib.ExitStack() as undo:
-            self._format(cluster, jvm, undo)
-            started = {}
-            for node in cluster.nodes:
-                if node.id not in running:
-                    log = self._layout.log(node.id)
-                    since = log.stat().st_size if log.exists() else 0
-                    undo.callback(self._undo_launch, node.id)
-                    started[node.id] = (launch(self._layout, node, jvm), since)
-            for node in cluster.nodes:
-                self._wait_until_serving(node, cluster, started, deadline)
+            if old is None:
+                # A first start that fails leaves no half-made cluster to trip over.
+                undo.callback(self._forget, engine, cluster)
+            engine.start(cluster, undo, deadline)
             undo.pop_all()
 
-    def _format(self, cluster: Cluster, jvm: Jvm, undo: contextlib.ExitStack) -> None:
-        formatting: list[tuple[Node, subprocess.Popen[str]]] = []
-        ipv6 = port_is_free(0, "::1")
-        undo.callback(_end_all, formatting)
-        for node in cluster.nodes:
-            data = self._layout.data(node.id)
-            write_properties(
-                self._layout,
-                node,
-                server_properties(node, cluster.nodes, data, cluster.config, with_ipv6=ipv6),
-            )
-            if (process := start_format(self._layout, node, jvm, cluster.cluster_id)) is not None:
-                formatting.append((node, process))
-        for node, process in formatting:
-            finish_format(self._layout, node, process)
+    def _forget(self, engine: Engine, cluster: Cluster) -> None:
+        if not engine.running(cluster):
+            self._layout.forget()
 
-    def _undo_launch(self, node_id: int) -> None:
-        who = self._layout.pid(node_id)
-        if who is not None:
-            terminate(who, 2.0)
-        self._layout.forget_pid(node_id)
-
-    def _wait_until_serving(
-        self, node: Node, cluster: Cluster, started: Mapping[int, tuple[Identity, int]], deadline: float
-    ) -> None:
-        while not serves(node, len(cluster.nodes)):
-            for other in cluster.nodes:
-                if other.id in started:
-                    who, since = started[other.id]
-                    check_alive(self._layout, other, who, since)
-            if time.monotonic() >= deadline:
-                raise BrokerFailedError(
-                    f"Kafka (node {node.id}) did not serve in time and was stopped "
-                    f"(log: {self._layout.log(node.id)})"
-                )
-            time.sleep(_TICK)
-
-    def _check_ports(self, nodes: list[Node]) -> None:
-        for node in nodes:
-            for port in (node.port, node.internal_port, node.controller_port):
-                if not port_is_free(port) or (port_is_free(0, "::1") and not port_is_free(port, "::1")):
-                    raise BrokerFailedError(held_message(port))
+    def _say_waiting(self) -> None:
+        self._say("waiting for another start or stop of this broker")
 
 
-def _end_all(formatting: list[tuple[Node, subprocess.Popen[str]]]) -> None:
-    for _, process in formatting:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+def _check_port(port: int) -> None:
+    """Raise BrokerFailedError, naming who holds it, where a port is taken at either loopback address."""
+    if not port_is_free(port) or (port_is_free(0, "::1") and not port_is_free(port, "::1")):
+        raise BrokerFailedError(held_message(port))

@@ -55,6 +55,28 @@ _SMALL = {
 }
 
 
+def sasl_plain(users: Mapping[str, str], *, acls: bool = False) -> dict[str, str]:
+    """Settings that make clients log in by SASL/PLAIN with one of `users` (name to password).
+
+    With `acls`, nothing is allowed to them but what an ACL says; the user `admin` may do all. For tests.
+    """
+    jaas = "org.apache.kafka.common.security.plain.PlainLoginModule required " + " ".join(
+        f'user_{name}="{password}"' for name, password in users.items()
+    )
+    plain = "INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT"
+    settings = {
+        "listener.security.protocol.map": f"CLIENT:SASL_PLAINTEXT,CLIENT6:SASL_PLAINTEXT,{plain}",
+        "sasl.enabled.mechanisms": "PLAIN",
+        "listener.name.client.plain.sasl.jaas.config": f"{jaas};",
+        "listener.name.client6.plain.sasl.jaas.config": f"{jaas};",
+    }
+    if acls:
+        # The brokers talk to each other without a name, on listeners that clients are not told of.
+        settings["authorizer.class.name"] = "org.apache.kafka.metadata.authorizer.StandardAuthorizer"
+        settings["super.users"] = "User:ANONYMOUS;User:admin"
+    return settings
+
+
 def check_config(config: Mapping[str, str], nodes: int) -> None:
     """Refuse the settings that the cluster's shape decides. Raises SettingsError, naming the key."""
     for key in config:
@@ -99,6 +121,16 @@ def server_properties(
     }
 
 
+def container_properties(port: int, config: Mapping[str, str]) -> dict[str, str]:
+    """The settings of the one node in a container. It listens on all of the container's addresses.
+
+    Which of this machine's addresses lead there is Docker's to say (`--publish`).
+    """
+    inside = Node(1, port, 19092, 19093)
+    settings = server_properties(inside, [inside], Path("/tmp/kafka-logs"), config, with_ipv6=False)
+    return settings | {"listeners": settings["listeners"].replace("CLIENT://127.0.0.1", "CLIENT://0.0.0.0")}
+
+
 def replication(nodes: int) -> dict[str, str]:
     """Copies of the internal topics and of new ones: as many as there are nodes, three at most."""
     copies = str(min(nodes, 3))
@@ -116,10 +148,11 @@ def replication(nodes: int) -> dict[str, str]:
 
 def as_file(properties: Mapping[str, str]) -> str:
     """Java's properties format. Newlines and backslashes are escaped, so that a value stays one value."""
-    return "".join(f"{key}={_escaped(value)}\n" for key, value in properties.items())
+    return "".join(f"{key}={escaped(value)}\n" for key, value in properties.items())
 
 
-def _escaped(value: str) -> str:
+def escaped(value: str) -> str:
+    """A value as Java's properties format writes it."""
     plain = value.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
     return "".join(c if " " <= c <= "~" or c == "\t" else _unicode(c) for c in plain)
 

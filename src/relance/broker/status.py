@@ -8,10 +8,11 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class NodeStatus:
-    """One node: `pid` is None where no process of ours runs; `answers` where Kafka spoke at its port."""
+    """One node: `up` where it runs, `answers` where it takes clients; in a container it has no `pid`."""
 
     id: int
     port: int
+    up: bool
     pid: int | None
     answers: bool
     log: Path
@@ -24,6 +25,7 @@ class Status:
     bootstrap: str
     nodes: tuple[NodeStatus, ...]
     foreign: bool
+    container: str = ""
 
     @property
     def running(self) -> bool:
