@@ -37,13 +37,11 @@ class Running:
 
     @property
     def alive(self) -> bool:
-        child = _children.get(self.who.pid)
-        if child is not None:
-            child.poll()  # bury it if it has ended, so that it doesn't stay as our zombie
+        _bury(self.who.pid)
         return processes.alive(self.who)
 
 
-_children: dict[int, subprocess.Popen[bytes]] = {}
+_children: set[int] = set()  # pids that this very process started: they become its zombies
 _log_starts: dict[str, int] = {}  # where the logs of the services started by this run begin
 
 
@@ -83,7 +81,8 @@ def start(settings: Settings, service: Service) -> Running:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        _children[child.pid] = child
+        _children.add(child.pid)
+        child.returncode = 0  # it is to outlive us: nobody waits, and nobody is to be warned of that
         who = processes.identify(child.pid)
         if who is None:
             raise StackError(f"{service.title} ended at once\n{last_lines(settings, service.name)}")
@@ -132,9 +131,20 @@ def stop(settings: Settings, doomed: Iterable[Running], patience: float = STOP_P
             processes.send(running.who, signal.SIGKILL)
             processes.wait_gone(running.who, 5.0)
             killed.append(running.name)
-        _children.pop(running.who.pid, None)
+        _bury(running.who.pid)
         forget(settings, running.name)
     return killed
+
+
+def _bury(pid: int) -> None:
+    """Take note of the end of a child of ours, if it has ended."""
+    if pid in _children:
+        try:
+            ended, _ = os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:
+            ended = pid
+        if ended:
+            _children.discard(pid)
 
 
 def last_lines(settings: Settings, name: str, count: int = 12) -> str:
