@@ -155,7 +155,8 @@ class Runtime:
         for start in starts:
             if start.problem is not None:
                 _log_stopped(start.problem)
-        if feed == "source":
+        # Cooperative rounds in which nothing comes (KIP-429) are no news to anybody.
+        if feed == "source" and starts:
             self._rebalanced()
             self._hooks.assigned([start.tp for start in starts])
 
