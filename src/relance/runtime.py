@@ -375,7 +375,7 @@ class Runtime:
             return sorted(self.engine.assignments)
 
     def stale(self, topic: str, topic_id: str) -> list[TopicPartition]:
-        """Partitions that were assigned when `topic` had another id (one that is unknown counts as the same)."""
+        """Partitions that were assigned when `topic` had another id; an unknown id counts as the same."""
         with self._lock:
             owned = self.engine.assignments.items()
             return sorted(tp for tp, a in owned if tp.topic == topic and a.topic_id not in ("", topic_id))

@@ -1,7 +1,8 @@
-"""A consumer process for the tests: `python member.py CONFIG.json`. It tells what happens on stdout, a JSON a line.
+"""A consumer process for the tests, `python member.py CONFIG.json`: it tells on stdout what happens.
 
-Lines: {"event": "assigned"|"revoked"|"lost", "partitions": [...]}, {"event": "start"|"end", "id", "partition",
-"offset", "attempt", "at"}, {"event": "stopped"}. `at` is the monotonic clock, which all processes share.
+A JSON a line: {"event": "assigned"|"revoked"|"lost", "partitions": [...]}, {"event": "start"|"end", "id",
+"partition", "offset", "attempt", "at"}, {"event": "stopped"}. `at` is the monotonic clock, the same in all
+processes.
 """
 
 from __future__ import annotations
@@ -78,16 +79,16 @@ def end(value: dict[str, Any], record: Record) -> None:
     tell("end", id=value["id"], partition=record.partition, offset=record.offset, attempt=record.attempt)
 
 
-options: dict[str, Any] = dict(
-    retry=RetryPolicy.exponential(
+options: dict[str, Any] = {
+    "retry": RetryPolicy.exponential(
         max_attempts=config.get("max_attempts", 4), initial_delay=config.get("delay", 0.2), max_delay=600.0
     ),
-    retry_topic=config.get("retry_topic"),
-    dead_letter_topic=config.get("dead_letter_topic"),
-    ordering=config.get("ordering", "key"),
-    max_in_memory_wait=config.get("max_in_memory_wait", 10.0),
-    assignor=config.get("assignor"),
-)
+    "retry_topic": config.get("retry_topic"),
+    "dead_letter_topic": config.get("dead_letter_topic"),
+    "ordering": config.get("ordering", "key"),
+    "max_in_memory_wait": config.get("max_in_memory_wait", 10.0),
+    "assignor": config.get("assignor"),
+}
 
 if config.get("sync"):
 

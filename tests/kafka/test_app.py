@@ -1,4 +1,4 @@
-"""The application inside a loop of somebody else's, on a real broker: sends, tables, health, broker outages."""
+"""The application inside somebody else's loop, on a real broker: sends, tables, health, outages."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from waiting import wait_until
 
 from relance import App, Record, RetryPolicy, SendError, Settings, TransientError
 from relance.broker import LocalBroker
 from relance.kafka.admin import Admin
+from waiting import wait_until
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The consumer on a real broker, in processes of its own: retries, dead letters, rebalances, stops, crashes."""
+"""The consumer on a real broker, in processes of its own: retries, rebalances, stops, crashes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from members import Group, Member
-from waiting import wait_until
 
 from relance.dead_letters.envelope import decode
 from relance.kafka.admin import Admin
 from relance.kafka.browse import Browser
 from relance.record import TopicPartition
+from waiting import wait_until
 
 GroupMaker = Callable[..., Group]
 

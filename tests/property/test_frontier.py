@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -82,9 +83,5 @@ def test_a_second_finish_of_an_offset_is_refused(offsets: list[int]) -> None:
     frontier = Frontier(0)
     frontier.open(sorted(offsets))
     frontier.finish(max(offsets))
-    try:
+    with pytest.raises(ValueError, match="not open"):
         frontier.finish(max(offsets))
-    except ValueError as error:
-        assert "not open" in str(error)
-    else:
-        raise AssertionError("a double completion must be seen")
