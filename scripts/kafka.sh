@@ -1,55 +1,108 @@
 #!/usr/bin/env bash
-# Runs Kafka's own command-line tools from the jars of the local broker: ./scripts/kafka.sh TOOL [OPTIONS…]
-# Promise: the tool's own output and exit status, with --bootstrap-server localhost:9092 where none is given.
+# Runs one of Kafka's own command line tools from the jars of the local broker.
+# Promise: it prints what the tool prints and no logging of its own, and works from any folder.
+#
+#   ./scripts/kafka.sh kafka-topics --list
+#   ./scripts/kafka.sh kafka-console-consumer --topic orders.DLT --from-beginning --max-messages 1
+#
+# --bootstrap-server is $KAFKA_BOOTSTRAP_SERVERS or localhost:9092 where you don't give it. RELANCE_KAFKA_HOME
+# says where the jars are (default: .run/kafka/4.3.1 of this checkout; `relance broker start` puts them there).
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-home=${RELANCE_KAFKA_HOME:-$root/.run/kafka/4.3.1}
-server=${KAFKA_BOOTSTRAP_SERVERS:-localhost:9092}
+kafka_version=4.3.1
 
-declare -A classes=(
-  [kafka-topics]=org.apache.kafka.tools.TopicCommand
-  [kafka-console-consumer]=org.apache.kafka.tools.consumer.ConsoleConsumer
-  [kafka-console-producer]=org.apache.kafka.tools.ConsoleProducer
-  [kafka-consumer-groups]=org.apache.kafka.tools.consumer.group.ConsumerGroupCommand
-  [kafka-configs]=org.apache.kafka.tools.ConfigCommand
-  [kafka-get-offsets]=org.apache.kafka.tools.GetOffsetShell
-  [kafka-delete-records]=org.apache.kafka.tools.DeleteRecordsCommand
-  [kafka-groups]=org.apache.kafka.tools.GroupsCommand
-  [kafka-transactions]=org.apache.kafka.tools.TransactionsCommand
-)
+# Tool, its class, and whether it takes --bootstrap-server (three of them only before their sub-command).
+tools="
+kafka-acls                  AclCommand                               yes
+kafka-broker-api-versions   BrokerApiVersionsCommand                 yes
+kafka-client-metrics        ClientMetricsCommand                     yes
+kafka-cluster               ClusterTool                              no
+kafka-configs               kafka.admin.ConfigCommand                yes
+kafka-console-consumer      consumer.ConsoleConsumer                 yes
+kafka-console-producer      ConsoleProducer                          yes
+kafka-console-share-consumer consumer.ConsoleShareConsumer           yes
+kafka-consumer-groups       consumer.group.ConsumerGroupCommand      yes
+kafka-consumer-perf-test    ConsumerPerformance                      yes
+kafka-delete-records        DeleteRecordsCommand                     yes
+kafka-dump-log              DumpLogSegments                          no
+kafka-features              FeatureCommand                           first
+kafka-get-offsets           GetOffsetShell                           yes
+kafka-groups                GroupsCommand                            yes
+kafka-leader-election       LeaderElectionCommand                    yes
+kafka-log-dirs              LogDirsCommand                           yes
+kafka-metadata-quorum       MetadataQuorumCommand                    first
+kafka-producer-perf-test    ProducerPerformance                      no
+kafka-reassign-partitions   reassign.ReassignPartitionsCommand       yes
+kafka-share-groups          consumer.group.ShareGroupCommand         yes
+kafka-storage               kafka.tools.StorageTool                  no
+kafka-topics                TopicCommand                             yes
+kafka-transactions          TransactionsCommand                      first
+"
+
+fail() { # STATUS TEXT
+  printf 'kafka.sh: %s\n' "$2" >&2
+  exit "$1"
+}
 
 tool=${1:-}
-tool=${tool%.sh}
-if [[ -z $tool || $tool == -h || $tool == --help || -z ${classes[$tool]:-} ]]; then
-  names=$(printf '%s\n' "${!classes[@]}" | sort | paste -sd' ')
-  if [[ $tool == -h || $tool == --help ]]; then
-    echo "usage: ./scripts/kafka.sh TOOL [OPTIONS…]; the tools are: $names"
-    exit 0
+tool=${tool%.sh} # as Kafka's own distribution calls them
+shift || true
+known=$(awk 'NF { printf "%s%s", sep, $1; sep = ", " }' <<<"$tools")
+if [[ $tool == -h || $tool == --help ]]; then
+  printf 'usage: ./scripts/kafka.sh TOOL [OPTIONS…]\nthe tools are: %s\n' "$known"
+  exit 0
+fi
+read -r class bootstrap < <(awk -v tool="$tool" 'NF && $1 == tool { print $2, $3 }' <<<"$tools") ||
+  fail 2 "${tool:+there is no $tool; }the tools are: $known"
+case $class in
+kafka.*) ;;
+*) class=org.apache.kafka.tools.$class ;;
+esac
+
+address=''
+if [[ $bootstrap != no ]]; then
+  arguments=("$@")
+  for ((i = 0; i < $#; i++)); do
+    case ${arguments[i]} in
+    --bootstrap-server) address=${arguments[i + 1]:-none} ;;
+    --bootstrap-server=*) address=${arguments[i]#*=} ;;
+    --bootstrap-controller | --bootstrap-controller=* | --help | --version) address=none ;;
+    esac
+  done
+  if [[ -z $address ]]; then
+    address=${KAFKA_BOOTSTRAP_SERVERS:-localhost:9092}
+    if [[ $bootstrap == first ]]; then
+      set -- --bootstrap-server "$address" "$@"
+    else
+      set -- "$@" --bootstrap-server "$address"
+    fi
   fi
-  echo "kafka.sh: ${tool:+no tool $tool; }usage: ./scripts/kafka.sh TOOL [OPTIONS…]; the tools are: $names" >&2
-  exit 2
-fi
-shift
-
-if [[ ! -d $home/libs ]]; then
-  echo "kafka.sh: Kafka's jars are not in $home; ./scripts/up.sh or 'relance broker start' fetches them" >&2
-  exit 1
-fi
-java=${JAVA_HOME:+$JAVA_HOME/bin/}java
-if ! command -v "$java" >/dev/null; then
-  echo "kafka.sh: needs Java 17 or later, and there is none in ${JAVA_HOME:-the PATH}" >&2
-  exit 1
 fi
 
-given=no
-for argument in "$@"; do
-  case $argument in
-    --bootstrap-server | --bootstrap-server=* | --bootstrap-controller | --bootstrap-controller=*) given=yes ;;
-  esac
-done
-[[ $given == yes ]] || set -- "$@" --bootstrap-server "$server"
+home=${RELANCE_KAFKA_HOME:-$root/.run/kafka/$kafka_version}
+java=java
+[[ -z ${JAVA_HOME:-} ]] || java=$JAVA_HOME/bin/java
 
-# Small heap, quick start; the log goes nowhere unless it is an error, so that the output is the tool's alone.
-exec "$java" -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto \
-  -Dorg.apache.logging.log4j.level=ERROR -Dlog4j2.level=ERROR -Dorg.apache.logging.log4j.simplelog.StatusLogger.level=OFF \
-  -cp "$home/libs/*" "${classes[$tool]}" "$@"
+if ! command -v "$java" >/dev/null || ! compgen -G "$home/libs/kafka-tools-*.jar" >/dev/null; then
+  # Without Java the local broker is a container, and Kafka's tools are in it.
+  container=$(sed -n 's/^ *"container": "\(..*\)".*/\1/p' "$root/.run/kafka/cluster.json" 2>/dev/null || true)
+  if [[ -n $container ]]; then
+    tty=()
+    [[ ! -t 0 ]] || tty=(--tty)
+    exec docker exec --interactive ${tty[@]+"${tty[@]}"} "$container" "/opt/kafka/bin/$tool.sh" "$@"
+  fi
+  command -v "$java" >/dev/null || fail 1 "there is no java (17 or later); install it (apt: openjdk-17-jre-headless)"
+  relance=$root/.venv/bin/relance
+  [[ -x $relance ]] || fail 1 "Kafka's jars are not in $home/libs; fetch them with: relance broker fetch"
+  "$relance" broker fetch >&2 || exit 1
+fi
+
+# Some tools would wait for a broker that is not there, without a word.
+first=${address%%,*}
+if [[ ${first%:*} =~ ^(localhost|127\.0\.0\.1)$ ]] && ! (: <>"/dev/tcp/${first%:*}/${first##*:}") 2>/dev/null; then
+  fail 1 "nothing answers at $first; start a broker with: relance broker start"
+fi
+
+# A small heap, one compiler and the serial collector: a tool runs for a second, and start-up is most of it.
+exec "$java" -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto -Djava.awt.headless=true \
+  -Dlog4j2.configurationFile="$root/src/relance/broker/tools-log4j2.properties" -cp "$home/libs/*" "$class" "$@"

@@ -1,8 +1,8 @@
 """`relance`: finds the command and runs it.
 
 Promises: only the module of the command that was called is imported, so `relance --help` is quick; what goes
-wrong is one line on stderr, `relance: …`, never a traceback. Exit status 0, 1 (it failed), 2 (a wrong option
-or setting), 130 (Ctrl-C).
+wrong is one line on stderr, `relance: …`, never a traceback (but with RELANCE_TRACEBACK=1). Exit status 0,
+1 (it failed), 2 (a wrong option or setting), 130 (Ctrl-C).
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ def _guarded(arguments: list[str]) -> int:
         # Whoever read us is gone (`| head`): what is left in the buffer has nobody to go to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:  # noqa: BLE001  sorted below; what is no error of the user's is raised again
+    except Exception as error:
+        # The last place where an error can still become a line.
+        if os.environ.get("RELANCE_TRACEBACK"):
+            raise
         return _said(error)
 
 
@@ -83,16 +86,19 @@ def _said(error: Exception) -> int:
     if isinstance(error, RelanceError):
         return _complain(str(error), 1)
     # By shape: Typer keeps its usage errors in a private module.
-    if callable(getattr(error, "format_message", None)):
-        context = getattr(error, "ctx", None)
+    name, context = type(error).__name__, getattr(error, "ctx", None)
+    if name == "NoArgsIsHelpError" and context is not None:
+        sys.stderr.write(context.get_help() + "\n")
+        return 2
+    if callable(describe := getattr(error, "format_message", None)):
         hint = f" (see {context.command_path} --help)" if context is not None else ""
-        text = error.format_message()  # type: ignore[attr-defined]
-        return _complain(f"{text}{hint}" if text else f"a command is missing{hint}", 2)
-    if type(error).__name__ == "Abort":
-        return 130
+        return _complain(f"{describe()}{hint}", 2)
+    if name == "Abort":
+        # What an older Typer makes of Ctrl-C; else somebody was asked, and did not say yes.
+        return 130 if isinstance(error.__cause__, KeyboardInterrupt) else _complain("not confirmed", 1)
     if isinstance(error, OSError) and error.strerror:
         return _complain(f"{error.filename or 'system'}: {error.strerror}", 1)
-    raise error
+    return _complain(f"unexpected {name}: {error} (RELANCE_TRACEBACK=1 shows where)", 1)
 
 
 def _unknown(name: str) -> int:
@@ -104,7 +110,8 @@ def _unknown(name: str) -> int:
 
 
 def _complain(text: str, status: int) -> int:
-    sys.stderr.write(f"relance: {text}\n")
+    # One line, whatever the text holds.
+    sys.stderr.write(f"relance: {' '.join(text.split())}\n")
     return status
 
 
