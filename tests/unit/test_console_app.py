@@ -142,7 +142,7 @@ def client(cluster: Invented) -> Visitor:
 
 
 def visitor(cluster: Invented, **options: Any) -> Visitor:
-    app = create_app("ignored", asks=cluster, **options)
+    app = create_app(cluster, **options)
     return Visitor(app)
 
 

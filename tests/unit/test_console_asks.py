@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from relance.console.asks import Asks
+from relance.console.asks import Asks, StoppingError
 from relance.errors import BrokerUnavailableError, RelanceError
 
 NOBODY = "127.0.0.1:1"
@@ -118,3 +118,20 @@ def test_another_error_concerns_its_own_question_alone() -> None:
         assert await shared.topics() == [2]
 
     asyncio.run(scenario())
+
+
+def test_who_waits_when_the_server_stops_is_told_so_at_once() -> None:
+    slow = Slow()
+
+    async def scenario() -> None:
+        shared = asks(slow, keep=30)
+        waits = asyncio.create_task(shared.topics())
+        await until(lambda: slow.asked == 1)
+        shared.stop()
+        with pytest.raises(StoppingError, match="being stopped"):
+            await waits
+        with pytest.raises(StoppingError):
+            await shared.groups()
+        slow.go.set()  # the answer that comes after all upsets nobody
+
+    asyncio.run(scenario(), debug=True)

@@ -6,8 +6,7 @@ reads, and every error is answered by `problems`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -25,24 +24,17 @@ from relance.errors import RelanceError
 __all__ = ["create_app"]
 
 
-def create_app(
-    bootstrap_servers: str,
-    client: Mapping[str, Any] | None = None,
-    *,
-    allowed_hosts: Collection[str] = (),
-    any_address: bool = False,
-    asks: Asks | None = None,
-) -> ASGIApp:
-    """The console as an ASGI application, for `bootstrap_servers`.
+def create_app(asks: Asks, *, allowed_hosts: Collection[str] = (), any_address: bool = False) -> ASGIApp:
+    """The console as an ASGI application over `asks`, its way to the cluster.
 
     It answers under localhost and `allowed_hosts`; `any_address` adds every bare IP address, for a console
-    that listens on all of them. `asks` is the way to the cluster, for tests.
+    that listens on all of them.
     """
     app = Starlette(
         routes=[*api.routes(), *pages.routes()],
         exception_handlers=dict.fromkeys((BadInput, HTTPException, RelanceError, Exception), _answer),
     )
-    app.state.asks = asks or Asks(bootstrap_servers, client)
+    app.state.asks = asks
     # Outside of everything, so that the page for a mistake of our own is guarded too.
     return Guard(app, allowed_hosts, any_address=any_address)
 

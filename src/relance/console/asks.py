@@ -7,23 +7,30 @@ most; a broker that is away costs one viewer's wait, not everybody's; no thread 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 import time
 from collections.abc import Callable, Hashable, Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from relance.console.params import Look
 from relance.console.show import RecordView
-from relance.errors import BrokerUnavailableError
+from relance.errors import BrokerUnavailableError, RelanceError
 from relance.kafka.admin import Admin, GroupInfo, GroupSummary, PartitionInfo, TopicInfo
 from relance.kafka.browse import Browser, FetchedRecord, Page
 
-__all__ = ["Asks", "TopicView"]
+__all__ = ["Asks", "StoppingError", "TopicView"]
 
 T = TypeVar("T")
+
+
+class StoppingError(RelanceError):
+    """The console is being stopped; nothing is asked any more."""
+
+    def __str__(self) -> str:
+        return "the console is being stopped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,7 @@ class Asks:
         self._keep = keep
         self._threads = _Threads(8)
         self._answers: dict[Hashable, asyncio.Future[Any]] = {}
+        self._stopped = False
         self._away: tuple[float, BrokerUnavailableError] | None = None
 
     async def topics(self) -> list[TopicInfo]:
@@ -120,13 +128,23 @@ class Asks:
         """The answer to a question that is under way or was answered a moment ago; else ask it."""
         if self._away is not None and time.monotonic() < self._away[0]:
             raise self._away[1].with_traceback(None)
+        if self._stopped:
+            raise StoppingError
         future = self._answers.get(question)
         if future is None:
-            future = asyncio.wrap_future(self._threads.submit(ask))
-            self._answers[question] = future
+            loop = asyncio.get_running_loop()
+            future = self._answers[question] = loop.create_future()
             future.add_done_callback(lambda done: self._answered(question, done))
+            self._threads.submit(_carried(ask, future, loop))
         # Shielded: a viewer who leaves must not cancel the answer for the others.
         return cast(T, await asyncio.shield(future))
+
+    def stop(self) -> None:
+        """Whoever waits for an answer is told that there will be none: the server is about to end."""
+        self._stopped = True
+        for future in self._answers.values():
+            if not future.done():
+                future.set_exception(StoppingError())
 
     def _answered(self, question: Hashable, done: asyncio.Future[Any]) -> None:
         error = None if done.cancelled() else done.exception()
@@ -135,6 +153,31 @@ class Asks:
         elif error is None:
             self._away = None
         done.get_loop().call_later(self._keep, self._answers.pop, question, None)
+
+
+def _carried(
+    ask: Callable[[], Any], future: asyncio.Future[Any], loop: asyncio.AbstractEventLoop
+) -> Callable[[], None]:
+    """Ask in a thread, and bring the answer home to the loop."""
+
+    def settle(answer: Any, error: BaseException | None) -> None:
+        if future.done():
+            return  # the server stopped meanwhile
+        if error is None:
+            future.set_result(answer)
+        else:
+            future.set_exception(error)
+
+    def work() -> None:
+        answer, error = None, None
+        try:
+            answer = ask()
+        except BaseException as raised:  # noqa: BLE001 - it goes to whoever waits for the answer
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(settle, answer, error)
+
+    return work
 
 
 class _Threads:
@@ -147,28 +190,14 @@ class _Threads:
         self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._most = most
         self._started = 0
-        self._lock = threading.Lock()
 
-    def submit(self, ask: Callable[[], T]) -> Future[T]:
-        future: Future[T] = Future()
-
-        def work() -> None:
-            if not future.set_running_or_notify_cancel():
-                return
-            try:
-                answer = ask()
-            except BaseException as error:  # noqa: BLE001 - it goes to whoever waits for the answer
-                future.set_exception(error)
-            else:
-                future.set_result(answer)
-
-        with self._lock:
-            if self._started < self._most:
-                self._started += 1
-                name = f"relance-console-{self._started}"
-                threading.Thread(target=self._run, name=name, daemon=True).start()
+    def submit(self, work: Callable[[], None]) -> None:
+        """Have it done; called from the loop's thread alone."""
+        if self._started < self._most:
+            self._started += 1
+            name = f"relance-console-{self._started}"
+            threading.Thread(target=self._run, name=name, daemon=True).start()
         self._work.put(work)
-        return future
 
     def _run(self) -> None:
         while True:

@@ -20,6 +20,7 @@ import uvicorn
 
 from relance.broker.processes import holder_of
 from relance.console.app import create_app
+from relance.console.asks import Asks
 from relance.errors import RelanceError, SettingsError
 
 __all__ = ["PortInUseError", "check_host", "listen", "serve"]
@@ -82,8 +83,9 @@ def serve(
     pages say so until it is back.
     """
     public = check_host(host, insecure_bind=insecure_bind)
-    app = create_app(bootstrap_servers, client, allowed_hosts={host, *allow_hosts}, any_address=public)
     listener = listen(host, port)
+    asks = Asks(bootstrap_servers, client)
+    app = create_app(asks, allowed_hosts={host, *allow_hosts}, any_address=public)
     actual = listener.getsockname()[1]
     config = uvicorn.Config(
         app,
@@ -99,19 +101,27 @@ def serve(
     )
     shown = "localhost" if not public else f"[{host}]" if ":" in host else host
     with contextlib.closing(listener):
-        _Server(config, lambda: ready(f"http://{shown}:{actual}")).run(sockets=[listener])
+        _Server(config, lambda: ready(f"http://{shown}:{actual}"), asks.stop).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
     """Ends by returning: uvicorn's own would raise the signal again, and SIGTERM would look like a crash."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, ready: Callable[[], None], stopping: Callable[[], None]
+    ) -> None:
         super().__init__(config)
         self._ready = ready
+        self._stopping = stopping
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # Whoever waits for a broker that hangs gets an answer now, instead of a cut line.
+        self._stopping()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -89,6 +89,7 @@ class Browser:
             **client_settings(bootstrap_servers, client),
             "client.id": "relance-browse",
             "group.id": "relance-browse",  # the client wants a name; assign() joins no group
+            "group.protocol": "classic",  # whatever the application's is: nobody joins here
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "enable.partition.eof": True,
@@ -99,6 +100,7 @@ class Browser:
             "fetch.queue.backoff.ms": 1,
             "queued.max.messages.kbytes": 16 * 1024,
         }
+        self._settings.pop("group.remote.assignor", None)
 
     def count(self, topic: str) -> int:
         """How many records the topic holds: the sum of end − begin of its partitions.
