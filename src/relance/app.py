@@ -10,15 +10,12 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-import os
 import sys
-import threading
-import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from relance.consumer import Consumer, ConsumerSpec, Where
+from relance.consumer import Consumer, ConsumerSpec
 from relance.dead_letters.envelope import build, metadata_headers
 from relance.dead_letters.envelope import encode as encode_letter
 from relance.decoding import decoder_for, encode, handler_shape
@@ -26,25 +23,20 @@ from relance.delivery import Delivery
 from relance.engine.engine import Ordering
 from relance.engine.outcome import Paths
 from relance.errors import (
-    BrokerUnavailableError,
     RelanceError,
     SettingsError,
-    TopicMissingError,
 )
 from relance.hooks import Hook, Hooks
-from relance.kafka.admin import Admin
 from relance.kafka.config import common_config
 from relance.kafka.letters import DeadLetters
-from relance.kafka.producer import KafkaProducer
+from relance.kafka.starts import Where
 from relance.kafka.table import Table
-from relance.kafka.watch import TopicWatch
 from relance.policies.retry import RetryPolicy
 from relance.record import TopicPartition
+from relance.runner import Runner
 from relance.settings import Settings, check_setting
 from relance.signals import caught_signals
 from relance.stats import Health, Stats
-from relance.workers.inline import InlineWorker
-from relance.workers.loop import LoopWorker
 
 __all__ = ["App"]
 
@@ -82,17 +74,9 @@ class App:
             given["client"] = dict(client)
         self.settings = dataclasses.replace(settings, **given) if settings else Settings.load(**given)
         self._specs: list[ConsumerSpec] = []
-        self._consumers: list[Consumer] = []
         self._tables: dict[str, Table] = {}
         self._hooks = Hooks()
-        self._handoff_producer: KafkaProducer | None = None
-        self._producer: KafkaProducer | None = None
-        self._watch: TopicWatch | None = None
-        self._admin: Admin | None = None
-        self._failure: Exception | None = None
-        self._stop_lock = threading.Lock()
-        self._stopper: threading.Thread | None = None
-        self._exits: threading.Event | None = None  # in `run` only: set when the workers have ended
+        self._runner: Runner | None = None
 
     # -- what it is made of ------------------------------------------------------------------------
 
@@ -183,7 +167,7 @@ class App:
 
     def table(self, topic: str) -> Table:
         """The compacted topic `topic` as a dictionary; made with one partition if it is missing."""
-        if self._consumers:
+        if self._runner is not None:
             raise RelanceError(f"table {topic}: ask for it before the application runs")
         return self._tables.setdefault(topic, Table(topic))
 
@@ -194,21 +178,19 @@ class App:
 
         Exits (SystemExit) with 1 and one line in the log after a failure, with 2 for a wrong setting.
         """
+        runner = self._run_once(owns_process=True)
         try:
-            self._exits = threading.Event()
-            with caught_signals(lambda number: self.stop()):
-                self._start()
-                self._work_here()
-                self._exits.set()
-                self._finish()
+            with caught_signals(lambda number: runner.stop()):
+                runner.start()
+                runner.work()
+                runner.finish()
         except SettingsError as error:
             _log.critical("%s", error)
             sys.exit(2)
         except RelanceError as error:
             _log.critical("%s", error)
             sys.exit(1)
-        if self._failure is not None:
-            _log.critical("stopped by %s: %s", type(self._failure).__name__, self._failure)
+        if runner.failure is not None:
             sys.exit(1)
 
     @contextlib.asynccontextmanager
@@ -216,28 +198,33 @@ class App:
         """Run inside a loop of somebody else's, as in a web server's lifespan; leaving drains and stops.
 
         Async handlers run on this loop, sync ones on a thread each. After a fatal error `health()` is DOWN
-        with the reason, and leaving raises it. Raises what `_start` finds: BrokerUnavailableError,
-        TopicMissingError, SettingsError.
+        with the reason, and leaving raises it. Entering raises BrokerUnavailableError, TopicMissingError or
+        SettingsError.
         """
-        await asyncio.to_thread(self._start)
-        tasks = [asyncio.ensure_future(self._worker(c)) for c in self._consumers]
-        for task in tasks:
-            task.add_done_callback(self._worker_ended)
+        runner = self._run_once(owns_process=False)
+        await asyncio.to_thread(runner.start)
+        tasks = runner.work_on(asyncio.get_running_loop())
         try:
             yield
         finally:
-            self.stop()
+            runner.stop()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await asyncio.to_thread(self._finish)
-        if self._failure is not None:
-            raise self._failure
+            await asyncio.to_thread(runner.finish)
+        if runner.failure is not None:
+            raise runner.failure
 
     def stop(self) -> None:
         """Begin to stop, once; returns at once. Any thread may call it."""
-        with self._stop_lock:
-            if self._stopper is None:
-                self._stopper = threading.Thread(target=self._stop, name="relance-stop", daemon=True)
-                self._stopper.start()
+        if self._runner is not None:
+            self._runner.stop()
+
+    def _run_once(self, *, owns_process: bool) -> Runner:
+        if self._runner is not None:
+            raise RelanceError("an App runs once; make another")
+        self._runner = Runner(
+            self.settings, self._specs, self._tables.values(), self._hooks, owns_process=owns_process
+        )
+        return self._runner
 
     # -- beside the handlers -----------------------------------------------------------------------
 
@@ -249,7 +236,7 @@ class App:
         `value`: bytes, str, None, or what msgspec or pydantic can write as JSON. Raises SendError at once
         for what can't be sent at all.
         """
-        producer = self._producer
+        producer = None if self._runner is None else self._runner.producer
         if producer is None:
             raise RelanceError("the application is not running: nothing can be sent")
         delivery = Delivery()
@@ -289,12 +276,13 @@ class App:
 
     def assignment(self) -> list[TopicPartition]:
         """Partitions of the source topics that this process owns now, sorted."""
-        return sorted(tp for c in self._consumers for tp in c.runtime.owned() if tp.topic in c.spec.topics)
+        consumers = self._consumers()
+        return sorted(tp for c in consumers for tp in c.runtime.owned() if tp.topic in c.spec.topics)
 
     def stats(self) -> Stats:
         """What this process has done since it started."""
-        looks = [c.runtime.look() for c in self._consumers]
-        counters = [c.runtime.counters for c in self._consumers]
+        looks = [c.runtime.look() for c in self._consumers()]
+        counters = [c.runtime.counters for c in self._consumers()]
         last = max((c.last_rebalance for c in counters if c.last_rebalance), default=None)
         return Stats(
             handled=sum(c.handled for c in counters),
@@ -313,185 +301,32 @@ class App:
 
         Waiting retries, backpressure, no partitions are details of an UP (decision 14).
         """
+        runner = self._runner
+        if runner is None or not (runner.consumers or runner.producer):
+            return Health("DOWN", ["not running"])
         reasons: list[str] = []
-        details: dict[str, Any] = {}
-        if self._failure is not None:
-            reasons.append(f"stopped by {type(self._failure).__name__}: {self._failure}")
-        elif not self._consumers:
-            reasons.append("not running")
-        for consumer in self._consumers:
+        details: dict[str, Any] = {"partitions": [str(tp) for tp in self.assignment()]}
+        if runner.failure is not None:
+            reasons.append(f"stopped by {type(runner.failure).__name__}: {runner.failure}")
+        for consumer in runner.consumers:
             look = consumer.runtime.look()
-            if self._stopper is None:
+            if not runner.stopping:
                 reasons.extend(consumer.stuck(_STUCK))
             reasons.extend(look.stopped.values())
             if look.map_full:
                 details.setdefault("slowed", []).extend(look.map_full)
-        if self._watch is not None:
-            away = self._watch.away()
+        if runner.watch is not None:
+            away = runner.watch.away()
             if away >= _AWAY:
                 reasons.append(
                     f"no broker has answered for {away:.0f} s at {self.settings.bootstrap_servers}"
                 )
-            missing = self._watch.missing()
-            if missing:
+            if missing := runner.watch.missing():
                 details["missing_topics"] = missing
-        details["partitions"] = [str(tp) for tp in self.assignment()]
         return Health("DOWN" if reasons else "UP", reasons, details)
 
-    # -- inside ------------------------------------------------------------------------------------
-
-    def _start(self) -> None:
-        if self._consumers or self._stopper is not None:
-            raise RelanceError("an App runs once; make another")
-        settings = self.settings
-        common = common_config(settings)
-        admin = self._admin = Admin(settings.bootstrap_servers, common)
-        self._wait_for_broker(admin)
-        for topic in self._tables:
-            admin.ensure_topic(topic, 1, {"cleanup.policy": "compact", "segment.ms": "600000"})
-        for spec in self._specs:
-            for topic in spec.all_topics:
-                self._need(admin, topic)
-        self._producer = KafkaProducer(common, name="producer", timeout=settings.send_timeout)
-        try:
-            for table in self._tables.values():
-                table.start(common, self._producer, settings.start_timeout)
-            self._handoff_producer = KafkaProducer(common, name="handoff", timeout=_HANDOFF_TIMEOUT)
-            topics = [topic for spec in self._specs for topic in spec.all_topics]
-            self._watch = TopicWatch(admin, topics, self._topic_seen)
-            consumers = [
-                Consumer(
-                    spec,
-                    settings,
-                    hooks=self._hooks,
-                    producer=self._handoff_producer,
-                    watch=self._watch,
-                    on_failure=self._fail,
-                )
-                for spec in self._specs
-            ]
-        except BaseException:
-            self._shut_down()
-            raise
-        self._consumers = consumers
-        self._watch.start()
-        for consumer in consumers:
-            consumer.start()
-
-    def _wait_for_broker(self, admin: Admin) -> None:
-        deadline = time.monotonic() + self.settings.start_timeout
-        told = False
-        while True:
-            left = deadline - time.monotonic()
-            try:
-                admin.ping(min(2.0, max(0.1, left)))
-                return
-            except BrokerUnavailableError as error:
-                if time.monotonic() >= deadline or self._stopper is not None:
-                    raise BrokerUnavailableError(
-                        f"gave up after {self.settings.start_timeout:g} s: {error}"
-                    ) from error
-                if not told:
-                    told = True
-                    _log.error(
-                        "no Kafka broker answers at %s; trying for %.0f s more",
-                        self.settings.bootstrap_servers,
-                        left,
-                    )
-
-    def _need(self, admin: Admin, topic: str) -> None:
-        try:
-            admin.topic_id(topic)
-        except TopicMissingError:
-            if not self.settings.create_topics:
-                raise
-            admin.ensure_topic(topic, -1)
-            _log.warning("topic %s was missing; made it with the broker's default partitions", topic)
-
-    def _topic_seen(self, topic: str, topic_id: str) -> None:
-        for consumer in self._consumers:
-            consumer.topic_seen(topic, topic_id)
-
-    def _fail(self, error: Exception) -> None:
-        if self._failure is None:
-            self._failure = error
-            _log.critical("stopping: %s: %s", type(error).__name__, error)
-        self.stop()
-
-    def _work_here(self) -> None:
-        """Run the workers on this, the main, thread: a sync one directly, several on a loop."""
-        if len(self._consumers) == 1 and isinstance(self._consumers[0].worker, InlineWorker):
-            self._consumers[0].worker.run()
-        else:
-            asyncio.run(self._work_on_loop())
-
-    async def _work_on_loop(self) -> None:
-        await asyncio.gather(*(self._worker(consumer) for consumer in self._consumers))
-
-    async def _worker(self, consumer: Consumer) -> None:
-        worker = consumer.worker
-        if isinstance(worker, LoopWorker):
-            await worker.run()
-            return
-        # A thread of its own, and a daemon: a handler that hangs must not keep the process from ending.
-        loop = asyncio.get_running_loop()
-        ended: asyncio.Future[None] = loop.create_future()
-
-        def work() -> None:
-            try:
-                worker.run()
-                result: BaseException | None = None
-            except BaseException as error:  # noqa: BLE001  carried to whoever waits for the worker
-                result = error
-            with contextlib.suppress(RuntimeError):  # the loop is gone: so is whoever waited
-                loop.call_soon_threadsafe(_settle, ended, result)
-
-        threading.Thread(target=work, name="relance-worker", daemon=True).start()
-        await ended
-
-    def _worker_ended(self, task: asyncio.Future[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._fail(error if isinstance(error, Exception) else RuntimeError(repr(error)))
-
-    def _stop(self) -> None:
-        self._shut_down()
-        if self._exits is not None and not self._exits.wait(1.0):
-            # A thread cannot be killed and a coroutine need not end: what it does is not committed.
-            _log.error("a handler is still running after the drain deadline: exiting without it")
-            logging.shutdown()
-            os._exit(_ABANDONED)
-
-    def _shut_down(self) -> None:
-        deadline = time.monotonic() + self.settings.drain_timeout
-        if self._watch is not None:
-            self._watch.stop()
-        for consumer in self._consumers:
-            if not consumer.stop(deadline):
-                _log.warning("a client of %s did not close in time", ", ".join(consumer.spec.topics))
-        for producer in (self._handoff_producer, self._producer):
-            if producer is not None:
-                left = producer.close(max(0.5, deadline - time.monotonic()))
-                if left:
-                    _log.warning("%d records were still unacknowledged when the producer was closed", left)
-        for table in self._tables.values():
-            table.stop()
-        self._hooks.close()
-        _log.info("stopped")
-
-    def _finish(self) -> None:
-        """Wait for the stop."""
-        self.stop()
-        assert self._stopper is not None
-        self._stopper.join()
-
-
-def _settle(future: asyncio.Future[None], error: BaseException | None) -> None:
-    if future.done():
-        return
-    if error is None:
-        future.set_result(None)
-    else:
-        future.set_exception(error)
+    def _consumers(self) -> list[Consumer]:
+        return [] if self._runner is None else self._runner.consumers
 
 
 def _check(

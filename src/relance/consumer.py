@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from relance.clock import SystemClock
 from relance.decoding import HandlerShape, decoder_for
@@ -24,8 +24,9 @@ from relance.errors import SendError
 from relance.hooks import Hooks
 from relance.kafka.config import consumer_config, is_cooperative
 from relance.kafka.handoff import Handoff, Handoffs
-from relance.kafka.poller import Feed, Poller
+from relance.kafka.poller import Poller
 from relance.kafka.producer import KafkaProducer
+from relance.kafka.starts import Feed, Where
 from relance.kafka.watch import TopicWatch
 from relance.outgoing import Outgoing
 from relance.policies.retry import RetryPolicy
@@ -37,8 +38,6 @@ from relance.workers.loop import LoopWorker
 __all__ = ["Consumer", "ConsumerSpec"]
 
 _log = logging.getLogger("relance.kafka")
-
-Where = Literal["earliest", "latest", "fail"]
 
 
 @dataclass(frozen=True, slots=True)

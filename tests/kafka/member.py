@@ -1,8 +1,7 @@
 """A consumer process for the tests, `python member.py CONFIG.json`: it tells on stdout what happens.
 
 A JSON a line: {"event": "assigned"|"revoked"|"lost", "partitions": [...]}, {"event": "start"|"end", "id",
-"partition", "offset", "attempt", "at"}, {"event": "stopped"}. `at` is the monotonic clock, the same in all
-processes.
+"partition", "offset", "attempt", "at"}, {"event": "stopped"}. `at` is the monotonic clock of all processes.
 """
 
 from __future__ import annotations

@@ -15,21 +15,20 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from confluent_kafka import Consumer as Client
 from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as ClientPartition
 
 from relance.engine.assignment import Commit
-from relance.engine.offset_map import belongs
 from relance.errors import KafkaErrorKind, RelanceError, SettingsError, kafka_error
 from relance.kafka.cluster import KafkaRefusedError, QuietLog, error_text
+from relance.kafka.starts import Feed, Start, start_at
 from relance.record import Record, TopicPartition
 
-__all__ = ["Feed", "Hub", "Poller", "Start"]
+__all__ = ["Hub", "Poller"]
 
 _log = logging.getLogger("relance.kafka")
 _rebalance_log = logging.getLogger("relance.rebalance")
@@ -47,31 +46,6 @@ _STALE = frozenset(
         KafkaError._NO_OFFSET,
     }
 )
-
-Where = Literal["earliest", "latest", "fail"]
-
-
-@dataclass(frozen=True, slots=True)
-class Feed:
-    """What one client reads: `name` tells the hub which ("source" or "retry")."""
-
-    name: str
-    topics: tuple[str, ...]
-    group: str
-    start: Where = "earliest"
-    on_out_of_range: Where = "fail"
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Where reading of a partition begins, and the metadata of the commit it comes from."""
-
-    tp: TopicPartition
-    offset: int
-    metadata: str
-    topic_id: str
-    problem: str | None = None
-    """Why nothing of it may be read (its committed offset is gone), or None."""
 
 
 class Hub(Protocol):
@@ -272,7 +246,9 @@ class Poller:
         for entry in committed:
             tp = TopicPartition(entry.topic, entry.partition)
             begin, end = self._patiently(partial(self._client.get_watermark_offsets, entry, timeout=10.0))
-            found.append(_start(tp, entry.offset, entry.metadata or "", ids[tp.topic], begin, end, self.feed))
+            found.append(
+                start_at(tp, entry.offset, entry.metadata or "", ids[tp.topic], begin, end, self.feed)
+            )
         return found
 
     def _patiently(self, ask: Callable[[], Any]) -> Any:
@@ -431,28 +407,3 @@ _WAITED_FOR = frozenset(
 def _wire(commit: Commit) -> ClientPartition:
     tp = commit.assignment.tp
     return ClientPartition(tp.topic, tp.partition, commit.offset, commit.metadata)
-
-
-def _start(
-    tp: TopicPartition, committed: int, metadata: str, topic_id: str, begin: int, end: int, feed: Feed
-) -> Start:
-    """Where to begin; the rule of decision 11: an explicit offset always, and no silent reset."""
-    if committed >= 0 and not belongs(metadata, topic_id):
-        _log.warning("%s was made again since offset %d was committed: starting anew", tp, committed)
-        committed, metadata = -1, ""
-    if begin <= committed <= end:
-        return Start(tp, committed, metadata, topic_id)
-    out_of_range = committed >= 0
-    where = feed.on_out_of_range if out_of_range else feed.start
-    if where == "fail":
-        found = f"committed offset {committed} is outside" if out_of_range else "no committed offset;"
-        problem = (
-            f"{tp}: {found} the log {begin}..{end} of group {feed.group}; choose where to go on with"
-            f" {'on_out_of_range' if out_of_range else 'start'}='earliest' or 'latest'"
-        )
-        return Start(tp, begin, "", topic_id, problem)
-    if out_of_range:
-        _log.warning(
-            "%s: committed offset %d is outside the log %d..%d; %s", tp, committed, begin, end, where
-        )
-    return Start(tp, begin if where == "earliest" else end, "", topic_id)

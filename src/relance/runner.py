@@ -1,0 +1,236 @@
+"""The life of an application: start, work, fail, stop.
+
+Promises: nothing starts before a broker answers, all topics are there and all tables are read; a stop drains,
+commits and leaves within one shared deadline; a handler that hangs cannot keep the process from ending.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterable
+
+from relance.consumer import Consumer, ConsumerSpec
+from relance.errors import BrokerUnavailableError, TopicMissingError
+from relance.hooks import Hooks
+from relance.kafka.admin import Admin
+from relance.kafka.config import common_config
+from relance.kafka.producer import KafkaProducer
+from relance.kafka.table import Table
+from relance.kafka.watch import TopicWatch
+from relance.settings import Settings
+from relance.workers.inline import InlineWorker
+from relance.workers.loop import LoopWorker
+
+__all__ = ["Runner"]
+
+_log = logging.getLogger("relance")
+
+_HANDOFF_TIMEOUT = 15.0  # seconds until a hand-off is tried again; it is never given up
+_ABANDONED = 70  # exit status: a handler was still running at the deadline (EX_SOFTWARE)
+
+
+class Runner:
+    """One run of an application's consumers and tables; it runs once."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        specs: Iterable[ConsumerSpec],
+        tables: Iterable[Table],
+        hooks: Hooks,
+        *,
+        owns_process: bool = False,
+    ) -> None:
+        self.settings = settings
+        self.consumers: list[Consumer] = []
+        self.producer: KafkaProducer | None = None
+        """For what users send; hand-offs have another, so that neither's deadline is the other's."""
+        self.watch: TopicWatch | None = None
+        self.failure: Exception | None = None
+        """The first error that stopped it."""
+        self._specs = list(specs)
+        self._tables = list(tables)
+        self._hooks = hooks
+        self._handoffs: KafkaProducer | None = None
+        self._worked = threading.Event() if owns_process else None
+        self._stop_lock = threading.Lock()
+        self._stopper: threading.Thread | None = None
+
+    @property
+    def stopping(self) -> bool:
+        """Whether a stop has begun."""
+        return self._stopper is not None
+
+    def start(self) -> None:
+        """Start everything but the workers. Blocks; raises BrokerUnavailableError, TopicMissingError."""
+        settings = self.settings
+        common = common_config(settings)
+        admin = Admin(settings.bootstrap_servers, common)
+        self._wait_for_broker(admin)
+        for table in self._tables:
+            admin.ensure_topic(table.topic, 1, {"cleanup.policy": "compact", "segment.ms": "600000"})
+        topics = [topic for spec in self._specs for topic in spec.all_topics]
+        for topic in topics:
+            self._need(admin, topic)
+        try:
+            self.producer = KafkaProducer(common, name="producer", timeout=settings.send_timeout)
+            self._handoffs = KafkaProducer(common, name="handoff", timeout=_HANDOFF_TIMEOUT)
+            for table in self._tables:
+                table.start(common, self.producer, settings.start_timeout)
+            self.watch = TopicWatch(admin, topics, self._topic_seen)
+            self.consumers = [
+                Consumer(
+                    spec,
+                    settings,
+                    hooks=self._hooks,
+                    producer=self._handoffs,
+                    watch=self.watch,
+                    on_failure=self.fail,
+                )
+                for spec in self._specs
+            ]
+        except BaseException:
+            self._shut_down()
+            raise
+        self.watch.start()
+        for consumer in self.consumers:
+            consumer.start()
+
+    def work(self) -> None:
+        """Run the workers on this, the main, thread: a single sync one directly, else on a loop."""
+        if len(self.consumers) == 1 and isinstance(self.consumers[0].worker, InlineWorker):
+            self.consumers[0].worker.run()
+        else:
+            asyncio.run(self._work_on_loop())
+        if self._worked is not None:
+            self._worked.set()
+
+    def work_on(self, loop: asyncio.AbstractEventLoop) -> list[asyncio.Task[None]]:
+        """Start the workers on a loop that runs already; sync ones get a thread each."""
+        tasks = [loop.create_task(self._worker(consumer)) for consumer in self.consumers]
+        for task in tasks:
+            task.add_done_callback(self._worker_ended)
+        return tasks
+
+    def fail(self, error: Exception) -> None:
+        """Stop because of `error`; any thread may call it."""
+        if self.failure is None:
+            self.failure = error
+            _log.critical("stopping: %s: %s", type(error).__name__, error)
+        self.stop()
+
+    def stop(self) -> None:
+        """Begin to stop, once; returns at once. Any thread may call it."""
+        with self._stop_lock:
+            if self._stopper is None:
+                self._stopper = threading.Thread(target=self._stop, name="relance-stop", daemon=True)
+                self._stopper.start()
+
+    def finish(self) -> None:
+        """Stop, and wait for the end of it."""
+        self.stop()
+        assert self._stopper is not None
+        self._stopper.join()
+
+    # -- inside ------------------------------------------------------------------------------------
+
+    def _wait_for_broker(self, admin: Admin) -> None:
+        deadline = time.monotonic() + self.settings.start_timeout
+        told = False
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                admin.ping(min(2.0, max(0.1, left)))
+                return
+            except BrokerUnavailableError as error:
+                if time.monotonic() >= deadline or self._stopper is not None:
+                    raise BrokerUnavailableError(
+                        f"gave up after {self.settings.start_timeout:g} s: {error}"
+                    ) from error
+                if not told:
+                    told = True
+                    _log.error(
+                        "no Kafka broker answers at %s; trying for %.0f s more",
+                        self.settings.bootstrap_servers,
+                        left,
+                    )
+
+    def _need(self, admin: Admin, topic: str) -> None:
+        try:
+            admin.topic_id(topic)
+        except TopicMissingError:
+            if not self.settings.create_topics:
+                raise
+            admin.ensure_topic(topic, -1)
+            _log.warning("topic %s was missing; made it with the broker's default partitions", topic)
+
+    def _topic_seen(self, topic: str, topic_id: str) -> None:
+        for consumer in self.consumers:
+            consumer.topic_seen(topic, topic_id)
+
+    async def _work_on_loop(self) -> None:
+        await asyncio.gather(*(self._worker(consumer) for consumer in self.consumers))
+
+    async def _worker(self, consumer: Consumer) -> None:
+        worker = consumer.worker
+        if isinstance(worker, LoopWorker):
+            await worker.run()
+            return
+        # A thread of its own, and a daemon: a handler that hangs must not keep the process from ending.
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+
+        def work() -> None:
+            try:
+                worker.run()
+                result: BaseException | None = None
+            except BaseException as error:  # noqa: BLE001  carried to whoever waits for the worker
+                result = error
+            with contextlib.suppress(RuntimeError):  # the loop is gone: so is whoever waited
+                loop.call_soon_threadsafe(_settle, ended, result)
+
+        threading.Thread(target=work, name="relance-worker", daemon=True).start()
+        await ended
+
+    def _worker_ended(self, task: asyncio.Future[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.fail(error if isinstance(error, Exception) else RuntimeError(repr(error)))
+
+    def _stop(self) -> None:
+        self._shut_down()
+        if self._worked is not None and not self._worked.wait(1.0):
+            # A thread cannot be killed and a coroutine need not end: what it does is not committed.
+            _log.error("a handler is still running after the drain deadline: exiting without it")
+            logging.shutdown()
+            os._exit(_ABANDONED)
+
+    def _shut_down(self) -> None:
+        deadline = time.monotonic() + self.settings.drain_timeout
+        if self.watch is not None:
+            self.watch.stop()
+        for consumer in self.consumers:
+            if not consumer.stop(deadline):
+                _log.warning("a client of %s did not close in time", ", ".join(consumer.spec.topics))
+        for producer in (self._handoffs, self.producer):
+            if producer is not None:
+                left = producer.close(max(0.5, deadline - time.monotonic()))
+                if left:
+                    _log.warning("%d records were still unacknowledged when the producer was closed", left)
+        for table in self._tables:
+            table.stop()
+        self._hooks.close()
+        _log.info("stopped")
+
+
+def _settle(future: asyncio.Future[None], error: BaseException | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)
