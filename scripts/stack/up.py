@@ -54,16 +54,15 @@ class Launch:
         self.say(f"topics    {names}{'' if not created else ', made: ' + ', '.join(created)}")
         note_consumers(settings, count)
         self.start_services(wanted)
-        self.wait_shared_out(count + 1)
+        self.wait_shared_out([service for service in wanted if service.in_group])
         return wanted
 
     def scale(self, consumers: int) -> None:
         """Only the second consumers: start or stop as many as it takes, and wait for the group to settle."""
         note_consumers(self.settings, consumers)
-        self.start_services(
-            [services.order_consumer(self.settings, number) for number in range(1, consumers + 1)]
-        )
-        self.wait_shared_out(consumers + 1)
+        wanted = [services.order_consumer(self.settings, number) for number in range(1, consumers + 1)]
+        self.start_services(wanted)
+        self.wait_shared_out([services.order_api(self.settings), *wanted])
 
     # -- broker ---------------------------------------------------------------------------------------
 
@@ -160,22 +159,28 @@ class Launch:
 
     # -- group ----------------------------------------------------------------------------------------
 
-    def wait_shared_out(self, members: int) -> Group:
-        """Until the group has its members and each partition one owner, evenly."""
+    def wait_shared_out(self, members: list[Service]) -> Group:
+        """Until the group has its members and each partition one owner, evenly, who knows it.
+
+        The broker alone isn't enough: after a topic was made anew it goes on telling the old assignment
+        until the members have noticed.
+        """
         settings, cluster = self.settings, Cluster(self.settings)
+        partitions = settings.topics[0].partitions
         since = time.monotonic()
         while True:
             group = cluster.group(settings.group, settings.topic)
-            if shared_out(group, members, settings.topics[0].partitions):
+            if shared_out(group, len(members), partitions) and len(owners(members)) == partitions:
                 shares = "/".join(map(str, group.shares))
+                count = f"{len(members)} member{'s' if len(members) != 1 else ''}"
                 took = time.monotonic() - since
-                self.say(f"group     {settings.group}: {members} members, partitions {shares} ({took:.1f} s)")
+                self.say(f"group     {settings.group}: {count}, partitions {shares} ({took:.1f} s)")
                 return group
             if time.monotonic() - since > SHARED_OUT_WITHIN:
                 who = ", ".join(f"{m.client_id}: {list(m.partitions)}" for m in group.members) or "nobody"
                 raise StackError(
                     f"group {settings.group} has not shared out the partitions of {settings.topic} among "
-                    f"{members} members after {SHARED_OUT_WITHIN:.0f} s; it is {group.state} with {who}"
+                    f"{len(members)} members after {SHARED_OUT_WITHIN:.0f} s; it is {group.state} with {who}"
                 )
             time.sleep(0.15)
 
@@ -206,6 +211,12 @@ def shared_out(group: Group, members: int, partitions: int) -> bool:
         return False
     owned = sorted(p for member in group.members for p in member.partitions)
     return owned == list(range(partitions)) and max(group.shares) - min(group.shares) <= 1
+
+
+def owners(members: list[Service]) -> dict[int, Service]:
+    """Which member says that it owns which partition."""
+    told = [(member, web.get(f"{member.url}/api/v1/partitions").json.get("partitions")) for member in members]
+    return {partition: member for member, partitions in told for partition in partitions or ()}
 
 
 def local_broker(settings: Settings, say: Say = quiet) -> LocalBroker | None:

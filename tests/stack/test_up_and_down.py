@@ -177,7 +177,7 @@ def test_scaling_starts_and_stops_second_consumers_and_the_group_follows(stack: 
 
 
 def test_scaling_to_none_leaves_the_order_api_alone_in_the_group(stack: Stack) -> None:
-    assert "1 members, partitions 6" in stack.up("--scale", "consumer=0")
+    assert "1 member, partitions 6" in stack.up("--scale", "consumer=0")
     assert set(services_of(stack)) == {"order-api", "console"}
 
 

@@ -16,7 +16,7 @@ from stack import services, supervisor, web
 from stack.cluster import Cluster, Reader, Seen
 from stack.services import Service
 from stack.settings import Settings
-from stack.up import wanted_consumers
+from stack.up import owners, wanted_consumers
 
 T = TypeVar("T")
 
@@ -85,11 +85,7 @@ class Lab:
 
     def learn_owners(self) -> None:
         """Ask each member which partitions it owns now."""
-        self.owners = {
-            partition: member
-            for member in self.members
-            for partition in web.get(f"{member.url}/api/v1/partitions").json.get("partitions", [])
-        }
+        self.owners = owners(self.members)
 
     def health_of(self, service: Service) -> str:
         """What its health says, for the end of a cause; empty if all is well there."""

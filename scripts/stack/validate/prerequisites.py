@@ -71,8 +71,12 @@ def group(lab: Lab) -> str:
         found = lab.wait(settled, 15.0)
     if found is None:
         raise CheckFailed(_why_unsettled(lab))
-    lab.learn_owners()
-    if len(lab.owners) != partitions:
+
+    def all_owned() -> bool:
+        lab.learn_owners()
+        return len(lab.owners) == partitions
+
+    if not lab.wait(all_owned, 15.0):
         raise CheckFailed(
             f"the members say that they own partitions {sorted(lab.owners)} of {settings.topic}, "
             f"the broker says that all {partitions} are assigned"
