@@ -182,7 +182,7 @@ def _flag(service: OrdersService) -> APIRouter:
         try:
             seen = await service.set_flag(enabled == "true")
         except (SendError, TimeoutError) as failure:
-            raise not_sent(failure, "the switch") from failure
+            raise _no_answer(failure) from failure
         text = _simulation_text(enabled == "true")
         if not seen:
             text += "; an order API has not confirmed it yet"

@@ -38,3 +38,5 @@ def configure(level: int = logging.INFO) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    # The server tells each step of its own start and stop; the service's lines say the same in fewer.
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)

@@ -66,9 +66,10 @@ class OrdersService:
         self.settings = settings
         self.app = app or App(settings.group_id, settings=_relance_settings(settings))
         table = self.app.table(STATE_TOPIC)
-        self.flag = SimulationFlag(table, settings.instance)
+        self.flag = SimulationFlag(table, settings.group_id, settings.instance)
         self.counters = SharedCounters(
             table,
+            group=settings.group_id,
             instance=settings.instance,
             role=settings.role,
             flag=self.flag,
@@ -85,8 +86,7 @@ class OrdersService:
 
     def _register(self) -> None:
         settings = self.settings
-
-        @self.app.consumer(
+        consumes = self.app.consumer(
             settings.topic,
             retry=settings.retry_policy(),
             retry_topic=settings.retry_topic,
@@ -96,9 +96,7 @@ class OrdersService:
             max_in_memory_wait=0.0,  # every retry goes through the retry topic, as the course draws it
             start=settings.start,
         )
-        async def place(order: Order, record: Record) -> None:
-            await self.place(order, record)
-
+        consumes(self.place)
         self.app.on_revoked(self._say_goodbye)
 
     # -- consuming ---------------------------------------------------------------------------------
@@ -108,7 +106,7 @@ class OrdersService:
         try:
             order.check()
         except WrongShape as error:
-            raise ValidationError(str(error)) from error
+            raise ValidationError(str(error)) from None
         if await self.flag.enabled_at(_stamp_of(record)):
             raise SimulatedTransientError(f"{order.order_id}: transient errors are being simulated")
         consumer_log.info(
@@ -134,6 +132,7 @@ class OrdersService:
 
     async def stop(self) -> None:
         """Drain what runs, commit, leave the group; cuts short a start that still waits for a broker."""
+        log.info("Stopping: taking no more records, finishing and committing what runs, leaving the group")
         self._stop.set()
         if self._task is None:
             return

@@ -23,8 +23,17 @@ log = logging.getLogger("orders.state")
 
 STATE_TOPIC: Final = "relance.state"
 """No "orders" in the name: the course's `kafka-topics --list | grep orders` must show its three topics."""
-FLAG_KEY: Final = "simulate-transient-error"
-STATS_PREFIX: Final = "stats/"
+
+
+def flag_key(group: str) -> str:
+    """Where a group's flag lies; a group's name has no slash, so no two keys meet."""
+    return f"{group}/simulate-transient-error"
+
+
+def share_key(group: str, instance: str) -> str:
+    """Where an instance's share lies."""
+    return f"{group}/stats/{instance}"
+
 
 FLAG_WAIT: Final = 2.0
 """Seconds that a handler waits, at most, for the flag's write that its order was stamped with."""
@@ -57,8 +66,9 @@ class SimulationFlag:
     processes need not have the same speed.
     """
 
-    def __init__(self, table: Table, instance: str) -> None:
+    def __init__(self, table: Table, group: str, instance: str) -> None:
         self._table = table
+        self._key = flag_key(group)
         self._instance = instance
         self._stamp: int | None = None
         self._stamped_write = ""
@@ -81,7 +91,7 @@ class SimulationFlag:
     async def set(self, enabled: bool) -> str:
         """Write the flag, read it back, and return the write's name. Raises SendError."""
         value = _FlagValue(enabled, uuid.uuid4().hex, self._instance, iso(datetime.now(UTC)))
-        sent = await self._table.put(FLAG_KEY, msgspec.to_builtins(value))
+        sent = await self._table.put(self._key, msgspec.to_builtins(value))
         self._unread = sent.offset
         if await self._table.reached(sent.offset, FLAG_WAIT):
             self._unread = None
@@ -111,7 +121,7 @@ class SimulationFlag:
         return self.enabled
 
     def _value(self) -> _FlagValue | None:
-        found = self._table.get(FLAG_KEY)
+        found = self._table.get(self._key)
         if found is None:
             return None
         try:
@@ -164,6 +174,7 @@ class SharedCounters:
         self,
         table: Table,
         *,
+        group: str,
         instance: str,
         role: str,
         flag: SimulationFlag,
@@ -172,6 +183,8 @@ class SharedCounters:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._table = table
+        self._prefix = share_key(group, "")
+        self._key = share_key(group, instance)
         self._instance = instance
         self._role = role
         self._flag = flag
@@ -186,7 +199,7 @@ class SharedCounters:
 
     def restore(self) -> None:
         """Go on from what this instance last published; call once the shared topic has been read."""
-        earlier = self._read(STATS_PREFIX + self._instance)
+        earlier = self._read(self._key)
         if earlier is not None:
             self._before = earlier.counters
             self._warned_of = earlier.session
@@ -208,7 +221,7 @@ class SharedCounters:
         """All instances' shares by name, this one's live; those of instances that are gone count on."""
         found = {self._instance: self.own()}
         for key in self._table.items():
-            share = self._read(key) if key.startswith(STATS_PREFIX) else None
+            share = self._read(key) if key.startswith(self._prefix) else None
             if share is not None and share.instance != self._instance:
                 found[share.instance] = share
         return [found[name] for name in sorted(found)]
@@ -227,20 +240,21 @@ class SharedCounters:
             await asyncio.sleep(PUBLISH_EVERY)
 
     async def publish(self, share: Share) -> None:
-        """Write one share. A failed write is logged once per outage; the next one carries all of it."""
+        """Write this instance's share. Of an outage one line is logged; the next write carries it all."""
         try:
             async with asyncio.timeout(BEAT_EVERY):
                 await self.put(share)
         except (SendError, TimeoutError) as error:
             if not self._failing:
-                log.warning("The counters can't be published, others see old ones: %s", error)
+                why = str(error) or "no answer"
+                log.warning("The counters can't be published, others see old ones: %s", why)
             self._failing = True
         else:
             self._published, self._failing = share, False
 
     def put(self, share: Share) -> Delivery:
-        """Begin to write one share."""
-        return self._table.put(STATS_PREFIX + share.instance, msgspec.to_builtins(share))
+        """Begin to write this instance's share."""
+        return self._table.put(self._key, msgspec.to_builtins(share))
 
     def _is_news(self, share: Share) -> bool:
         last = self._published
@@ -251,7 +265,7 @@ class SharedCounters:
 
     def _warn_of_a_twin(self) -> None:
         # Two processes of one name would overwrite each other's counters by turns, silently.
-        share = self._read(STATS_PREFIX + self._instance)
+        share = self._read(self._key)
         if share is not None and share.session not in (self._session, self._warned_of):
             self._warned_of = share.session
             log.warning(

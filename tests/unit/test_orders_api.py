@@ -17,9 +17,12 @@ from orders import service as service_module
 from orders.body import MAX_BODY, MAX_DISCARDED
 from orders.service import OrdersService
 from orders.settings import Settings
+from orders.state import flag_key, share_key
 from relance import BrokerUnavailableError, DeadLetter, SendError, TopicMissingError
 from waiting import wait_until
 
+GROUP = "orders-consumer-group"
+FLAG = flag_key(GROUP)
 GOOD = {"orderId": "ORD-1", "amount": 100, "status": "PENDING"}
 JSON = {"Content-Type": "application/json"}
 
@@ -324,7 +327,7 @@ def test_the_switch_is_read_back(running: Running) -> None:
 
 def test_an_order_after_the_switch_is_stamped_with_it(running: Running) -> None:
     switch(running, True)
-    written = [key for key, _ in running.app.state.log].index("simulate-transient-error")
+    written = [key for key, _ in running.app.state.log].index(FLAG)
     running.post(GOOD)
     assert running.app.sent[-1].headers == [("orders-state-offset", str(written).encode())]
 
@@ -334,7 +337,8 @@ def test_a_switch_on_the_consumer_is_seen_by_the_api_before_it_is_answered() -> 
     api, consumer = Running(FakeApp(log), "api", "api"), Running(FakeApp(log), "consumer", "consumer")
     try:
         wait_until(
-            lambda: {"stats/api", "stats/consumer"} <= {key for key, _ in log}, message="both to show up"
+            lambda: {share_key(GROUP, "api"), share_key(GROUP, "consumer")} <= {key for key, _ in log},
+            message="both to show up",
         )
         api.app.state.behind = len(log)  # the API has not read on
         threading.Timer(0.2, lambda: setattr(api.app.state, "behind", None)).start()
@@ -352,7 +356,8 @@ def test_a_switch_that_an_api_does_not_see_says_so(monkeypatch: pytest.MonkeyPat
     api, consumer = Running(FakeApp(log), "api", "api"), Running(FakeApp(log), "consumer", "consumer")
     try:
         wait_until(
-            lambda: {"stats/api", "stats/consumer"} <= {key for key, _ in log}, message="both to show up"
+            lambda: {share_key(GROUP, "api"), share_key(GROUP, "consumer")} <= {key for key, _ in log},
+            message="both to show up",
         )
         api.app.state.behind = len(log)
         assert "not confirmed" in switch(consumer, True)["message"]
@@ -416,7 +421,7 @@ def test_what_is_handled_while_draining_is_counted(app: FakeApp) -> None:
     running.close()
     key, last = app.state.log[-1]
     assert last is not None
-    assert (key, last["counters"]["success"], last["stopped"]) == ("stats/one", 9, True)
+    assert (key, last["counters"]["success"], last["stopped"]) == (share_key(GROUP, "one"), 9, True)
 
 
 def test_the_consumers_own_numbers(running: Running) -> None:

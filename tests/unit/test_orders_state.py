@@ -19,13 +19,14 @@ class Clock:
 class Instance:
     """One instance's view of the shared topic; all of one test share the log."""
 
-    def __init__(self, log: list[Any], name: str, clock: Clock, role: str = "api") -> None:
+    def __init__(self, log: list[Any], name: str, clock: Clock, role: str = "api", group: str = "g") -> None:
         self.table = FakeTable(log)
-        self.flag = SimulationFlag(self.table, name)  # type: ignore[arg-type]
+        self.flag = SimulationFlag(self.table, group, name)  # type: ignore[arg-type]
         self.counted = Counters()
         self.partitions = [0]
         self.shared = SharedCounters(
             self.table,  # type: ignore[arg-type]
+            group=group,
             instance=name,
             role=role,
             flag=self.flag,
@@ -43,14 +44,14 @@ class Instance:
 
 
 def test_the_flag_is_off_until_somebody_writes_it() -> None:
-    flag = SimulationFlag(FakeTable(), "a")  # type: ignore[arg-type]
+    flag = SimulationFlag(FakeTable(), "g", "a")  # type: ignore[arg-type]
     assert not flag.enabled
     assert flag.stamp() is None
 
 
 def test_orders_are_stamped_with_the_offset_of_ones_own_write() -> None:
     log: list[Any] = [("noise", {})] * 3
-    flag = SimulationFlag(FakeTable(log), "a")  # type: ignore[arg-type]
+    flag = SimulationFlag(FakeTable(log), "g", "a")  # type: ignore[arg-type]
     asyncio.run(flag.set(True))
     log.append(("noise", {}))
     assert flag.enabled
@@ -59,8 +60,8 @@ def test_orders_are_stamped_with_the_offset_of_ones_own_write() -> None:
 
 def test_orders_are_stamped_with_no_less_than_the_offset_of_anothers_write() -> None:
     log: list[Any] = []
-    mine = SimulationFlag(FakeTable(log), "a")  # type: ignore[arg-type]
-    other = SimulationFlag(FakeTable(log), "b")  # type: ignore[arg-type]
+    mine = SimulationFlag(FakeTable(log), "g", "a")  # type: ignore[arg-type]
+    other = SimulationFlag(FakeTable(log), "g", "b")  # type: ignore[arg-type]
     asyncio.run(mine.set(False))
     asyncio.run(other.set(True))
     log.append(("noise", {}))
@@ -74,7 +75,7 @@ def test_orders_are_stamped_with_no_less_than_the_offset_of_anothers_write() -> 
 def test_ones_own_write_is_stamped_before_it_is_read_back() -> None:
     table = FakeTable([("noise", {})] * 3)
     table.behind = 1
-    flag = SimulationFlag(table, "a")  # type: ignore[arg-type]
+    flag = SimulationFlag(table, "g", "a")  # type: ignore[arg-type]
     asyncio.run(flag.set(True))
     assert flag.stamp() == 3
     table.behind = None
@@ -83,7 +84,7 @@ def test_ones_own_write_is_stamped_before_it_is_read_back() -> None:
 
 def test_a_topic_made_anew_leaves_no_stamp_behind() -> None:
     table = FakeTable()
-    flag = SimulationFlag(table, "a")  # type: ignore[arg-type]
+    flag = SimulationFlag(table, "g", "a")  # type: ignore[arg-type]
     asyncio.run(flag.set(True))
     assert flag.stamp() == 0
     table.log.clear()
@@ -92,22 +93,22 @@ def test_a_topic_made_anew_leaves_no_stamp_behind() -> None:
 
 def test_a_consumer_waits_for_the_stamp_before_it_looks() -> None:
     log: list[Any] = []
-    asyncio.run(SimulationFlag(FakeTable(log), "a").set(True))  # type: ignore[arg-type]
+    asyncio.run(SimulationFlag(FakeTable(log), "g", "a").set(True))  # type: ignore[arg-type]
     table = FakeTable(log)
-    consumer = SimulationFlag(table, "b")  # type: ignore[arg-type]
+    consumer = SimulationFlag(table, "g", "b")  # type: ignore[arg-type]
     assert asyncio.run(consumer.enabled_at(0))
     assert table.waited == [0]
 
 
 def test_an_order_without_a_stamp_waits_for_nothing() -> None:
     table = FakeTable()
-    assert not asyncio.run(SimulationFlag(table, "a").enabled_at(None))  # type: ignore[arg-type]
+    assert not asyncio.run(SimulationFlag(table, "g", "a").enabled_at(None))  # type: ignore[arg-type]
     assert table.waited == []
 
 
 def test_a_stamp_that_cannot_be_reached_is_waited_for_once() -> None:
     table = FakeTable()
-    flag = SimulationFlag(table, "a")  # type: ignore[arg-type]
+    flag = SimulationFlag(table, "g", "a")  # type: ignore[arg-type]
     for _ in range(3):
         assert not asyncio.run(flag.enabled_at(10**18))
     assert table.waited == [10**18]
@@ -115,7 +116,7 @@ def test_a_stamp_that_cannot_be_reached_is_waited_for_once() -> None:
 
 @pytest.mark.parametrize("value", [{}, {"enabled": "yes", "write": "w"}, {"enabled": True}])
 def test_a_flag_that_no_service_wrote_switches_nothing_on(value: dict[str, Any]) -> None:
-    flag = SimulationFlag(FakeTable([("simulate-transient-error", value)]), "a")  # type: ignore[arg-type]
+    flag = SimulationFlag(FakeTable([("g/simulate-transient-error", value)]), "g", "a")  # type: ignore[arg-type]
     assert not flag.enabled
     assert flag.stamp() is None
 
@@ -169,8 +170,18 @@ def test_a_killed_instance_is_down_once_the_group_would_say_so_too() -> None:
 
 
 def test_a_share_that_no_service_wrote_is_not_counted() -> None:
-    log: list[Any] = [("stats/x", {"instance": "x"}), ("stats/y", {}), ("other", {"a": 1})]
+    log: list[Any] = [("g/stats/x", {"instance": "x"}), ("g/stats/y", {}), ("other", {"a": 1})]
     assert len(Instance(log, "api", Clock()).shared.shares()) == 1
+
+
+def test_groups_on_one_cluster_share_neither_flag_nor_counters() -> None:
+    log: list[Any] = []
+    clock = Clock()
+    other, instance = Instance(log, "other", clock, group="h"), Instance(log, "api", clock)
+    other.publish()
+    asyncio.run(other.flag.set(True))
+    assert not instance.flag.enabled
+    assert [share.instance for share in instance.shared.shares()] == ["api"]
 
 
 def test_a_failed_publication_is_logged_once_per_outage(caplog: pytest.LogCaptureFixture) -> None:
