@@ -21,23 +21,27 @@ SCHEME: Final = "relance-fingerprint-1"
 LENGTH: Final = 16
 """Hexadecimal characters: 64 bits, plenty for the few thousand bugs of a topic."""
 
-_READ: Final = 8_192  # characters of a message that are looked at: a bound for the regular expressions
+_READ: Final = 4_096  # characters of a message that are looked at: a bound for the regular expressions
 _KEPT: Final = (
     512  # characters of a normalised message that count, so that a cut in the raw text doesn't show
 )
 _CAUSES: Final = 8
 
+# Not backticks: they quote the schema ("Expected `int`, got `str` - at `$.amount`"), not the record.
 _QUOTED: Final = re.compile(
-    r"""(?<!\w)(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`[^`]*`|«[^»]*»|“[^”]*”|‘[^’]*’)(?!\w)""", re.DOTALL
+    r"""(?<!\w)(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|«[^»]*»|“[^”]*”|‘[^’]*’)(?!\w)""", re.DOTALL
 )
-_UNCLOSED: Final = re.compile(r"""(?<!\w)['"`«“‘].*\Z""", re.DOTALL)
-_UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
+_UNCLOSED: Final = re.compile(r"""(?<!\w)['"«“‘].*\Z""", re.DOTALL)
 _TIME: Final = re.compile(
-    r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?: ?(?:Z|UTC|[+-]\d\d:?\d\d))?)?", re.IGNORECASE
+    r"(?<![\w-])\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?: ?(?:Z|UTC|[+-]\d\d:?\d\d))?)?(?![\w-])",
+    re.IGNORECASE,
 )
-_HEX: Final = re.compile(r"\b(?:0x[0-9a-f]+|[0-9a-f]{8,})\b", re.IGNORECASE)
-# A word with a digit in it is an id, an amount, an address: "ORD-17", "P2:O16", "-50", "10.0.0.1:9092".
-_ID: Final = re.compile(r"(?<![^\s,;=()\[\]{}<>'\"])[^\s,;=()\[\]{}<>'\"]*\d[^\s,;=()\[\]{}<>'\"]*")
+# A word with a digit or a long hexadecimal run in it is an id, an amount, an address: "ORD-17", "P2:O16",
+# "-50", "10.0.0.1:9092", a UUID. It goes as a whole, so that no two ids of one kind leave different rests.
+_ID: Final = re.compile(
+    r"(?<![^\s,;=()\[\]{}<>'\"])[^\s,;=()\[\]{}<>'\"]*(?:\d|\b[0-9a-f]{8,}\b)[^\s,;=()\[\]{}<>'\"]*",
+    re.IGNORECASE,
+)
 _LIST: Final = re.compile(r"(<\w+>)(?:[,;]?\s*\1)+")
 _SPACE: Final = re.compile(r"\s+")
 
@@ -64,9 +68,7 @@ def normalise(text: str) -> str:
     text = _QUOTED.sub("<text>", text[:_READ])
     if cut:  # a payload quoted at length must not show because its closing quote is out of sight
         text = _UNCLOSED.sub("<text>", text)
-    text = _UUID.sub("<id>", text)
     text = _TIME.sub("<time>", text)
-    text = _HEX.sub("<id>", text)
     text = _ID.sub("<id>", text)
     text = _SPACE.sub(" ", text).strip()
     return _LIST.sub(r"\1", text)[:_KEPT]
