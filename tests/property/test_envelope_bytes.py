@@ -1,4 +1,4 @@
-"""What holds of every dead letter: no byte is lost, and nothing hostile gets past `decode` or breaks `build`."""
+"""What holds of every dead letter: no byte is lost; nothing hostile passes `decode` or breaks `build`."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -81,7 +81,11 @@ def test_arbitrary_bytes_are_refused_in_words(raw: bytes) -> None:
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.characters(codec="utf-8")),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(st.characters(codec="utf-8")),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner),
     max_leaves=12,
 )

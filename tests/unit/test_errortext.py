@@ -1,0 +1,146 @@
+"""An exception as text."""
+
+import pytest
+
+from relance.dead_letters import errortext
+from relance.errors import MaxRetriesExceededError, TransientError
+
+
+class Nested:
+    class OddError(Exception):
+        pass
+
+
+class MuteError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+def raised(error: BaseException, cause: BaseException | None = None) -> BaseException:
+    try:
+        raise error from cause
+    except BaseException as caught:
+        return caught
+
+
+def deep(depth: int) -> None:
+    if depth == 0:
+        raise ValueError("the bottom")
+    if depth % 2:
+        deep(depth - 1)
+    else:
+        deeper(depth - 1)
+
+
+def deeper(depth: int) -> None:
+    deep(depth) if depth % 3 else deeper_still(depth)
+
+
+def deeper_still(depth: int) -> None:
+    deep(depth)
+
+
+def test_a_class_is_named_as_a_traceback_names_it():
+    assert errortext.class_path(ValueError()) == "ValueError"
+    assert errortext.class_path(TransientError()) == "relance.errors.TransientError"
+    assert errortext.class_path(Nested.OddError()) == f"{__name__}.Nested.OddError"
+
+
+def test_a_summary_is_class_colon_text():
+    assert errortext.summary(ValueError("Invalid amount"), 1) == "ValueError: Invalid amount"
+
+
+def test_an_error_without_text_is_summed_up_by_its_class_alone():
+    assert errortext.summary(TimeoutError(), 1) == "TimeoutError"
+
+
+@pytest.mark.parametrize(
+    ("attempts", "tries"), [(1, "1 attempt failed"), (2, "2 attempts failed"), (4, "4 attempts failed")]
+)
+def test_exhausted_attempts_say_how_many_and_what_the_last_one_said(attempts: int, tries: str):
+    last = TransientError("simulated")
+    error = raised(MaxRetriesExceededError(attempts, last), last)
+    expected = f"MaxRetriesExceededError: {tries}, last: TransientError: simulated"
+    assert errortext.summary(error, attempts) == expected
+
+
+def test_the_last_error_is_found_where_it_is_not_chained():
+    assert errortext.summary(MaxRetriesExceededError(4, ValueError("x")), 4).endswith("last: ValueError: x")
+    assert errortext.summary(MaxRetriesExceededError(4, "ValueError: x"), 4).endswith("last: ValueError: x")
+    assert errortext.summary(MaxRetriesExceededError(4), 4) == (
+        "MaxRetriesExceededError: gave up after 4 attempts"
+    )
+
+
+def test_a_summary_of_an_endless_message_is_bounded():
+    summary = errortext.summary(ValueError("x" * 10_000_000), 1)
+    assert len(summary) == errortext.MAX_SUMMARY
+    assert summary.endswith("…")
+
+
+def test_an_error_that_cannot_be_told_is_told_by_its_class():
+    error = raised(MuteError())
+    assert errortext.summary(error, 1) == "MuteError: <no text: its __str__ raised RuntimeError>"
+    assert "MuteError" in errortext.trace(error)
+
+
+def test_a_trace_that_cannot_be_formatted_says_why(monkeypatch: pytest.MonkeyPatch):
+    def too_deep(error: BaseException) -> list[str]:
+        raise RecursionError
+
+    monkeypatch.setattr(errortext.traceback, "format_exception", too_deep)
+    trace = errortext.trace(ValueError("x"))
+    assert trace == "ValueError: x\n<no stack trace: formatting it raised RecursionError>\n"
+
+
+def test_groups_nested_without_end_are_told():
+    error: Exception = ValueError("leaf")
+    for _ in range(5_000):
+        error = ExceptionGroup("nested", [error])
+    assert "ExceptionGroup: nested" in errortext.trace(error)
+
+
+def test_causes_chained_without_end_are_told():
+    error = ValueError("first")
+    for _ in range(5_000):
+        following = ValueError("later")
+        following.__cause__ = error
+        error = following
+    assert errortext.trace(error).endswith("ValueError: later\n")
+
+
+def test_lone_surrogates_become_visible_escapes():
+    assert errortext.summary(ValueError("a\udc80b"), 1) == "ValueError: a\\udc80b"
+    assert "a\\udc80b" in errortext.trace(raised(ValueError("a\udc80b")))
+    assert errortext.plain("é\ud800") == "é\\ud800"
+
+
+def test_a_trace_holds_the_stack_and_the_causes():
+    trace = errortext.trace(raised(ValueError("outer"), raised(KeyError("inner"))))
+    assert "in raised" in trace
+    assert trace.index("KeyError: 'inner'") < trace.index("ValueError: outer")
+
+
+def test_a_trace_holds_a_last_error_that_is_not_chained():
+    trace = errortext.trace(MaxRetriesExceededError(2, raised(KeyError("inner"))))
+    assert trace.index("in raised") < trace.index("MaxRetriesExceededError")
+
+
+def test_an_error_that_was_never_raised_has_a_trace_of_one_line():
+    assert errortext.trace(ValueError("x")) == "ValueError: x\n"
+
+
+def test_of_a_long_trace_head_and_tail_are_kept():
+    with pytest.raises(ValueError, match="the bottom") as caught:
+        deep(400)
+    trace = errortext.trace(caught.value)
+    assert len(trace) <= errortext.MAX_TRACE + 100
+    assert trace.startswith("Traceback (most recent call last):")
+    assert "characters left out" in trace
+    assert trace.endswith("ValueError: the bottom\n")
+
+
+def test_a_chain_that_bites_its_tail_is_told_once():
+    first, second = ValueError("first"), ValueError("second")
+    first.__cause__, second.__cause__ = second, first
+    assert errortext.trace(first).count("ValueError: first") == 1
