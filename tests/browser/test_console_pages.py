@@ -234,7 +234,7 @@ def test_a_broker_that_goes_and_comes_back_is_told_and_the_page_goes_on(
         send(own, "steady", order(1))
         page.goto(f"{running.url}/topics/steady")
         expect(page.locator(".records > ol > li")).to_have_count(1)
-        own.kill()
+        own.stop()
         notice = page.get_by_role("status")
         expect(notice).to_contain_text("The broker is away: no Kafka broker answered at", timeout=30_000)
         expect(page.locator(".records > ol > li")).to_have_count(1)
