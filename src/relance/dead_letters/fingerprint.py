@@ -33,7 +33,8 @@ _QUOTED: Final = re.compile(
 )
 _UNCLOSED: Final = re.compile(r"""(?<!\w)['"«“‘].*\Z""", re.DOTALL)
 _TIME: Final = re.compile(
-    r"(?<![\w-])\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?: ?(?:Z|UTC|[+-]\d\d:?\d\d))?)?(?![\w-])",
+    r"(?<![\w-])\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?"
+    r"(?: ?(?:Z|UTC|[+-]\d\d:?\d\d))?)?(?![\w-])",
     re.IGNORECASE,
 )
 # A word with a digit or a long hexadecimal run in it is an id, an amount, an address: "ORD-17", "P2:O16",
