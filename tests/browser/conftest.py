@@ -62,9 +62,10 @@ def web(broker: LocalBroker) -> Iterator[RunningConsole]:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """Debian's."""
+    """Debian's. For a module only: until it is closed, Playwright's event loop runs in this very thread, and
+    other suites could not start theirs."""
     if not CHROMIUM.exists():
         pytest.fail(f"{CHROMIUM} is missing, and these tests need a browser: apt-get install chromium")
     with sync_playwright() as playwright:
