@@ -152,7 +152,7 @@ class LocalBroker:
                 )
                 for node in cluster.nodes
             )
-        foreign = not running and self._port != 0 and ask("localhost", self._port) is Answer.KAFKA
+        foreign = not running and self._port != 0 and self._foreign()
         container = cluster.container if cluster else ""
         return Status(bootstrap=self.bootstrap, nodes=nodes, foreign=foreign, container=container)
 
@@ -180,6 +180,9 @@ class LocalBroker:
 
     def _running(self, cluster: Cluster | None) -> Mapping[int, int | None]:
         return self._engine(cluster).running(cluster) if cluster else {}
+
+    def _foreign(self) -> bool:
+        return ask("localhost", self._port) is Answer.KAFKA
 
     def _settled(self) -> Status | None:
         """The status, where there is nothing to start; None where there is."""

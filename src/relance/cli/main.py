@@ -87,8 +87,9 @@ def _said(error: Exception) -> int:
         return _complain(str(error), 1)
     # By shape: Typer keeps its usage errors in a private module.
     name, context = type(error).__name__, getattr(error, "ctx", None)
-    if name == "NoArgsIsHelpError" and context is not None:
-        sys.stderr.write(context.get_help() + "\n")
+    if name == "NoArgsIsHelpError":
+        # Made of the help's text, which Rich has printed already; without Rich it is still to be printed.
+        sys.stderr.write(str(error))
         return 2
     if callable(describe := getattr(error, "format_message", None)):
         hint = f" (see {context.command_path} --help)" if context is not None else ""

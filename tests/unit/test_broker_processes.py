@@ -1,0 +1,144 @@
+"""Processes by identity: never a stranger's, and never a zombie."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from relance.broker.processes import (
+    Identity,
+    alive,
+    command_of,
+    free_ports,
+    holder_of,
+    identify,
+    port_is_free,
+    send,
+    terminate,
+    uninterrupted,
+    wait_gone,
+)
+from waiting import wait_until
+
+IGNORES_TERM = (
+    "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); input()"
+)
+
+
+@pytest.fixture
+def child() -> Iterator[subprocess.Popen[str]]:
+    """A process that waits, and says when it is up."""
+    code = "print('up', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process
+        process.kill()
+
+
+def test_a_process_is_itself_as_long_as_it_lives(child):
+    who = identify(child.pid)
+    assert who is not None
+    assert alive(who)
+    child.kill()
+    assert wait_gone(who, 5.0)
+    assert not alive(who)
+
+
+def test_a_pid_that_came_to_another_process_is_nobody_and_is_not_signalled(child):
+    who = identify(child.pid)
+    stranger = replace(who, started="an earlier boot:1")
+    assert not alive(stranger)
+    assert not send(stranger, signal.SIGKILL)
+    assert terminate(stranger, 1.0)
+    assert alive(who)
+
+
+def test_a_zombie_has_ended(child):
+    who = identify(child.pid)
+    os.kill(child.pid, signal.SIGKILL)
+    wait_until(lambda: not alive(who), 5.0, "the child to count as gone, though nobody has buried it")
+
+
+def test_nobody_has_a_pid_that_is_not_in_use():
+    assert identify(2**22 + 1) is None
+
+
+def test_terminating_is_polite_first(child):
+    assert terminate(identify(child.pid), 5.0)
+
+
+def test_terminating_tells_when_it_took_force():
+    with subprocess.Popen(
+        [sys.executable, "-c", IGNORES_TERM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        process.stdout.readline()
+        who = identify(process.pid)
+        assert not terminate(who, 0.05)
+        assert not alive(who)
+
+
+def test_the_holder_of_a_port_is_named_with_pid_and_command():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert holder_of(port).startswith(f"pid {os.getpid()} (")
+        assert not port_is_free(port)
+    assert port_is_free(port)
+
+
+def test_a_holder_that_cannot_be_found_is_said_to_be_hidden():
+    assert holder_of(1) == "a process that this user may not look at"
+
+
+def test_a_command_is_shown_without_control_characters_and_not_at_full_length():
+    with subprocess.Popen(
+        [sys.executable, "-c", "input()", "\x1b[31mred" + "x" * 200], stdin=subprocess.PIPE
+    ) as process:
+        shown = wait_until(lambda: command_of(process.pid) if "red" in command_of(process.pid) else "", 5.0)
+        process.kill()
+    assert len(shown) == 80
+    assert "\x1b" not in shown
+
+
+def test_free_ports_differ_and_are_no_ports_for_outgoing_connections():
+    ports = free_ports(20)
+    assert len(set(ports)) == 20
+    assert all(20_000 <= port < 32_000 for port in ports)
+
+
+def test_interrupts_are_held_back_while_a_child_is_born_and_come_after():
+    came = []
+    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for one in before:
+            signal.signal(one, lambda number, _frame: came.append(number))
+        with uninterrupted():
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGINT)
+            assert came == []
+            # A child must be able to be stopped, so the signals are not blocked for it.
+            status = subprocess.run(["sleep", "60"], timeout=60, check=False, preexec_fn=_end_myself)
+        assert status.returncode == -signal.SIGTERM
+        assert came == [signal.SIGTERM, signal.SIGINT]
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def _end_myself() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_an_identity_survives_being_written_down():
+    who = identify(os.getpid())
+    assert Identity(**{"pid": who.pid, "started": who.started}) == who

@@ -1,0 +1,183 @@
+"""The command line: quick help, one line for each error, honest exit codes."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+import types
+
+import pytest
+import typer
+
+from relance.cli import main as cli
+from relance.errors import BrokerUnavailableError, SettingsError
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """`run(words)` → (exit code, stdout, stderr); `run.command(function)` adds the command `try`."""
+
+    def call(*words: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as left:
+            cli.main(words)
+        said = capsys.readouterr()
+        return left.value.code, said.out, said.err
+
+    def command(target: object) -> None:
+        module = types.ModuleType("a_command")
+        module.target = target
+        monkeypatch.setitem(sys.modules, "a_command", module)
+        monkeypatch.setitem(cli.COMMANDS, "try", ("a_command:target", "Try it."))
+
+    call.command = command
+    return call
+
+
+def raising(error: BaseException):
+    def target() -> None:
+        raise error
+
+    return target
+
+
+@pytest.mark.parametrize("words", [("--help",), ("-h",), ("help",)])
+def test_help_lists_every_command_with_its_line(run, words):
+    code, out, err = run(*words)
+    assert (code, err) == (0, "")
+    for name, (_, line) in cli.COMMANDS.items():
+        assert re.search(rf"^  {name} +{re.escape(line)}$", out, re.MULTILINE)
+
+
+def test_without_a_word_it_is_wrong_usage_and_shows_the_help(run):
+    code, out, _ = run()
+    assert code == 2
+    assert "Commands:" in out
+
+
+def test_the_version_is_the_packages(run):
+    code, out, _ = run("--version")
+    assert code == 0
+    assert re.fullmatch(r"relance \d+\.\d+\.\d+\S*\n", out)
+
+
+@pytest.mark.parametrize("name", list(cli.COMMANDS))
+def test_every_command_is_there_and_has_help(run, name):
+    code, out, _ = run(name, "--help")
+    assert code == 0
+    assert f"relance {name}" in out
+
+
+def test_help_imports_no_command_and_nothing_heavy():
+    code = (
+        "import sys; from relance.cli.main import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = ('typer', 'rich', 'starlette', 'fastapi', 'uvicorn', 'jinja2')\n"
+        "ours = [m for m in sys.modules if m.startswith('relance.cli.') and m != 'relance.cli.main']\n"
+        "print(ours + [m for m in heavy if m in sys.modules])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.splitlines()[-1] == "[]"
+
+
+def test_help_is_there_within_300_milliseconds():
+    # The best of a few: another program may have the processor for a moment.
+    def once() -> float:
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "relance.cli.main", "--help"], capture_output=True, check=True)
+        return time.perf_counter() - began
+
+    assert min(once() for _ in range(7)) < 0.3
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("brokr",), r"no command 'brokr'; did you mean 'broker'\?"),
+        (("xyz",), r"no command 'xyz'; the commands are .*broker.*"),
+        (("broker", "strat"), r"No such command 'strat'.*\(see relance broker --help\)"),
+        (("broker", "start", "--nodes", "many"), r"Invalid value for '--nodes'.*"),
+        (("broker", "start", "--nodse", "1"), r"No such option: --nodse.*"),
+        (("broker", "start", "--config", "x"), r"--config: takes KEY=VALUE, not 'x'"),
+        (("broker", "start", "--bootstrap", "x"), r"--bootstrap: must be HOST:PORT, not 'x'"),
+        (("broker", "start", "--bootstrap", "x:99999"), r"--bootstrap: must be HOST:PORT, not 'x:99999'"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(run, words, line):
+    code, out, err = run(*words)
+    assert (code, out) == (2, "")
+    assert re.fullmatch(rf"relance: {line}\n", err)
+
+
+def test_a_group_without_a_word_shows_its_help(run):
+    code, *said = run("broker")
+    assert code == 2
+    assert re.search(r"start .*stop ", "".join(said), re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (
+            SettingsError("retry.max_attempts", "must be at least 1"),
+            2,
+            "retry.max_attempts: must be at least 1",
+        ),
+        (BrokerUnavailableError("nobody\nis there"), 1, "nobody is there"),
+        (FileNotFoundError(2, "No such file or directory", "/x"), 1, "/x: No such file or directory"),
+        (PermissionError(13, "Permission denied"), 1, "system: Permission denied"),
+        (typer.BadParameter("that is none"), 2, "Invalid value: that is none (see relance try --help)"),
+        (typer.Abort(), 1, "not confirmed"),
+        (ZeroDivisionError("oh"), 1, "unexpected ZeroDivisionError: oh (RELANCE_TRACEBACK=1 shows where)"),
+    ],
+)
+def test_what_goes_wrong_is_one_line(run, monkeypatch, error, code, line):
+    monkeypatch.delenv("RELANCE_TRACEBACK", raising=False)
+    run.command(raising(error))
+    assert run("try") == (code, "", f"relance: {line}\n")
+
+
+def test_the_traceback_comes_when_it_is_asked_for(run, monkeypatch):
+    monkeypatch.setenv("RELANCE_TRACEBACK", "1")
+    run.command(raising(ZeroDivisionError()))
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["try"])
+
+
+def test_a_command_chooses_its_exit_code(run):
+    run.command(raising(typer.Exit(3)))
+    assert run("try")[0] == 3
+
+
+def test_ctrl_c_is_exit_code_130_and_silent(run):
+    run.command(raising(KeyboardInterrupt()))
+    assert run("try") == (130, "", "")
+
+
+def test_a_reader_that_went_away_is_no_error():
+    reader, writer = os.pipe()
+    os.close(reader)
+    with subprocess.Popen(
+        [sys.executable, "-m", "relance.cli.main", "--help"], stdout=writer, stderr=subprocess.PIPE
+    ) as process:
+        os.close(writer)
+        assert process.communicate() == (None, b"")
+    assert process.returncode == 0
+
+
+def test_a_group_may_be_a_typer_application(run):
+    app = typer.Typer()
+
+    @app.command()
+    def one(name: str) -> None:
+        typer.echo(f"one {name}")
+
+    @app.command()
+    def two() -> None:
+        typer.echo("two")
+
+    run.command(app)
+    assert run("try", "one", "x") == (0, "one x\n", "")
