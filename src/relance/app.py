@@ -181,9 +181,11 @@ class App:
         runner = self._run_once(owns_process=True)
         try:
             with caught_signals(lambda number: runner.stop()):
-                runner.start()
-                runner.work()
-                runner.finish()
+                try:
+                    runner.start()
+                    runner.work()
+                finally:
+                    runner.finish()
         except SettingsError as error:
             _log.critical("%s", error)
             sys.exit(2)
@@ -202,9 +204,10 @@ class App:
         SettingsError.
         """
         runner = self._run_once(owns_process=False)
-        await asyncio.to_thread(runner.start)
-        tasks = runner.work_on(asyncio.get_running_loop())
+        tasks: list[asyncio.Task[None]] = []
         try:
+            await asyncio.to_thread(runner.start)
+            tasks = runner.work_on(asyncio.get_running_loop())
             yield
         finally:
             runner.stop()

@@ -7,7 +7,7 @@ needs.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -17,6 +17,10 @@ from relance.engine.deferral import Deferral, Failure, original_headers
 __all__ = ["Record", "Source", "TopicPartition"]
 
 HeaderList = list[tuple[str, bytes | None]]
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_MS = 253_402_300_799_999  # the last millisecond that datetime knows; Kafka's go on
 
 
 class TopicPartition(NamedTuple):
@@ -67,9 +71,9 @@ class Record(msgspec.Struct, gc=False):
 
     @property
     def timestamp(self) -> datetime | None:
-        """When the record was first written (UTC), or None where Kafka holds no timestamp."""
+        """When the record was first written (UTC), or None: Kafka holds none, or one past the year 9999."""
         ms = self.timestamp_ms
-        return None if ms is None else datetime.fromtimestamp(ms / 1000, UTC)
+        return None if ms is None or ms > _LAST_MS else _EPOCH + timedelta(milliseconds=ms)
 
     @property
     def timestamp_ms(self) -> int | None:

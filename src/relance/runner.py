@@ -57,7 +57,10 @@ class Runner:
         self._tables = list(tables)
         self._hooks = hooks
         self._handoffs: KafkaProducer | None = None
-        self._worked = threading.Event() if owns_process else None
+        self._owns_process = owns_process
+        self._start_ended = threading.Event()
+        self._working = False
+        self._worked = threading.Event()
         self._stop_lock = threading.Lock()
         self._stopper: threading.Thread | None = None
 
@@ -68,6 +71,12 @@ class Runner:
 
     def start(self) -> None:
         """Start everything but the workers. Blocks; raises BrokerUnavailableError, TopicMissingError."""
+        try:
+            self._start()
+        finally:
+            self._start_ended.set()
+
+    def _start(self) -> None:
         settings = self.settings
         common = common_config(settings)
         admin = Admin(settings.bootstrap_servers, common)
@@ -77,37 +86,35 @@ class Runner:
         topics = [topic for spec in self._specs for topic in spec.all_topics]
         for topic in topics:
             self._need(admin, topic)
-        try:
-            self.producer = KafkaProducer(common, name="producer", timeout=settings.send_timeout)
-            self._handoffs = KafkaProducer(common, name="handoff", timeout=_HANDOFF_TIMEOUT)
-            for table in self._tables:
-                table.start(common, self.producer, settings.start_timeout)
-            self.watch = TopicWatch(admin, topics, self._topic_seen)
-            self.consumers = [
-                Consumer(
-                    spec,
-                    settings,
-                    hooks=self._hooks,
-                    producer=self._handoffs,
-                    watch=self.watch,
-                    on_failure=self.fail,
-                )
-                for spec in self._specs
-            ]
-        except BaseException:
-            self._shut_down()
-            raise
+        self.producer = KafkaProducer(common, name="producer", timeout=settings.send_timeout)
+        self._handoffs = KafkaProducer(common, name="handoff", timeout=_HANDOFF_TIMEOUT)
+        for table in self._tables:
+            table.start(common, self.producer, settings.start_timeout)
+        self.watch = TopicWatch(admin, topics, self._topic_seen)
+        self.consumers = [
+            Consumer(
+                spec,
+                settings,
+                hooks=self._hooks,
+                producer=self._handoffs,
+                watch=self.watch,
+                on_failure=self.fail,
+            )
+            for spec in self._specs
+        ]
         self.watch.start()
         for consumer in self.consumers:
             consumer.start()
 
     def work(self) -> None:
         """Run the workers on this, the main, thread: a single sync one directly, else on a loop."""
-        if len(self.consumers) == 1 and isinstance(self.consumers[0].worker, InlineWorker):
-            self.consumers[0].worker.run()
-        else:
-            asyncio.run(self._work_on_loop())
-        if self._worked is not None:
+        self._working = True
+        try:
+            if len(self.consumers) == 1 and isinstance(self.consumers[0].worker, InlineWorker):
+                self.consumers[0].worker.run()
+            else:
+                asyncio.run(self._work_on_loop())
+        finally:
             self._worked.set()
 
     def work_on(self, loop: asyncio.AbstractEventLoop) -> list[asyncio.Task[None]]:
@@ -132,7 +139,7 @@ class Runner:
                 self._stopper.start()
 
     def finish(self) -> None:
-        """Stop, and wait for the end of it."""
+        """Stop, and wait for the end of it; also after a start that failed half-way."""
         self.stop()
         assert self._stopper is not None
         self._stopper.join()
@@ -145,13 +152,14 @@ class Runner:
         while True:
             left = deadline - time.monotonic()
             try:
-                admin.ping(min(2.0, max(0.1, left)))
+                admin.ping(min(1.0, max(0.1, left)))
                 return
             except BrokerUnavailableError as error:
-                if time.monotonic() >= deadline or self._stopper is not None:
-                    raise BrokerUnavailableError(
-                        f"gave up after {self.settings.start_timeout:g} s: {error}"
-                    ) from error
+                if self.stopping:
+                    raise BrokerUnavailableError(f"stopped while waiting for a broker: {error}") from error
+                if time.monotonic() >= deadline:
+                    waited = f"gave up after {self.settings.start_timeout:g} s"
+                    raise BrokerUnavailableError(f"{waited}: {error}") from error
                 if not told:
                     told = True
                     _log.error(
@@ -202,8 +210,9 @@ class Runner:
             self.fail(error if isinstance(error, Exception) else RuntimeError(repr(error)))
 
     def _stop(self) -> None:
+        self._start_ended.wait()  # it gives up soon after it sees that a stop has begun
         self._shut_down()
-        if self._worked is not None and not self._worked.wait(1.0):
+        if self._owns_process and self._working and not self._worked.wait(1.0):
             # A thread cannot be killed and a coroutine need not end: what it does is not committed.
             _log.error("a handler is still running after the drain deadline: exiting without it")
             logging.shutdown()

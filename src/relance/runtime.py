@@ -132,6 +132,7 @@ class Runtime:
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
         self._changed = threading.Condition(self._lock)
+        self._halted = False
         self._stopping = False
         self._retry_log = BurstLog("relance.retry", clock)
         self._dlt_log = BurstLog("relance.dlt", clock)
@@ -152,6 +153,8 @@ class Runtime:
                 assignment = self.engine.assign(start.tp, feed, frontier, start.topic_id)
                 if start.problem is not None:
                     self.engine.refuse(assignment, start.problem)
+            if self._halted:  # a rebalance need not know that we are leaving
+                self.engine.drain([start.tp for start in starts])
         for start in starts:
             if start.problem is not None:
                 _log_stopped(start.problem)
@@ -324,7 +327,9 @@ class Runtime:
         with self._lock:
             self.counters.failed += 1
         if isinstance(outcome, Stop):
-            self.give_back(run)
+            with self._lock:
+                self._halt()  # first: given back, the record would be taken again at once
+                self._give_back(run)
             self._on_failure(outcome.error)
             return False
         with self._lock:
@@ -353,7 +358,7 @@ class Runtime:
         """Start nothing more at all; wait for what runs and settles until `deadline`, then stop workers."""
         self.stop_by = deadline
         with self._lock:
-            found = self.engine.drain(list(self.engine.assignments))
+            found = self._halt()
             self._wait_until(lambda: not any(_must_wait(a) for a in found), deadline)
             late = [run for a in found for run in a.running]
             self._stopping = True
@@ -411,7 +416,8 @@ class Runtime:
                 record.topic, record.partition = found.origin_topic, found.origin_partition
                 record.offset, record.attempt = found.origin_offset, found.attempt
                 record.history = found.history
-                self.engine.wait_at_intake(assignment, record, now + wait_of(found, wall))
+                due = now + wait_of(found, wall)
+                self.engine.wait_at_intake(assignment, record, due, now=now, wall=wall)
             elif self.engine.hand_off_at_intake(assignment, record.log_offset):
                 unreadable.append((record, f"retry headers: {found.reason}"))
         return unreadable
@@ -419,6 +425,9 @@ class Runtime:
     def _write_off(self, assignment: Assignment, record: Record, error: Exception, *, attempts: int) -> None:
         plan, topic = self.plan, self.plan.paths.dead_letter_topic
         if topic is None:
+            with self._lock:
+                self._halt()
+                self.engine.stop(assignment, failure_text(error))  # else a stop would wait for this hand-off
             self._on_failure(error)
             return
         letter = dead_letter(
@@ -460,6 +469,11 @@ class Runtime:
             round(delay * 1000),
             failure_text(error),
         )
+
+    def _halt(self) -> list[Assignment]:
+        """Start nothing more, of whatever partition, for good."""
+        self._halted = True
+        return self.engine.drain(list(self.engine.assignments))
 
     def _count_run(self, run: Run) -> None:
         if run.lane.assignment.closed:

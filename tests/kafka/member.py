@@ -67,6 +67,8 @@ def begin(value: dict[str, Any], record: Record) -> float:
         attempt=record.attempt,
         thread=threading.current_thread().name,
     )
+    if "exit" in value:
+        sys.exit(value["exit"])
     if value.get("reject"):
         raise Reject("asked to")
     if record.attempt <= value.get("fail", 0):

@@ -458,3 +458,23 @@ def test_our_producer_puts_keys_where_java_s_does(bootstrap: str, make_topic: Ca
     assert set(places) == {key.encode() for key in keys}
     assert all(len(partitions) == 1 for partitions in places.values())
     assert len({TopicPartition(topic, p) for found in places.values() for p in found}) == 6
+
+
+def test_a_signal_while_the_broker_is_waited_for_ends_the_start(groups: GroupMaker) -> None:
+    group = groups()
+    member = group.start(bootstrap="localhost:1", start_timeout=60.0)
+    wait_until(lambda: "no Kafka broker answers" in member.log)
+    member.signal(signal.SIGTERM)
+    assert member.ended(5.0) == 1
+    assert "stopped while waiting for a broker" in member.log
+
+
+def test_a_handler_that_ends_the_program_leaves_its_record_to_the_next_owner(
+    groups: GroupMaker, send: Callable[..., None], bootstrap: str
+) -> None:
+    group = groups(partitions=1, sync=True)
+    member = only(group)
+    send(group.config["topic"], "ok")
+    send(group.config["topic"], "last", exit=3)
+    assert member.ended() == 3
+    assert committed(bootstrap, group) == {0: 1}

@@ -233,6 +233,19 @@ def decode(raw: bytes | None) -> DeadLetter:
     return letter
 
 
+def not_a_letter(key: bytes | None, value: bytes | None, reason: str) -> DeadLetter:
+    """A letter that stands for a record in the topic which is none: its own bytes, and why."""
+    key_text, key_encoding = _text(key)
+    value_text, value_encoding = _text(value)
+    return DeadLetter(
+        original_key=key_text,
+        original_value=value_text,
+        error_message=reason,
+        original_key_encoding=key_encoding,
+        original_value_encoding=value_encoding,
+    )
+
+
 class _Versioned(msgspec.Struct):
     version: int = VERSION
 

@@ -6,6 +6,7 @@ late completion counts for nothing. That is the epoch of the architecture page, 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from relance.engine.frontier import Frontier
@@ -36,6 +37,11 @@ class Assignment:
     """Bytes of a value, a moving mean of samples: to weigh each would cost the hot path too much."""
     parked: int = 0
     """Those of them that are held by a waiting lane."""
+    tried: dict[int, tuple[int, float]] = field(default_factory=dict)
+    """Tries made, and not before when, of unfinished records that failed here or at an earlier owner, by log
+    offset. Until their end, not only while they wait: also a record that is about to run may have to move."""
+    later: dict[int, float] = field(default_factory=dict)
+    """Those of an earlier owner that stand behind others in their lane and may not start before then."""
     stopped: str | None = None
     """Why nothing of this partition is started now (a hand-off that fails), or None."""
     held: list[Lane] = field(default_factory=list)
@@ -58,8 +64,14 @@ class Assignment:
         """True while a worker or a hand-off of this partition is out."""
         return bool(self.running or self.settling)
 
-    def commit(self, waits: dict[int, tuple[int, int]]) -> Commit:
+    def commit(self, *, now: float, wall: float) -> Commit:
         """What to commit now: the frontier, and the map of what is finished above it."""
+        # Up to the next millisecond: early is wrong and late is not.
+        shift = wall - now
+        waits = {
+            offset: (tries, max(0, math.ceil((due + shift) * 1000)))
+            for offset, (tries, due) in self.tried.items()
+        }
         text, whole = encode_map(self.frontier.map(waits), self.topic_id)
         self.map_full = not whole
         self.changed = False

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 from relance.engine.assignment import Assignment, Commit
@@ -102,6 +103,8 @@ class Engine:
             assignment.settling.clear()
             assignment.lanes.clear()
             assignment.held.clear()
+            assignment.tried.clear()
+            assignment.later.clear()
 
     # -- intake ------------------------------------------------------------------------------------
 
@@ -119,7 +122,7 @@ class Engine:
         waits: dict[int, float] | None = None
         if frontier.replaying():
             records = [r for r in records if not frontier.was_finished(r.log_offset)]
-            waits = self._recall(frontier, records, now, wall)
+            waits = self._recall(assignment, records, now, wall)
             assignment.changed = True
         if not assignment.draining:
             frontier.open([r.log_offset for r in records])
@@ -130,13 +133,17 @@ class Engine:
             if not records:
                 assignment.changed = True
 
-    def wait_at_intake(self, assignment: Assignment, record: Record, due: float) -> None:
+    def wait_at_intake(
+        self, assignment: Assignment, record: Record, due: float, *, now: float, wall: float
+    ) -> None:
         """One record (of a retry topic) that may not run before `due`; it has no order."""
         if assignment.closed or assignment.draining or record.log_offset < assignment.frontier.position:
             return
         if assignment.frontier.was_finished(record.log_offset):
             self.skip(assignment, record.log_offset)
             return
+        if assignment.frontier.replaying():
+            due = max(due, self._recall(assignment, [record], now, wall).get(record.log_offset, due))
         assignment.frontier.open([record.log_offset])
         assignment.queued += 1
         assignment.weigh([record])
@@ -185,11 +192,16 @@ class Engine:
                 assignment.held.append(lane)
                 continue
             queue = lane.queue
-            if len(queue) <= max_run:
+            length = min(len(queue), max_run)
+            if assignment.later:
+                length = self._startable(lane, length)
+                if length == 0:
+                    continue
+            if len(queue) == length:
                 records = list(queue)
                 queue.clear()
             else:
-                records = [queue.popleft() for _ in range(max_run)]
+                records = [queue.popleft() for _ in range(length)]
             assignment.queued -= len(records)
             lane.state = LaneState.RUNNING
             run = Run(lane, records)
@@ -207,8 +219,7 @@ class Engine:
             if run.handed:
                 offsets = [o for o in offsets if o not in run.handed]
             run.reported = done
-            assignment.frontier.finish_all(offsets)
-            assignment.changed = True
+            self._finished(assignment, offsets)
 
     def finish(self, run: Run) -> None:
         """The worker gives the run back: `done` records are handled, the others go back to their lane."""
@@ -216,8 +227,13 @@ class Engine:
             self._ready_again(run.lane)
 
     def retry(self, run: Run, due: float) -> None:
-        """As `finish`, and the first record that is not done waits in its lane until `due`."""
+        """As `finish`, and the first record that is not done waits in its lane until `due`.
+
+        Its `attempt` is the next one already.
+        """
         if self._give_back(run):
+            record = run.lane.queue[0]
+            run.lane.assignment.tried[record.log_offset] = (record.attempt - 1, due)
             self._wait(run.lane, due)
 
     def hand_off(self, run: Run, record: Record) -> bool:
@@ -249,8 +265,7 @@ class Engine:
         if offset in assignment.settling:
             assignment.settling.remove(offset)
             self.settling -= 1
-            assignment.frontier.finish(offset)
-            assignment.changed = True
+            self._finished(assignment, [offset])
 
     # -- stopping one partition --------------------------------------------------------------------
 
@@ -286,12 +301,7 @@ class Engine:
                 self.report(run)
             if not assignment.changed:
                 continue
-            waits = {
-                lane.queue[0].log_offset: (lane.queue[0].attempt - 1, int((wall + lane.due - now) * 1000))
-                for lane in assignment.waiting
-                if lane.queue[0].deferral is None  # a retry record carries its own due time
-            }
-            commit = assignment.commit(waits)
+            commit = assignment.commit(now=now, wall=wall)
             if commit.offset < assignment.committed:
                 raise AssertionError(f"{tp}: frontier went back, {assignment.committed} -> {commit.offset}")
             found.append(commit)
@@ -360,20 +370,27 @@ class Engine:
                     self._wait(lane, due)
             else:
                 lane.queue.append(record)
+                if waits and record.log_offset in waits:
+                    assignment.later[record.log_offset] = waits[record.log_offset]
                 if lane.state is LaneState.WAITING:
                     assignment.parked += 1
 
-    def _recall(self, frontier: Frontier, records: list[Record], now: float, wall: float) -> dict[int, float]:
-        """Attempts and due times that an earlier owner left in the map."""
+    def _recall(
+        self, assignment: Assignment, records: list[Record], now: float, wall: float
+    ) -> dict[int, float]:
+        """Give records the attempts that an earlier owner left in the map; the due times still to come."""
         waits = {}
+        known = assignment.frontier.waits
         for record in records:
-            found = frontier.waits.get(record.log_offset)
-            if found is not None and record.deferral is None:
-                tries, due_ms = found
-                record.attempt = tries + 1
-                left = due_ms / 1000 - wall
-                if 0 < left <= 86_400:  # a due time beyond a day is damage, not a wait we made
-                    waits[record.log_offset] = now + left
+            found = known.get(record.log_offset)
+            if found is None or found[0] < record.attempt:  # a retry record's own headers may know of more
+                continue
+            tries, due_ms = found
+            record.attempt = tries + 1
+            left = due_ms / 1000 - wall
+            if 0 < left <= 86_400:  # a due time beyond a day is damage, not a wait we made
+                waits[record.log_offset] = now + left
+            assignment.tried[record.log_offset] = (tries, waits.get(record.log_offset, now))
         return waits
 
     def _give_back(self, run: Run) -> bool:
@@ -395,6 +412,23 @@ class Engine:
             del assignment.lanes[lane.key]
         return False
 
+    def _startable(self, lane: Lane, length: int) -> int:
+        """How many of the lane's first records may start; if none, the lane now waits for its first."""
+        later = lane.assignment.later
+        due = later.pop(lane.queue[0].log_offset, None)
+        if due is not None:
+            self._wait(lane, due)
+            return 0
+        return next((i for i, r in enumerate(islice(lane.queue, length)) if r.log_offset in later), length)
+
+    def _finished(self, assignment: Assignment, offsets: list[int]) -> None:
+        assignment.frontier.finish_all(offsets)
+        assignment.changed = True
+        tried = assignment.tried
+        if tried:
+            for offset in offsets:
+                tried.pop(offset, None)
+
     def _ready_again(self, lane: Lane) -> None:
         lane.state = LaneState.READY
         self._ready.append(lane)
@@ -402,7 +436,6 @@ class Engine:
     def _wait(self, lane: Lane, due: float) -> None:
         assignment = lane.assignment
         lane.state = LaneState.WAITING
-        lane.due = due
         lane.ticket = self._due.push(due, lane)
         assignment.waiting.add(lane)
         assignment.parked += len(lane.queue)

@@ -32,7 +32,7 @@ class LaneState(Enum):
 class Lane:
     """The records of one ordering key that are not out with a worker."""
 
-    __slots__ = ("assignment", "due", "key", "keyed", "queue", "state", "ticket")
+    __slots__ = ("assignment", "key", "keyed", "queue", "state", "ticket")
 
     def __init__(self, assignment: Assignment, key: bytes | None, *, keyed: bool) -> None:
         self.assignment = assignment
@@ -40,7 +40,6 @@ class Lane:
         self.keyed = keyed  # False: a record without order; nobody will look this lane up again
         self.queue: deque[Record] = deque()
         self.state = LaneState.READY
-        self.due = 0.0
         self.ticket = 0
 
 

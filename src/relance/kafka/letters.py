@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from relance.dead_letters.envelope import DeadLetter, decode
+from relance.dead_letters.envelope import DeadLetter, decode, not_a_letter
 from relance.errors import DecodeError
 from relance.kafka.browse import Browser
 
@@ -37,14 +37,5 @@ class DeadLetters:
                 letters.append(decode(record.value))
             except DecodeError as error:
                 _log.debug("%s-%d@%d: %s", self.topic, record.partition, record.offset, error)
-                letters.append(unreadable(record.key, record.value, str(error)))
+                letters.append(not_a_letter(record.key, record.value, str(error)))
         return letters
-
-
-def unreadable(key: bytes | None, value: bytes | None, reason: str) -> DeadLetter:
-    """A letter that stands for a record in the topic which is none."""
-    return DeadLetter(
-        original_key=None if key is None else key.decode("utf-8", "replace"),
-        original_value=None if value is None else value.decode("utf-8", "replace"),
-        error_message=f"not a dead letter: {reason}",
-    )
