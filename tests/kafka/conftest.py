@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,9 +22,18 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalBroker]:
     """One node, shared by all tests: leave it running, and name your topics and groups by your own."""
     local = LocalBroker(tmp_path_factory.mktemp("broker"), port=0, say=print)
-    with local:
+
+    def stop_the_session(number: int, _frame: object) -> None:
+        # A runner that loses patience sends SIGTERM; without this, Kafka would outlive the session.
+        raise KeyboardInterrupt(f"signal {number}")
+
+    before = signal.signal(signal.SIGTERM, stop_the_session)
+    try:
+        local.start()
         yield local
-    local.purge()
+    finally:
+        local.purge()
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -67,6 +68,21 @@ def test_a_zombie_has_ended(child):
     who = identify(child.pid)
     os.kill(child.pid, signal.SIGKILL)
     wait_until(lambda: not alive(who), 5.0, "the child to count as gone, though nobody has buried it")
+
+
+def test_a_process_whose_other_threads_run_on_has_not_ended():
+    code = (
+        "import ctypes, threading; threading.Thread(target=input).start();"
+        "print('up', flush=True); ctypes.PyDLL(None).pthread_exit(None)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        process.stdout.readline()
+        stat = Path(f"/proc/{process.pid}/stat")
+        wait_until(lambda: not stat.exists() or ") Z " in stat.read_text(), 5.0, "the first thread's end")
+        assert identify(process.pid) is not None
+        process.kill()
 
 
 def test_nobody_has_a_pid_that_is_not_in_use():

@@ -45,11 +45,21 @@ def identify(pid: int) -> Identity | None:
             return None
         # The name in brackets may hold spaces and brackets: count fields after the last one.
         fields = stat.rpartition(")")[2].split()
-        return None if fields[0] in "ZX" else Identity(pid, f"{boot}:{fields[19]}")
+        if fields[0] in "ZX" and not _other_threads(pid):
+            return None
+        return Identity(pid, f"{boot}:{fields[19]}")
     row = subprocess.run(
         ["ps", "-o", "state=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
     ).stdout.split(maxsplit=1)
     return None if len(row) < 2 or row[0].startswith("Z") else Identity(pid, row[1].strip())
+
+
+def _other_threads(pid: int) -> bool:
+    """Whether threads outlive the first: those of a killed JVM do, and hold its ports a moment more."""
+    try:
+        return len(list((_PROC / str(pid) / "task").iterdir())) > 1
+    except OSError:
+        return False
 
 
 def alive(who: Identity) -> bool:
