@@ -41,8 +41,6 @@ START_TIMEOUT: Final = 60.0
 """Seconds to wait for a broker at the start."""
 LAST_WORD: Final = 1.0
 """Seconds to wait, at the end, for the acknowledgement of the last counters."""
-START_GRACE: Final = 0.5
-"""Seconds that a stop leaves a start to complete, so that it can be undone in order."""
 ASK_TIMEOUT: Final = 10.0
 """Seconds to wait for an answer about the dead-letter topic."""
 BATCH_IN_FLIGHT: Final = 500
@@ -137,10 +135,6 @@ class OrdersService:
         if self._task is None:
             return
         if not self._connected:
-            # With a broker there, a start takes less than this, and then ends in order.
-            await asyncio.wait([self._task], timeout=START_GRACE)
-        if not self._connected:
-            self.app.stop()
             self._task.cancel()
         await asyncio.wait([self._task])
 

@@ -128,9 +128,6 @@ class FakeApp:
     def on_revoked(self, hook: Callable[[list[TopicPartition]], None]) -> None:
         self.hooks.append(hook)
 
-    def stop(self) -> None:
-        self.stopped = True
-
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         if isinstance(self.starting, asyncio.Event):
