@@ -51,6 +51,8 @@ class Settings:
     api_port: int
     first_consumer_port: int
     console_port: int
+    max_retries: int
+    """What the services read from the same name; the checks expect as many."""
 
     @property
     def logs_dir(self) -> Path:
@@ -103,13 +105,18 @@ def from_environment(env: Mapping[str, str]) -> Settings:
         api_port=_port(env, "RELANCE_API_PORT", 18082),
         first_consumer_port=_port(env, "RELANCE_CONSUMER_PORT", 18083),
         console_port=_port(env, "RELANCE_CONSOLE_PORT", 8080),
+        max_retries=_whole(env, "MAX_RETRIES", 3, 0, 100, "a number of retries"),
     )
 
 
 def _port(env: Mapping[str, str], key: str, default: int) -> int:
+    return _whole(env, key, default, 1, 65535, "a port")
+
+
+def _whole(env: Mapping[str, str], key: str, default: int, lowest: int, highest: int, what: str) -> int:
     text = env.get(key) or str(default)
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 65535:
-        raise UsageError(f"{key}={text!r} is not a port (1 to 65535)")
+    if not text.isascii() or not text.isdigit() or len(text) > 9 or not lowest <= int(text) <= highest:
+        raise UsageError(f"{key}={text!r} is not {what} ({lowest} to {highest})")
     return int(text)
 
 

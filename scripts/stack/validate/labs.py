@@ -1,4 +1,4 @@
-"""The labs of the course as checks: each does what the lab does, and looks in Kafka whether it came true.
+"""Labs 1, 2, 4 and 5 of the course as checks: each does what its lab does, and looks in Kafka for the result.
 
 Promise: a check believes the broker, not the service: it reads records, committed offsets, members.
 """
@@ -6,39 +6,17 @@ Promise: a check believes the broker, not the service: it reads records, committ
 from __future__ import annotations
 
 import json
-import os
-import re
 from functools import partial
 from typing import Any
 
 from stack import web
-from stack.cluster import Reader, Seen
 from stack.services import Service, order_consumer
 from stack.up import Launch
+from stack.validate.dead_letters import checked_envelope, envelope_of
 from stack.validate.lab import CheckFailed, Lab, Order, keyed, whole
-
-ENVELOPE = (
-    "originalTopic",
-    "originalPartition",
-    "originalOffset",
-    "originalKey",
-    "originalValue",
-    "errorMessage",
-    "errorTimestamp",
-    "retryCount",
-    "stackTrace",
-)
-"""The nine fields of the course's dead letter."""
 
 HANDLED_WITHIN = 15.0
 DEAD_WITHIN = 12.0
-FIRST_RETRY_WITHIN = 8.0
-RETRY_LINE = re.compile(r"\[RETRY\] Retry \d+/\d+ \(attempt \d+/\d+\) (P\d+:O\d+) in \d+ms")
-
-
-def max_retries() -> int:
-    """What the services were told, by the same name."""
-    return int(os.environ.get("MAX_RETRIES") or 3)
 
 
 # -- lab 1 ---------------------------------------------------------------------------------------------
@@ -70,7 +48,7 @@ def valid_orders(lab: Lab) -> str:
 def _who_failed(lab: Lab, orders: list[Order]) -> str:
     for order in orders:
         if (dead := lab.dead_letter_of(order.order_id, 0.3)) is not None:
-            return f"valid order {order.order_id} is in {dead.topic}: {_envelope(dead).get('errorMessage')}"
+            return f"valid order {order.order_id} is in {dead.topic}: {envelope_of(dead).get('errorMessage')}"
     return "GET /api/v1/stats does not count the whole group"
 
 
@@ -93,7 +71,7 @@ def invalid_order(lab: Lab) -> str:
         raise CheckFailed(
             f"order {order_id} was rejected as {answer.json.get('action')!r}, but {dlt} has no such key"
         )
-    envelope = _checked_envelope(dead)
+    envelope = checked_envelope(dead)
     if envelope["originalPartition"] is not None or envelope["originalOffset"] is not None:
         raise CheckFailed(
             f"the dead letter of {order_id}, which was never in a topic, claims an original offset"
@@ -122,7 +100,7 @@ def bad_records(lab: Lab) -> str:
                 f"the write to {lab.settings.dlt_topic} fails: the {lab.spoken(owner)} did not dead-letter "
                 f"bad record P{partition}:O{offset} within {DEAD_WITHIN:.0f} s{lab.health_of(owner)}"
             )
-        envelope = _checked_envelope(dead)
+        envelope = checked_envelope(dead)
         told = tuple(
             envelope[name] for name in ("originalPartition", "originalOffset", "originalKey", "retryCount")
         )
@@ -132,143 +110,6 @@ def bad_records(lab: Lab) -> str:
             )
         shown.append(f"P{partition}:O{offset} by {lab.spoken(owner)}")
     return ", ".join(shown)
-
-
-# -- lab 3 ---------------------------------------------------------------------------------------------
-
-
-def retries(lab: Lab) -> str:
-    """With the flag on, an order for each member is accepted, fails, and goes to the retry topic."""
-    retry_topic = lab.settings.retry_topic
-    lab.watch(lab.settings.dlt_topic)
-    seen = lab.watch(retry_topic)
-    lab.switch(True)
-    lab.failing = lab.send_to_each_member("RETRY")
-    for order in lab.failing:
-        if seen.wait_for(keyed(order.order_id), FIRST_RETRY_WITHIN) is None:
-            raise CheckFailed(_why_no_retry(lab, order))
-    logged = lab.wait(lambda: _all_logged(lab, lab.failing), 3.0)
-    if not logged:
-        raise CheckFailed(
-            f"{retry_topic} holds the retries, but no log of the group has a [RETRY] line for them"
-        )
-    return f"{', '.join(f'{o.where} by {lab.spoken(o.owner)}' for o in lab.failing)}; {logged}"
-
-
-def _all_logged(lab: Lab, orders: list[Order]) -> str:
-    lines = [found for _, line in lab.lines_with("[RETRY]") if (found := RETRY_LINE.search(line))]
-    if {order.where for order in orders} <= {line[1] for line in lines}:
-        return next(line[0] for line in lines if line[1] == orders[0].where)
-    return ""
-
-
-def _why_no_retry(lab: Lab, order: Order) -> str:
-    retry_topic = lab.settings.retry_topic
-    owner = lab.spoken(order.owner)
-    handled = _handled_by(lab, order.order_id)
-    if handled:
-        return (
-            f"the {handled} ignores the simulation flag: it is on, and order {order.order_id} "
-            f"({order.where}) was handled at its first try"
-        )
-    dead = lab.dead_letter_of(order.order_id, 1.0)
-    if dead is not None:
-        count = _envelope(dead).get("retryCount")
-        return (
-            f"{retry_topic} is never written: order {order.order_id} ({order.where}) failed on the {owner} "
-            f"and is in {dead.topic} with retryCount {count}, without a record in {retry_topic}"
-        )
-    if lab.lines_with("[RETRY]", f"{order.where} "):
-        return (
-            f"{retry_topic} is never written: the {owner} logged a retry of {order.where}, but its record "
-            f"went elsewhere (KAFKA_RETRY_TOPIC of that service?)"
-        )
-    past = lab.committed().get(order.partition, 0) > order.offset
-    finished = "is finished" if past else "is not finished"
-    return (
-        f"{retry_topic} is never written: order {order.order_id} ({order.where}) {finished}, "
-        f"it belongs to the {owner}{lab.health_of(order.owner)}"
-    )
-
-
-def _handled_by(lab: Lab, order_id: str) -> str:
-    """Which member's log says that it handled the order; empty if none does."""
-    found = lab.wait(lambda: lab.lines_with(f"Order handled: {order_id} "), 0.5)
-    return lab.spoken(found[0][0]) if found else ""
-
-
-def exhausted(lab: Lab) -> str:
-    """The orders of the check before end in the DLT, after all their retries."""
-    lab.say(f"  … waiting for {max_retries()} retries with their backoff")
-    retried = lab.watch(lab.settings.retry_topic)
-    for order in lab.failing:
-        dead = lab.dead_letter_of(order.order_id, 25.0)
-        if dead is None:
-            handled = _handled_by(lab, order.order_id)
-            if handled:
-                raise CheckFailed(
-                    f"the {handled} ignores the simulation flag: it is on, and order {order.order_id} was "
-                    f"handled at a retry"
-                )
-            raise CheckFailed(
-                f"order {order.order_id} ({order.where}) was retried, but did not get to "
-                f"{lab.settings.dlt_topic}{''.join(lab.health_of(member) for member in lab.members)}"
-            )
-        envelope = _checked_envelope(dead)
-        text = f"{envelope.get('errorClass', '')} {envelope['errorMessage']}"
-        if "MaxRetriesExceeded" not in text or envelope["retryCount"] != max_retries():
-            raise CheckFailed(
-                f"order {order.order_id} is dead-lettered with retryCount {envelope['retryCount']} and "
-                f"{text.strip()!r}, not with {max_retries()} and MaxRetriesExceededError"
-            )
-        if (envelope["originalPartition"], envelope["originalOffset"]) != (order.partition, order.offset):
-            raise CheckFailed(f"the dead letter of {order.where} has lost its true place over the retries")
-        if not lab.wait(partial(_enough_retries, retried, order), 3.0):
-            raise CheckFailed(
-                f"order {order.order_id} has fewer than {max_retries()} records in {lab.settings.retry_topic}"
-            )
-    then = f"MaxRetriesExceededError, retryCount {max_retries()}"
-    each = f"{max_retries()} records each in {lab.settings.retry_topic}"
-    return f"{each}, then {lab.settings.dlt_topic}: {then}"
-
-
-def _enough_retries(retried: Reader, order: Order) -> bool:
-    retried.wait_for(lambda _: False, 0.1)  # take in what has come meanwhile
-    return sum(keyed(order.order_id)(record) for record in retried.seen) >= max_retries()
-
-
-def recovers(lab: Lab) -> str:
-    """An order that fails while the flag is on and is retried after it went off: handled."""
-    topic, group = lab.settings.retry_topic, f"{lab.settings.group}.retry"
-    seen = lab.watch(topic)
-    order = lab.send("RECOVERS")
-    key = order.order_id.encode()
-    first = seen.wait_for(keyed(order.order_id), FIRST_RETRY_WITHIN)
-    if first is None:
-        raise CheckFailed(_why_no_retry(lab, order))
-    lab.switch(False)
-
-    def finished() -> Seen | None:
-        seen.wait_for(lambda _: False, 0.1)
-        last = [record for record in seen.seen if record.key == key][-1]
-        done = lab.cluster.committed(group, topic).get(last.partition, 0) > last.offset
-        return last if done else None
-
-    last = lab.wait(finished, 20.0)
-    if last is None:
-        raise CheckFailed(f"the retry of order {order.order_id} ({order.where}) is not finished within 20 s")
-    dead = lab.dead_letter_of(order.order_id, 0.5)
-    if dead is not None:
-        raise CheckFailed(
-            f"order {order.order_id} was dead-lettered although the flag went off in time: "
-            f"{_envelope(dead).get('errorMessage')}"
-        )
-    handled = _handled_by(lab, order.order_id)
-    if not handled:
-        raise CheckFailed(
-            f"the retry of order {order.order_id} is finished, but no log says that it was handled"
-        )
-    return f"order {order.order_id} failed, flag off, handled at a retry by the {handled}"
 
 
 # -- lab 4 ---------------------------------------------------------------------------------------------
@@ -362,21 +203,3 @@ def _stats(lab: Lab) -> dict[str, Any]:
     if not answer.ok:
         raise CheckFailed(f"GET /api/v1/stats fails: {answer}")
     return answer.json
-
-
-def _envelope(dead: Seen) -> dict[str, Any]:
-    try:
-        value = json.loads(dead.value or b"null")
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _checked_envelope(dead: Seen) -> dict[str, Any]:
-    envelope = _envelope(dead)
-    missing = [name for name in ENVELOPE if name not in envelope]
-    if missing:
-        raise CheckFailed(
-            f"the dead letter {dead.topic} P{dead.partition}:O{dead.offset} lacks {', '.join(missing)}"
-        )
-    return envelope

@@ -14,7 +14,7 @@ from stack import services, supervisor
 from stack.cluster import Cluster
 from stack.settings import Settings, StackError
 from stack.up import note_consumers
-from stack.validate import labs, prerequisites
+from stack.validate import labs, prerequisites, retry_lab
 from stack.validate.lab import CheckFailed, Lab
 
 CHECKS: tuple[tuple[str, Callable[[Lab], str]], ...] = (
@@ -24,9 +24,9 @@ CHECKS: tuple[tuple[str, Callable[[Lab], str]], ...] = (
     ("Lab 1, valid orders handled", labs.valid_orders),
     ("Lab 2, invalid order to the DLT", labs.invalid_order),
     ("Lab 2, bad record around the API", labs.bad_records),
-    ("Lab 3, retries observed", labs.retries),
-    ("Lab 3, retries exhausted", labs.exhausted),
-    ("Lab 3, success when switched off", labs.recovers),
+    ("Lab 3, retries observed", retry_lab.retries),
+    ("Lab 3, retries exhausted", retry_lab.exhausted),
+    ("Lab 3, success when switched off", retry_lab.recovers),
     ("Lab 4, rebalancing observed", labs.rebalancing),
     ("Lab 5, errors monitored", labs.monitoring),
 )
