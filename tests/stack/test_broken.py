@@ -110,3 +110,10 @@ def test_a_fourth_topic_that_matches_orders_is_named(stack: Stack) -> None:
 def test_after_all_these_the_mended_stack_is_fine(stack: Stack) -> None:
     done = stack.script("validate")
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "OK"), done.stdout
+
+
+def test_a_stack_of_another_folder_is_not_mistaken_for_this_one(stack: Stack, tmp_path: Path) -> None:
+    elsewhere = Stack({**stack.env, "RELANCE_RUN_DIR": str(tmp_path)})
+    cause = failure(elsewhere)
+    assert f"order API on {stack.settings.api_port}" in cause
+    assert f"pid {stack.find('order-api').who.pid}" in cause

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from stack import services, web
+from relance.broker import processes
+from stack import services, supervisor, web
 from stack.cluster import Group
 from stack.services import Service
 from stack.up import shared_out
@@ -35,6 +36,12 @@ def answering(lab: Lab) -> str:
     for service in everyone:
         if not lab.wait(partial(_healthy, service), 8.0):
             raise CheckFailed(_why_silent(lab, service))
+        if supervisor.find(lab.settings, service.name) is None:
+            holder = processes.holder_of(service.port)
+            raise CheckFailed(
+                f"another program answers for the {lab.spoken(service)}: {holder}; it wasn't started by the "
+                f"up.sh beside this validate.sh, so its logs aren't here"
+            )
     return ", ".join(f"{lab.spoken(service)} UP" for service in everyone)
 
 
