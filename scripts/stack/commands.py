@@ -10,22 +10,17 @@ import argparse
 import fcntl
 import io
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 from relance.errors import RelanceError
 from stack import logs
 from stack.down import down
+from stack.interrupts import Interrupted, deaf, interruptible
 from stack.settings import Settings, StackError, UsageError, from_environment, parse_scale
 from stack.up import Launch, table
-
-
-class Interrupted(BaseException):
-    """SIGINT, SIGTERM or SIGHUP arrived; its argument is the signal's number."""
 
 
 def main(argv: list[str]) -> int:
@@ -48,6 +43,7 @@ def main(argv: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Interrupted as interrupt:
+        print("interrupted", file=sys.stderr)
         return 128 + int(interrupt.args[0])
     except KeyboardInterrupt:
         return 130
@@ -95,9 +91,7 @@ def _up(settings: Settings, options: argparse.Namespace) -> int:
             wanted = launch.run(consumers)
         except BaseException as error:
             with deaf():
-                if isinstance(error, Interrupted):
-                    print("\ninterrupted", file=sys.stderr)
-                elif isinstance(error, StackError | RelanceError):
+                if isinstance(error, StackError | RelanceError):
                     print(f"FAILED: {error}", file=sys.stderr)
                 launch.undo()
             if isinstance(error, StackError | RelanceError):
@@ -124,34 +118,6 @@ def _validate(settings: Settings, options: argparse.Namespace) -> int:
 
     with interruptible(), alone(settings):
         return validate(settings)
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """SIGINT, SIGTERM and SIGHUP arrive as `Interrupted`, so that what was started can be taken back."""
-
-    def interrupt(number: int, _frame: FrameType | None) -> None:
-        raise Interrupted(number)
-
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, interrupt) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def deaf() -> Iterator[None]:
-    """Cleaning up isn't interrupted by a second Ctrl-C: it is bounded, and half of it would be the worst."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

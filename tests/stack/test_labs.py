@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from stack_under_test import Stack
+from stack_under_test import ROOT, Stack
 
-from stack import web
+from stack import supervisor, web
 
 NINE = {
     "originalTopic",
@@ -156,3 +158,27 @@ def test_the_cleanup_of_the_document_while_all_runs_is_survived(stack: Stack) ->
     )
     done = stack.script("validate")
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "OK"), done.stdout
+
+
+def test_an_interrupted_validate_leaves_the_flag_off_and_the_scale_as_it_was(stack: Stack) -> None:
+    validate = subprocess.Popen(
+        [str(ROOT / "scripts" / "validate.sh")],
+        env={**os.environ, **stack.env},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    with validate:
+        assert validate.stdout is not None
+        for line in validate.stdout:
+            if "one more consumer" in line:
+                os.killpg(validate.pid, signal.SIGINT)
+                break
+        validate.stdout.read()
+    assert validate.returncode == 130
+    assert curl(stack, "GET", "/api/v1/config/simulate-transient-error")[1]["simulateTransientError"] is False
+    names = [running.name for running in supervisor.find_all(stack.settings)]
+    assert names == ["console", "order-api", "order-consumer-1"]
+    assert "partitions 3/3" in stack.up()

@@ -12,6 +12,7 @@ from confluent_kafka import KafkaException
 
 from stack import services, supervisor
 from stack.cluster import Cluster
+from stack.interrupts import deaf
 from stack.settings import Settings, StackError
 from stack.up import note_consumers
 from stack.validate import labs, prerequisites, retry_lab
@@ -52,8 +53,9 @@ def validate(settings: Settings) -> int:
                     print(f"· {later}: not checked")
                 break
     finally:
-        put_back(lab, consumers)
-        lab.close()
+        with deaf():
+            put_back(lab, consumers)
+            lab.close()
     print(f"({time.monotonic() - since:.0f} s)")
     print("OK" if cause is None else f"FAIL: {' '.join(cause.split())}")
     return 0 if cause is None else 1
