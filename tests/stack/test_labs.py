@@ -182,3 +182,10 @@ def test_an_interrupted_validate_leaves_the_flag_off_and_the_scale_as_it_was(sta
     names = [running.name for running in supervisor.find_all(stack.settings)]
     assert names == ["console", "order-api", "order-consumer-1"]
     assert "partitions 3/3" in stack.up()
+
+
+def test_validate_is_content_with_more_consumers_too_and_keeps_them(stack: Stack) -> None:
+    stack.up("--scale", "consumer=2")
+    done = stack.script("validate")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "OK"), done.stdout
+    assert stack.find("order-consumer-2").alive
