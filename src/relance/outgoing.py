@@ -1,7 +1,7 @@
 """What is written about a failed record: the retry record and the dead letter, as topic, key, value, headers.
 
-Pure; promise: key and value go on untouched, and a dead letter that cannot be made to fit is said to be so
-rather than cut.
+Pure; promise: key and value go on untouched, and a record that cannot be copied whole, or a dead letter that
+cannot be made to fit, is said to be so rather than cut.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+import msgspec
+
 from relance.dead_letters.envelope import build, metadata_headers
-from relance.dead_letters.ladder import TooLarge, fit
+from relance.dead_letters.ladder import HEADER_OVERHEAD, RECORD_OVERHEAD, TooLarge, fit
 from relance.engine.deferral import Failure, defer, to_headers
 from relance.errors import MaxRetriesExceededError
 from relance.record import HeaderList, Record
 
-__all__ = ["Outgoing", "dead_letter", "failure_text", "retry_record"]
+__all__ = ["Outgoing", "dead_letter", "failure_text", "read_headers", "retry_record"]
 
 MAX_RECORD = 1_000_000
 """Bytes; the client's and the broker's default for a record with all that belongs to it."""
@@ -29,6 +31,14 @@ class Outgoing(NamedTuple):
     value: bytes | None
     headers: HeaderList
 
+    @property
+    def size(self) -> int:
+        """Bytes that it takes in its topic; never too few."""
+        headers = sum(
+            len(name.encode()) + len(value or b"") + HEADER_OVERHEAD for name, value in self.headers
+        )
+        return len(self.key or b"") + len(self.value or b"") + headers + RECORD_OVERHEAD
+
 
 def failure_text(error: BaseException) -> str:
     """`ClassName: text`, and never an exception of its own."""
@@ -39,10 +49,25 @@ def failure_text(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+def read_headers(record: Record) -> HeaderList | None:
+    """Its headers; None where the client raises SystemError for them: a name that is not UTF-8 (measured)."""
+    try:
+        return record.headers
+    except Exception:  # noqa: BLE001  whatever is wrong with them, the record must go somewhere
+        return None
+
+
 def retry_record(
     record: Record, error: BaseException, *, topic: str, group: str, delay: float, now: float
-) -> Outgoing:
-    """`record` for its next attempt, due in `delay` seconds from `now` (UTC seconds)."""
+) -> Outgoing | None:
+    """`record` for its next attempt, due in `delay` seconds from `now` (UTC seconds).
+
+    None for one that no topic would give back as it is: with our headers it is too large, or its own headers
+    cannot be read. It has to wait where it lies.
+    """
+    headers = read_headers(record)
+    if headers is None:
+        return None
     before = record.deferral
     deferral = defer(
         group=group,
@@ -57,7 +82,8 @@ def retry_record(
         first_failure=before.first_failure if before else (record.history[0].at if record.history else None),
         history=record.history,
     )
-    return Outgoing(topic, record.key, record.raw, to_headers(deferral, record.headers))
+    outgoing = Outgoing(topic, record.key, record.raw, to_headers(deferral, headers))
+    return outgoing if outgoing.size <= MAX_RECORD else None
 
 
 def dead_letter(
@@ -71,20 +97,24 @@ def dead_letter(
     limit: int = MAX_RECORD,
     allow_pointer: bool = False,
 ) -> Outgoing | TooLarge:
-    """The letter for `record`, which is given up for `error` after `attempts` tries (its own by default)."""
+    """The letter for `record`, which is given up for `error` after `attempts` tries (its own by default).
+
+    Headers that cannot be read are told as trimmed: who wants them must read the original record.
+    """
     last = error.last_error if isinstance(error, MaxRetriesExceededError) else error
     tried = record.attempt if attempts is None else attempts
     history = record.history
     if tried:
         text = failure_text(last) if isinstance(last, BaseException) else str(last)
         history = (*history, Failure(tried, text[:1000], now))
+    headers = read_headers(record)
     letter = build(
         topic=record.topic,
         partition=record.partition,
         offset=record.offset,
         key=record.key,
         value=record.raw,
-        headers=record.headers,
+        headers=headers or (),
         timestamp=record.timestamp_ms,
         group=group,
         error=error,
@@ -92,6 +122,8 @@ def dead_letter(
         history=history,
         now=datetime.fromtimestamp(now, UTC),
     )
+    if headers is None:
+        letter = msgspec.structs.replace(letter, trimmed=("originalHeaders",))
     fitted = fit(letter, limit, allow_pointer)
     if isinstance(fitted, TooLarge):
         return fitted

@@ -16,7 +16,7 @@ from relance.burst import BurstLog
 from relance.clock import Clock
 from relance.dead_letters.ladder import TooLarge
 from relance.engine.assignment import Assignment, Commit
-from relance.engine.deferral import Deferral, Failure, NotOurs, from_headers
+from relance.engine.deferral import Deferral, Failure, NotOurs, Unreadable, from_headers
 from relance.engine.deferral import wait as wait_of
 from relance.engine.engine import Engine, Limits, Ordering
 from relance.engine.frontier import Frontier
@@ -24,7 +24,7 @@ from relance.engine.lanes import Run
 from relance.engine.offset_map import decode_map
 from relance.engine.outcome import DeadLetter, Defer, Paths, RetryAt, Stop, decide
 from relance.errors import DecodeError
-from relance.outgoing import Outgoing, dead_letter, failure_text, retry_record
+from relance.outgoing import Outgoing, dead_letter, failure_text, read_headers, retry_record
 from relance.policies.retry import RetryPolicy
 from relance.record import Record, TopicPartition
 
@@ -136,7 +136,6 @@ class Runtime:
         self._stopping = False
         self._retry_log = BurstLog("relance.retry", clock)
         self._dlt_log = BurstLog("relance.dlt", clock)
-        self._told_stopped: set[Assignment] = set()
 
     # -- for pollers (kafka.poller.Hub) ------------------------------------------------------------
 
@@ -224,7 +223,7 @@ class Runtime:
         with self._lock:
             found = self.engine.drain(tps)
             self._work.notify_all()
-            self._wait_until(lambda: not any(_must_wait(a) for a in found), deadline)
+            self._wait_until(lambda: not any(a.busy() for a in found), deadline)
             late = [run for a in found for run in a.running]
         for run in late:
             self.on_abandon(run)
@@ -254,28 +253,16 @@ class Runtime:
     def settled(self, assignment: Assignment, offset: int) -> None:
         """A hand-off is durable."""
         with self._lock:
-            self.engine.settled(assignment, offset)
-            if assignment.stopped is not None and not assignment.closed:
-                self.engine.resume(assignment)
-                self._told_stopped.discard(assignment)
-                _handoff_log.warning("%s goes on: what it waited for is written", assignment.tp)
+            goes_on = self.engine.settled(assignment, offset)
             self._changed.notify_all()
             self._work.notify_all()
+        if goes_on:
+            _handoff_log.warning("%s goes on: what it waited for is written", assignment.tp)
         self.on_work()
 
     def not_settled(self, assignment: Assignment, offset: int, reason: str) -> None:
         """A hand-off failed (and is tried again): its partition must not run ahead."""
-        with self._lock:
-            if assignment.closed:
-                return
-            told = assignment in self._told_stopped
-            self._told_stopped.add(assignment)
-            self.engine.stop(assignment, reason)
-            self._changed.notify_all()
-        if not told:
-            _log_stopped(
-                f"{assignment.tp} stops at offset {offset}: {reason}; trying again until it is written"
-            )
+        self._stop(assignment, offset, reason, "trying again until it is written")
 
     # -- for workers -------------------------------------------------------------------------------
 
@@ -311,18 +298,16 @@ class Runtime:
             error, attempt=record.attempt, policy=plan.retry, paths=plan.paths, random=self._random
         )
         wall = self._clock.time()
+        deferred = None
+        if isinstance(outcome, Defer):
+            assert plan.paths.retry_topic is not None
+            deferred = retry_record(
+                record, error, topic=plan.paths.retry_topic, group=plan.group, delay=outcome.delay, now=wall
+            )
+            if deferred is None:
+                outcome = RetryAt(outcome.delay)  # it cannot go, so it waits here and holds its lane
         if isinstance(outcome, RetryAt):
-            self._log_retry(record, outcome.delay, error)
-            failure = _failure(record, error, wall)
-            with self._lock:
-                record.history = (*record.history[-19:], failure)
-                record.attempt += 1
-                self._count_run(run)
-                self.counters.failed += 1
-                self.counters.retried += 1
-                self.engine.retry(run, self._clock.monotonic() + outcome.delay)
-                self._changed.notify_all()
-                self._work.notify_all()
+            self._retry_here(run, record, error, outcome.delay, wall)
             return False
         with self._lock:
             self.counters.failed += 1
@@ -335,21 +320,15 @@ class Runtime:
         with self._lock:
             if not self.engine.hand_off(run, record):
                 return True
-            if isinstance(outcome, Defer):
+            if deferred is not None:
                 self.counters.retried += 1
         assignment = run.lane.assignment
         if isinstance(outcome, DeadLetter):
             self._write_off(assignment, record, outcome.error, attempts=record.attempt)
-            return True
-        assert plan.paths.retry_topic is not None
-        self._log_retry(record, outcome.delay, error)
-        self._write(
-            assignment,
-            record.log_offset,
-            retry_record(
-                record, error, topic=plan.paths.retry_topic, group=plan.group, delay=outcome.delay, now=wall
-            ),
-        )
+        else:
+            assert deferred is not None
+            self._log_retry(record, outcome.delay, error)
+            self._write(assignment, record.log_offset, deferred)
         return True
 
     # -- stopping ----------------------------------------------------------------------------------
@@ -359,7 +338,7 @@ class Runtime:
         self.stop_by = deadline
         with self._lock:
             found = self._halt()
-            self._wait_until(lambda: not any(_must_wait(a) for a in found), deadline)
+            self._wait_until(lambda: not any(a.busy() for a in found), deadline)
             late = [run for a in found for run in a.running]
             self._stopping = True
             self._work.notify_all()
@@ -379,6 +358,15 @@ class Runtime:
         with self._lock:
             return sorted(self.engine.assignments)
 
+    def reading(self, feed: str) -> dict[TopicPartition, int]:
+        """Where `feed` reads on, by partition; without those that it should not read now."""
+        with self._lock:
+            if self.engine.full(feed):
+                return {}
+            held = self.engine.pauses(feed)
+            owned = self.engine.assignments.items()
+            return {tp: a.frontier.position for tp, a in owned if a.feed == feed and tp not in held}
+
     def stale(self, topic: str, topic_id: str) -> list[TopicPartition]:
         """Partitions that were assigned when `topic` had another id; an unknown id counts as the same."""
         with self._lock:
@@ -389,10 +377,11 @@ class Runtime:
         """How things stand at this moment."""
         with self._lock:
             owned = list(self.engine.assignments.values())
+            left = [n for a in owned for r in a.running if (n := len(r.records) - r.done)]
             return Look(
-                in_flight=sum(len(r.records) - r.done for a in owned for r in a.running),
+                in_flight=len(left),  # a run is handled one record at a time
                 waiting=self.engine.waiting(),
-                queued=sum(a.queued for a in owned),
+                queued=sum(a.queued for a in owned) + sum(left) - len(left),
                 settling=self.engine.settling,
                 stopped={str(a.tp): a.stopped for a in owned if a.stopped is not None},
                 map_full=[str(a.tp) for a in owned if a.map_full],
@@ -406,9 +395,12 @@ class Runtime:
         longest = max(self.plan.retry.max_delay, _LONGEST_DUE)
         unreadable = []
         for record in records:
-            found = from_headers(
-                record.source.headers() or [], group=self.plan.group, now=wall, max_delay=longest
-            )
+            headers = read_headers(record)
+            found: Deferral | NotOurs | Unreadable
+            if headers is None:
+                found = Unreadable("the client cannot read them")
+            else:
+                found = from_headers(headers, group=self.plan.group, now=wall, max_delay=longest)
             if isinstance(found, NotOurs):
                 self.engine.skip(assignment, record.log_offset)
             elif isinstance(found, Deferral):
@@ -422,22 +414,36 @@ class Runtime:
                 unreadable.append((record, f"retry headers: {found.reason}"))
         return unreadable
 
+    def _retry_here(self, run: Run, record: Record, error: Exception, delay: float, wall: float) -> None:
+        self._log_retry(record, delay, error)
+        failure = _failure(record, error, wall)
+        with self._lock:
+            record.history = (*record.history[-19:], failure)
+            record.attempt += 1
+            self._count_run(run)
+            self.counters.failed += 1
+            self.counters.retried += 1
+            self.engine.retry(run, self._clock.monotonic() + delay)
+            self._changed.notify_all()
+            self._work.notify_all()
+
     def _write_off(self, assignment: Assignment, record: Record, error: Exception, *, attempts: int) -> None:
         plan, topic = self.plan, self.plan.paths.dead_letter_topic
         if topic is None:
             with self._lock:
                 self._halt()
-                self.engine.stop(assignment, failure_text(error))  # else a stop would wait for this hand-off
+                self.engine.stop(assignment, failure_text(error), record.log_offset)  # it will not be written
             self._on_failure(error)
             return
         letter = dead_letter(
             record, error, topic=topic, group=plan.group, now=self._clock.time(), attempts=attempts
         )
         if isinstance(letter, TooLarge):
-            self.not_settled(
+            self._stop(
                 assignment,
                 record.log_offset,
                 f"its dead letter takes {letter.size} bytes and {topic} takes {letter.limit}",
+                "nothing of it starts until the application does with a topic that takes it",
             )
             return
         self._dlt_log.warning(
@@ -470,6 +476,16 @@ class Runtime:
             failure_text(error),
         )
 
+    def _stop(self, assignment: Assignment, offset: int, reason: str, until: str) -> None:
+        with self._lock:
+            if assignment.closed:
+                return
+            told = assignment.stopped is not None
+            self.engine.stop(assignment, reason, offset)
+            self._changed.notify_all()
+        if not told:
+            _log_stopped(f"{assignment.tp} stops at offset {offset}: {reason}; {until}")
+
     def _halt(self) -> list[Assignment]:
         """Start nothing more, of whatever partition, for good."""
         self._halted = True
@@ -496,11 +512,6 @@ class Runtime:
             if left <= 0:
                 return
             self._changed.wait(left)
-
-
-def _must_wait(assignment: Assignment) -> bool:
-    """Whether a drain waits for this partition: not for a hand-off that is failing anyway."""
-    return bool(assignment.running or (assignment.settling and assignment.stopped is None))
 
 
 def _failure(record: Record, error: Exception, wall: float) -> Failure:

@@ -44,6 +44,8 @@ class Assignment:
     """Those of an earlier owner that stand behind others in their lane and may not start before then."""
     stopped: str | None = None
     """Why nothing of this partition is started now (a hand-off that fails), or None."""
+    failing: set[int | None] = field(default_factory=set)
+    """What `stopped` waits for: log offsets whose hand-off fails; None: nothing that will come."""
     held: list[Lane] = field(default_factory=list)
     """Lanes that became ready while stopped."""
     draining: bool = False
@@ -52,6 +54,8 @@ class Assignment:
     committed: int = -1
     changed: bool = True
     """Something finished or began to wait since the last commit was made."""
+    unanswered: Commit | None = None
+    """The last commit made, until the broker acknowledges it."""
 
     def weigh(self, records: list[Record]) -> None:
         """Take some values of a batch into `mean_size`: large ones count at once, small ones slowly."""
@@ -61,8 +65,8 @@ class Assignment:
             self.mean_size = max(mean, self.mean_size + (mean - self.mean_size) / 16)
 
     def busy(self) -> bool:
-        """True while a worker or a hand-off of this partition is out."""
-        return bool(self.running or self.settling)
+        """True while a worker is out, or a hand-off that doesn't fail: what a drain waits for."""
+        return bool(self.running or self.settling - self.failing)
 
     def commit(self, *, now: float, wall: float) -> Commit:
         """What to commit now: the frontier, and the map of what is finished above it."""
@@ -75,7 +79,8 @@ class Assignment:
         text, whole = encode_map(self.frontier.map(waits), self.topic_id)
         self.map_full = not whole
         self.changed = False
-        return Commit(self, self.frontier.base, text)
+        self.unanswered = Commit(self, self.frontier.base, text)
+        return self.unanswered
 
 
 @dataclass(frozen=True, slots=True)

@@ -260,18 +260,30 @@ class Engine:
         self.settling += 1
         return True
 
-    def settled(self, assignment: Assignment, offset: int) -> None:
-        """The hand-off of `offset` is acknowledged: durable, so finished."""
+    def settled(self, assignment: Assignment, offset: int) -> bool:
+        """The hand-off of `offset` is durable, so it is finished. True if its partition now goes on."""
         if offset in assignment.settling:
             assignment.settling.remove(offset)
             self.settling -= 1
             self._finished(assignment, [offset])
+            if assignment.failing:
+                assignment.failing.discard(offset)
+                if not assignment.failing:
+                    self.resume(assignment)
+                    return True
+        return False
 
     # -- stopping one partition --------------------------------------------------------------------
 
-    def stop(self, assignment: Assignment, reason: str) -> None:
-        """Start nothing of this partition until `resume`: it must not pass a record that isn't safe."""
+    def stop(self, assignment: Assignment, reason: str, offset: int | None = None) -> None:
+        """Start nothing of this partition: it must not pass a record that isn't safe.
+
+        With `offset`, until that one is settled, and every other that stopped it; else until `resume`.
+        """
         assignment.stopped = reason
+        assignment.failing.add(offset)
+        for run in assignment.running:
+            run.cancelled = True
 
     def refuse(self, assignment: Assignment, reason: str) -> None:
         """Own it, but take nothing in and commit nothing: where to start is for a person to decide."""
@@ -282,6 +294,7 @@ class Engine:
     def resume(self, assignment: Assignment) -> None:
         """Go on where `stop` held."""
         assignment.stopped = None
+        assignment.failing.clear()
         self._ready.extend(assignment.held)
         assignment.held.clear()
 
@@ -290,7 +303,11 @@ class Engine:
     def commits(
         self, feed: str, *, now: float, wall: float, only: Iterable[TopicPartition] | None = None
     ) -> list[Commit]:
-        """What has changed since the last call and may be committed for `feed` (or for `only`)."""
+        """What has changed since the last call and may be committed for `feed`.
+
+        With `only`, for these partitions and for the last time: also what is on its way, because its answer
+        would come too late to try again.
+        """
         found = []
         tps = self.assignments if only is None else only
         for tp in tps:
@@ -299,7 +316,7 @@ class Engine:
                 continue
             for run in assignment.running:
                 self.report(run)
-            if not assignment.changed:
+            if not assignment.changed and (only is None or assignment.unanswered is None):
                 continue
             commit = assignment.commit(now=now, wall=wall)
             if commit.offset < assignment.committed:
@@ -311,6 +328,8 @@ class Engine:
         """The broker has acknowledged `commit`."""
         assignment = commit.assignment
         assignment.committed = max(assignment.committed, commit.offset)
+        if assignment.unanswered is commit:
+            assignment.unanswered = None
 
     def commit_failed(self, commit: Commit) -> None:
         """It has not: the next call of `commits` makes a new one."""
