@@ -22,10 +22,12 @@ from relance.engine.engine import Limits, Ordering
 from relance.engine.outcome import Paths
 from relance.errors import SendError
 from relance.hooks import Hooks
+from relance.kafka.admin import Admin
 from relance.kafka.config import consumer_config, is_cooperative
 from relance.kafka.handoff import Handoff, Handoffs
 from relance.kafka.poller import Poller
 from relance.kafka.producer import KafkaProducer
+from relance.kafka.stall import Stall
 from relance.kafka.starts import Feed, Where
 from relance.kafka.watch import TopicWatch
 from relance.outgoing import Outgoing
@@ -38,6 +40,8 @@ from relance.workers.loop import LoopWorker
 __all__ = ["Consumer", "ConsumerSpec"]
 
 _log = logging.getLogger("relance.kafka")
+
+_STALL_MARGIN = 5.0  # seconds beyond the longest rebalance that our own timeouts allow
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +107,14 @@ class Consumer:
             Poller(
                 feed,
                 self.runtime,
-                consumer_config(settings, group=feed.group, assignor=spec.assignor),
+                consumer_config(settings, feed=feed.name, group=feed.group, assignor=spec.assignor),
                 cooperative=cooperative,
                 commit_interval=settings.commit_interval,
             )
             for feed in feeds
         ]
+        patience = settings.session_timeout + settings.drain_timeout + _STALL_MARGIN
+        self._stalls = [Stall(patience) for _ in self.pollers]
         decoding = decoder_for(spec.shape.annotation)
         self.worker: InlineWorker | LoopWorker
         if spec.shape.is_async:
@@ -128,6 +134,22 @@ class Consumer:
             _log.warning("topic %s was made again: reading it anew", topic)
             for poller in self.pollers:
                 poller.restart(stale)
+
+    def look(self, admin: Admin) -> None:
+        """See from outside whether the clients take part; one that doesn't joins its group again."""
+        now = time.monotonic()
+        members = admin.members([poller.feed.group for poller in self.pollers])
+        for poller, stall in zip(self.pollers, self._stalls, strict=True):
+            reading = self.runtime.reading(poller.feed.name)
+            reason = stall.look(
+                now,
+                is_member=poller.client_id in members[poller.feed.group],
+                reading=reading,
+                ends=admin.stable_ends(reading),
+            )
+            if reason is not None:
+                _log.error("%s: %s", ", ".join(poller.feed.topics), reason)
+                poller.rejoin()
 
     def stop(self, deadline: float) -> bool:
         """Drain, commit and leave, until `deadline` (monotonic); whether all of it was done in time."""

@@ -90,7 +90,7 @@ class Runner:
         self._handoffs = KafkaProducer(common, name="handoff", timeout=_HANDOFF_TIMEOUT)
         for table in self._tables:
             table.start(common, self.producer, settings.start_timeout)
-        self.watch = TopicWatch(admin, topics, self._topic_seen)
+        self.watch = TopicWatch(admin, topics, self._topic_seen, self._look)
         self.consumers = [
             Consumer(
                 spec,
@@ -180,6 +180,10 @@ class Runner:
     def _topic_seen(self, topic: str, topic_id: str) -> None:
         for consumer in self.consumers:
             consumer.topic_seen(topic, topic_id)
+
+    def _look(self, admin: Admin) -> None:
+        for consumer in self.consumers:
+            consumer.look(admin)
 
     async def _work_on_loop(self) -> None:
         await asyncio.gather(*(self._worker(consumer) for consumer in self.consumers))

@@ -225,3 +225,57 @@ def test_an_outage_of_the_broker_is_told_once_survived_and_loses_nothing(
     asyncio.run(main())
     told = [r for r in caplog.records if r.levelname in ("ERROR", "CRITICAL")]
     assert len(told) <= 3, [r.getMessage() for r in told]
+
+
+def test_a_client_whose_group_no_longer_knows_it_joins_again(
+    bootstrap: str,
+    make_topic: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A client that fell silent cannot be made on purpose, so here the look is made to see one."""
+    from relance import consumer
+
+    topic, handled = make_topic("t", 2), []
+    app = App(f"g-{topic}", settings=settings(bootstrap, drain_timeout=1.0))
+
+    @app.consumer(topic)
+    async def handle(value: int) -> None:
+        handled.append(value)
+
+    members = Admin.members
+    blind = True
+
+    def seen(admin: Admin, groups: list[str]) -> dict[str, set[str]]:
+        return {group: set() for group in groups} if blind else members(admin, groups)
+
+    monkeypatch.setattr(Admin, "members", seen)
+    monkeypatch.setattr(consumer, "_STALL_MARGIN", -7.0)  # no patience
+
+    async def main() -> None:
+        nonlocal blind
+        async with app.running():
+            await app.send(topic, 1)
+            await until(lambda: handled == [1])
+            await until(lambda: "joining it again" in caplog.text)
+            blind = False
+            await app.send(topic, 2)
+            await until(lambda: handled == [1, 2])
+            await until(lambda: len(app.assignment()) == 2)
+
+    asyncio.run(main())
+
+
+def test_a_send_that_a_stop_cuts_short_is_answered(own_broker: LocalBroker) -> None:
+    bootstrap = own_broker.bootstrap
+    Admin(bootstrap).ensure_topic("t", 1)
+    app = App("g", settings=settings(bootstrap, send_timeout=60.0, drain_timeout=1.0))
+
+    async def main() -> None:
+        async with app.running():
+            own_broker.kill()
+            delivery = app.send("t", b"late")
+        with pytest.raises(SendError):
+            await asyncio.to_thread(delivery.result, 5)
+
+    asyncio.run(main())

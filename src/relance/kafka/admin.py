@@ -211,6 +211,19 @@ class Admin:
             for group in groups
         }
 
+    def members(self, groups: Collection[str]) -> dict[str, set[str]]:
+        """The client ids of each group's members, none for a group that does not exist."""
+        described = self._asker.ask_many(
+            "describe the groups",
+            lambda left: self._asker.client.describe_consumer_groups(list(groups), request_timeout=left),
+            self._asker.deadline(),
+        )
+        return {g: {m.client_id for m in described[g].members} if g in described else set() for g in groups}
+
+    def stable_ends(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        """The last stable offset of each partition that has a leader."""
+        return self._asker.stable_ends(partitions, self._asker.deadline())
+
     def group(self, name: str) -> GroupInfo:
         """Members, what each holds, and the lag of each partition; GroupMissingError if there is none."""
         found = self.describe_groups([name])

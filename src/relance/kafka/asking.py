@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection
 from confluent_kafka import TopicPartition as ClientTopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # not in its __all__
 
@@ -121,8 +121,19 @@ class Asker:
         # A log cut short between the two questions must not count backwards.
         return {tp: Watermarks(min(begins[tp], end), end) for tp, end in ends.items()}
 
+    def stable_ends(
+        self, partitions: Collection[TopicPartition], deadline: float
+    ) -> dict[TopicPartition, int]:
+        """How far a `read_committed` reader can read: up to the first open transaction."""
+        return self._offsets_at(partitions, _LATEST, deadline, None, IsolationLevel.READ_COMMITTED)
+
     def _offsets_at(
-        self, partitions: Collection[TopicPartition], spec: Any, deadline: float, must_exist: str | None
+        self,
+        partitions: Collection[TopicPartition],
+        spec: Any,
+        deadline: float,
+        must_exist: str | None,
+        isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED,
     ) -> dict[TopicPartition, int]:
         found: dict[TopicPartition, int] = {}
         gone = frozenset() if must_exist else _MISSING | {KafkaError._UNKNOWN_PARTITION}
@@ -131,7 +142,8 @@ class Asker:
         left = {tp: ClientTopicPartition(tp.topic, tp.partition) for tp in partitions}
         while left:
             wanted = dict.fromkeys(left.values(), spec)
-            futures = self._start("list offsets", partial(_list_offsets, self.client, wanted), deadline)
+            ask = partial(_list_offsets, self.client, wanted, isolation)
+            futures = self._start("list offsets", ask, deadline)
             again = {}
             for tp, asked in left.items():
                 try:
@@ -235,9 +247,9 @@ class Asker:
 
 
 def _list_offsets(
-    client: AdminClient, wanted: Mapping[Any, OffsetSpec], seconds: float
+    client: AdminClient, wanted: Mapping[Any, OffsetSpec], isolation: IsolationLevel, seconds: float
 ) -> dict[Any, Future[Any]]:
-    return client.list_offsets(dict(wanted), request_timeout=seconds)
+    return client.list_offsets(dict(wanted), isolation_level=isolation, request_timeout=seconds)
 
 
 def _code(error: BaseException) -> int | None:

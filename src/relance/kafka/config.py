@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from typing import Any
 
 from relance.settings import Settings
@@ -19,10 +21,11 @@ def is_cooperative(settings: Settings, assignor: str) -> bool:
     return settings.client.get("group.protocol") == "consumer" or assignor == "cooperative-sticky"
 
 
-def consumer_config(settings: Settings, *, group: str, assignor: str) -> dict[str, Any]:
+def consumer_config(settings: Settings, *, feed: str, group: str, assignor: str) -> dict[str, Any]:
     """For a poller's client."""
     config: dict[str, Any] = {
         "group.id": group,
+        "client.id": f"relance-{socket.gethostname()}-{os.getpid()}-{feed}",
         # Offsets are the engine's: nothing is stored, reset or committed behind its back.
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,

@@ -79,6 +79,9 @@ class Poller:
         commit_interval: float = 1.0,
     ) -> None:
         self.feed = feed
+        self.client_id = str(config["client.id"])
+        """By which the group's members are told apart (asking the client for its member id holds the GIL
+        while it waits, and hung the process when another thread polled: measured)."""
         self.last_tick = time.monotonic()
         """When the loop last came round, on the monotonic clock; health looks at it."""
         self._hub = hub
@@ -118,22 +121,34 @@ class Poller:
         """Read `tps` anew from their committed offsets: their topic was made again. Any thread may ask."""
         self._commands.put(lambda: self._restart(list(tps)))
 
+    def rejoin(self) -> None:
+        """Leave the group and join it again. Any thread may ask."""
+        self._commands.put(self._rejoin)
+
     # -- the loop ----------------------------------------------------------------------------------
 
     def _run(self) -> None:
         try:
-            self._client.subscribe(
-                list(self.feed.topics),
-                on_assign=self._on_assign,
-                on_revoke=self._on_revoke,
-                on_lost=self._on_lost,
-            )
+            self._subscribe()
             while not self._stopping.is_set():
                 self._tick()
         except Exception as error:  # noqa: BLE001  whatever it is, the hub must know that nobody polls any more
             self._hub.fail(error)
         finally:
             self._close()
+
+    def _subscribe(self) -> None:
+        self._client.subscribe(
+            list(self.feed.topics),
+            on_assign=self._on_assign,
+            on_revoke=self._on_revoke,
+            on_lost=self._on_lost,
+        )
+
+    def _rejoin(self) -> None:
+        _rebalance_log.warning("[REBALANCE] Leaving group %s and joining it again", self.feed.group)
+        self._client.unsubscribe()  # the revocation comes with the next polls, and drains and commits
+        self._subscribe()
 
     def _tick(self) -> None:
         self.last_tick = time.monotonic()
@@ -225,7 +240,19 @@ class Poller:
             self._assign([TopicPartition(p.topic, p.partition) for p in partitions])
 
     def _assign(self, tps: list[TopicPartition]) -> None:
-        starts = self._starts(tps)
+        try:
+            starts = self._starts(tps)
+        except KafkaRefusedError as error:
+            if error.code is None or not kafka_error(error.code).retriable:
+                raise
+            # Nobody says where to start, so nothing may be read; the group must hear that we hold nothing.
+            _rebalance_log.warning("[REBALANCE] %s", error)
+            if self._cooperative:
+                self._client.incremental_assign([])
+            else:
+                self._client.unassign()
+            self.rejoin()
+            return
         self._owned.update(tps)
         self._paused.difference_update(tps)
         self._hub.assigned(self.feed.name, starts)
@@ -259,7 +286,7 @@ class Poller:
                 return ask()
             except KafkaException as error:
                 row = kafka_error(error.args[0].code())
-                if not row.retriable or time.monotonic() > deadline:
+                if not row.retriable or time.monotonic() > deadline or self._stopping.is_set():
                     raise KafkaRefusedError(
                         "say where to start", "Kafka", error_text(error), row.code
                     ) from error

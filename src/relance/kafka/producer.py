@@ -125,12 +125,18 @@ class KafkaProducer:
             raise SendError(f"{topic}: {error_text(error)}", maybe_written=False, code=code) from error
 
     def close(self, timeout: float) -> int:
-        """Wait for what is out, at most `timeout` seconds; how many records were left without an answer."""
-        left = self._client.flush(max(0.0, timeout))
+        """Wait for what is out, at most `timeout` seconds; how many records were given up.
+
+        Those, too, get their answer: whoever waits for one must not wait for ever.
+        """
+        left = self.flush(timeout)
         self._closed.set()
         self._thread.join(1.0)
+        if left:
+            self._client.purge(in_queue=True, in_flight=True, blocking=True)
+            self._client.poll(0)
         self._resolve_doubts(final=True)
-        return int(left)
+        return left
 
     def flush(self, timeout: float) -> int:
         """Wait until all that was sent is answered, at most `timeout` seconds; how many are left."""

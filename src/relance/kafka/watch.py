@@ -21,19 +21,24 @@ _log = logging.getLogger("relance.broker")
 
 
 class TopicWatch:
-    """A thread that asks every `interval` seconds for the ids of `topics`, and tells `on_seen(topic, id)`."""
+    """A thread that asks every `interval` seconds for the ids of `topics`, and tells `on_seen(topic, id)`.
+
+    After each look that brokers answered, `on_look(admin)` may ask more.
+    """
 
     def __init__(
         self,
         admin: Admin,
         topics: Iterable[str],
         on_seen: Callable[[str, str], None],
+        on_look: Callable[[Admin], None],
         *,
         interval: float = 2.0,
     ) -> None:
         self._admin = admin
         self._topics = sorted(set(topics))
         self._on_seen = on_seen
+        self._on_look = on_look
         self._interval = interval
         self._missing: dict[str, float] = {}
         self._last_answer = time.monotonic()
@@ -91,6 +96,10 @@ class TopicWatch:
             if self._missing.pop(topic, None) is not None:
                 _log.warning("topic %s is back", topic)
             self._on_seen(topic, found)
+        try:
+            self._on_look(self._admin)
+        except RelanceError as error:  # the next look asks again
+            _log.debug("looking at the groups: %s", error)
 
     def _away(self, error: BrokerUnavailableError) -> None:
         if not self._told_away and not self._stop.is_set():
