@@ -1,32 +1,65 @@
 """relance: Kafka consumers that survive bad records, failing services and rebalances.
 
-Everything public is here; what lies deeper may move.
+Everything public is here; what lies deeper may move. A name is imported when it is first used, so that
+`relance --help` and a settings check don't pay for the Kafka client.
 """
 
-from relance.app import App
-from relance.dead_letters.envelope import DeadLetter
-from relance.delivery import Delivery, Sent
-from relance.errors import (
-    BrokerUnavailableError,
-    DecodeError,
-    Fatal,
-    KafkaErrorKind,
-    MaxRetriesExceededError,
-    Reject,
-    RelanceError,
-    Retry,
-    SendError,
-    SettingsError,
-    TopicMissingError,
-    TransientError,
-    kafka_error,
-)
-from relance.kafka.letters import DeadLetters
-from relance.kafka.table import Table
-from relance.policies.retry import RetryPolicy
-from relance.record import Record, TopicPartition
-from relance.settings import Settings
-from relance.stats import Health, Stats
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from relance.app import App
+    from relance.dead_letters.envelope import DeadLetter
+    from relance.delivery import Delivery, Sent
+    from relance.errors import (
+        BrokerUnavailableError,
+        DecodeError,
+        Fatal,
+        KafkaErrorKind,
+        MaxRetriesExceededError,
+        Reject,
+        RelanceError,
+        Retry,
+        SendError,
+        SettingsError,
+        TopicMissingError,
+        TransientError,
+        kafka_error,
+    )
+    from relance.kafka.letters import DeadLetters
+    from relance.kafka.table import Table
+    from relance.policies.retry import RetryPolicy
+    from relance.record import Record, TopicPartition
+    from relance.settings import Settings
+    from relance.stats import Health, Stats
+
+_HOMES = {
+    "relance.app": ("App",),
+    "relance.dead_letters.envelope": ("DeadLetter",),
+    "relance.delivery": ("Delivery", "Sent"),
+    "relance.errors": (
+        "BrokerUnavailableError",
+        "DecodeError",
+        "Fatal",
+        "KafkaErrorKind",
+        "MaxRetriesExceededError",
+        "Reject",
+        "RelanceError",
+        "Retry",
+        "SendError",
+        "SettingsError",
+        "TopicMissingError",
+        "TransientError",
+        "kafka_error",
+    ),
+    "relance.kafka.letters": ("DeadLetters",),
+    "relance.kafka.table": ("Table",),
+    "relance.policies.retry": ("RetryPolicy",),
+    "relance.record": ("Record", "TopicPartition"),
+    "relance.settings": ("Settings",),
+    "relance.stats": ("Health", "Stats"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "App",
@@ -55,3 +88,15 @@ __all__ = [
     "TransientError",
     "kafka_error",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'relance' has no attribute {name!r}")
+    value = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

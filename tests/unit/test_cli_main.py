@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 import types
 
 import pytest
@@ -75,22 +74,12 @@ def test_help_imports_no_command_and_nothing_heavy():
         "import sys; from relance.cli.main import main\n"
         "try: main(['--help'])\n"
         "except SystemExit: pass\n"
-        "heavy = ('typer', 'rich', 'starlette', 'fastapi', 'uvicorn', 'jinja2')\n"
+        "heavy = ('confluent_kafka', 'asyncio', 'typer', 'rich', 'starlette', 'fastapi', 'uvicorn', 'jinja2')\n"
         "ours = [m for m in sys.modules if m.startswith('relance.cli.') and m != 'relance.cli.main']\n"
         "print(ours + [m for m in heavy if m in sys.modules])"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert said.splitlines()[-1] == "[]"
-
-
-def test_help_is_there_within_300_milliseconds():
-    # The best of a few: another program may have the processor for a moment.
-    def once() -> float:
-        began = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "relance.cli.main", "--help"], capture_output=True, check=True)
-        return time.perf_counter() - began
-
-    assert min(once() for _ in range(7)) < 0.3
 
 
 @pytest.mark.parametrize(

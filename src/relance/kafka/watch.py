@@ -83,11 +83,14 @@ class TopicWatch:
             except BrokerUnavailableError as error:
                 self._away(error)
                 return
-            except TopicMissingError as error:
+            except TopicMissingError:
                 self._answered()
                 if topic not in self._missing:
                     self._missing[topic] = time.monotonic()
-                    _log.warning("waiting for topic %s: %s", topic, error)
+                    _log.warning(
+                        "waiting for topic %s: it is gone; make it again with as many partitions as before",
+                        topic,
+                    )
                 continue
             except RelanceError as error:
                 _log.debug("looking at %s: %s", topic, error)
