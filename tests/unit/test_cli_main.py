@@ -74,7 +74,7 @@ def test_help_imports_no_command_and_nothing_heavy():
         "import sys; from relance.cli.main import main\n"
         "try: main(['--help'])\n"
         "except SystemExit: pass\n"
-        "heavy = ('confluent_kafka', 'asyncio', 'typer', 'rich', 'starlette', 'fastapi', 'uvicorn', 'jinja2')\n"
+        "heavy = ('confluent_kafka', 'typer', 'rich', 'starlette', 'fastapi', 'uvicorn', 'jinja2')\n"
         "ours = [m for m in sys.modules if m.startswith('relance.cli.') and m != 'relance.cli.main']\n"
         "print(ours + [m for m in heavy if m in sys.modules])"
     )
