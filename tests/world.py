@@ -1,16 +1,19 @@
 """A world in memory around `Runtime`: logs, committed offsets, members, and a clock that only tests move.
 
-One thread; nothing waits in real time. A `Member` is one process with one consumer. The test says what is
-read, which handler ends how, which write is acknowledged, who owns what, who crashes. What a `Runtime` would
-wait for happens in `Member.while_waiting`.
+One thread, and nothing waits in real time (but see `in_real_time`). A `Member` is one process with one
+consumer. The test says what is read, which handler ends how, which write is acknowledged, who owns what, who
+crashes. What a `Runtime` would wait for happens in `Member.while_waiting`.
 """
 
 from __future__ import annotations
 
+import queue
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from relance.clock import SystemClock
 from relance.engine.assignment import Assignment, Commit
 from relance.engine.lanes import Run
 from relance.engine.outcome import Paths
@@ -174,10 +177,19 @@ class VirtualCondition:
 class Member:
     """A process: a `Runtime` with a worker, a writer and a poller that do one step when told to."""
 
-    def __init__(self, broker: Broker, clock: FakeClock, plan: Plan | None = None) -> None:
+    def __init__(self, broker: Broker, clock: Any, plan: Plan | None = None) -> None:
         self.broker, self.clock = broker, clock
         self.plan = plan or a_plan()
+        self.refuse_at_once = False
+        self._elsewhere: queue.SimpleQueue[Write] | None = None
         self.restart()
+
+    @classmethod
+    def in_real_time(cls, **given: Any) -> Member:
+        """With the machine's clock and real conditions, for workers on threads and loops; owns `ORDERS`."""
+        member = cls(Broker(), SystemClock(), a_plan(**given))
+        member.assign(ORDERS)
+        return member
 
     def restart(self) -> None:
         """A new process: what the old one had in memory is gone."""
@@ -187,7 +199,6 @@ class Member:
         self.writes: list[Write] = []
         self.outs: list[Out] = []
         self.position: dict[TopicPartition, int] = {}
-        self.while_waiting: Callable[[float], None] = self.clock.advance
         self.runtime = Runtime(
             self.plan,
             clock=self.clock,
@@ -198,16 +209,33 @@ class Member:
         )
         self.runtime.writer = self
         self.runtime.on_abandon = self.abandoned.append
-        self.runtime._changed = VirtualCondition(  # type: ignore[assignment]
-            self.runtime._lock, lambda timeout: self.while_waiting(timeout)
-        )
+        if isinstance(self.clock, FakeClock):
+            self.while_waiting: Callable[[float], None] = self.clock.advance
+            self.runtime._changed = VirtualCondition(  # type: ignore[assignment]
+                self.runtime._lock, lambda timeout: self.while_waiting(timeout)
+            )
 
     @property
     def engine(self) -> Any:
         return self.runtime.engine
 
     def write(self, assignment: Assignment, offset: int, outgoing: Outgoing) -> None:
-        self.writes.append(Write(assignment, offset, outgoing))
+        write = Write(assignment, offset, outgoing)
+        self.writes.append(write)
+        if self.refuse_at_once:
+            self.refuse(write)
+        if self._elsewhere is not None:
+            self._elsewhere.put(write)
+
+    def ack_from_elsewhere(self) -> None:
+        """From now on a thread acknowledges every write, as a producer's does."""
+        writes = self._elsewhere = queue.SimpleQueue()
+
+        def answer() -> None:
+            while True:
+                self.ack(writes.get())
+
+        threading.Thread(target=answer, daemon=True).start()
 
     # -- partitions --------------------------------------------------------------------------------
 

@@ -1,13 +1,15 @@
-"""The users' rebalance hooks; the promise: none runs on a polling thread, and none can break one.
+"""The users' rebalance hooks; the promise: none runs on a polling thread, and none can break or hold one.
 
 They run in order on one thread of their own. `revoked` is waited for (its point is to act before the
-partitions are gone), until the drain's deadline; a hook that raises is logged and counted.
+partitions are gone), until the drain's deadline; a hook that raises is logged and counted. The thread is a
+daemon, which an executor's isn't: a hook that hangs must not keep the process from ending.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
 import logging
+import queue
+import threading
 from collections.abc import Callable
 
 from relance.record import TopicPartition
@@ -17,6 +19,7 @@ __all__ = ["Hook", "Hooks"]
 _log = logging.getLogger("relance.rebalance")
 
 Hook = Callable[[list[TopicPartition]], None]
+_Call = tuple[list[Hook], list[TopicPartition], threading.Event]
 
 
 class Hooks:
@@ -28,7 +31,10 @@ class Hooks:
         self.on_lost: list[Hook] = []
         self.failures = 0
         """How many hook calls have raised."""
-        self._executor = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="relance-hooks")
+        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._closed = False
 
     def assigned(self, tps: list[TopicPartition]) -> None:
         """Partitions are ours now."""
@@ -40,10 +46,7 @@ class Hooks:
         _log.info("[REBALANCE] Partitions revoked: %s", _names(tps))
         if not self.on_revoked:
             return
-        done = self._submit(self.on_revoked, tps)
-        try:
-            done.result(timeout)
-        except concurrent.futures.TimeoutError:
+        if not self._submit(self.on_revoked, tps).wait(timeout):
             _log.warning("[REBALANCE] on_revoked still runs after %.1f s: going on without it", timeout)
 
     def lost(self, tps: list[TopicPartition]) -> None:
@@ -52,17 +55,36 @@ class Hooks:
         self._submit(self.on_lost, tps)
 
     def close(self) -> None:
-        """Take no more calls."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        """Take no more calls; what is waiting its turn is dropped."""
+        with self._lock:
+            self._closed = True
+            self._calls.put(None)
 
-    def _submit(self, hooks: list[Hook], tps: list[TopicPartition]) -> concurrent.futures.Future[None]:
-        return self._executor.submit(self._call, list(hooks), sorted(tps))
+    def _submit(self, hooks: list[Hook], tps: list[TopicPartition]) -> threading.Event:
+        """The event is set when all of `hooks` have returned, and at once when none will be called."""
+        done = threading.Event()
+        with self._lock:
+            if not hooks or self._closed:
+                done.set()
+                return done
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="relance-hooks", daemon=True)
+                self._thread.start()
+            self._calls.put((list(hooks), sorted(tps), done))
+        return done
+
+    def _run(self) -> None:
+        while (call := self._calls.get()) is not None:
+            hooks, tps, done = call
+            if not self._closed:
+                self._call(hooks, tps)
+            done.set()
 
     def _call(self, hooks: list[Hook], tps: list[TopicPartition]) -> None:
         for hook in hooks:
             try:
                 hook(list(tps))
-            except Exception:  # noqa: BLE001  a user's hook must not decide over partitions
+            except BaseException:  # noqa: BLE001  not even sys.exit may decide over partitions
                 self.failures += 1
                 _log.exception("[REBALANCE] hook %s raised", getattr(hook, "__qualname__", hook))
 

@@ -35,7 +35,8 @@ class Outgoing(NamedTuple):
     def size(self) -> int:
         """Bytes that it takes in its topic; never too few."""
         headers = sum(
-            len(name.encode()) + len(value or b"") + HEADER_OVERHEAD for name, value in self.headers
+            len(name.encode("utf-8", "surrogatepass")) + len(value or b"") + HEADER_OVERHEAD
+            for name, value in self.headers
         )
         return len(self.key or b"") + len(self.value or b"") + headers + RECORD_OVERHEAD
 

@@ -82,23 +82,37 @@ class StartLike(Protocol):
     """Where reading of a partition begins; `relance.kafka.poller.Start` is one."""
 
     @property
-    def tp(self) -> TopicPartition: ...  # noqa: D102
+    def tp(self) -> TopicPartition:
+        """Which partition."""
+
     @property
-    def offset(self) -> int: ...  # noqa: D102
+    def offset(self) -> int:
+        """The first offset to read."""
+
     @property
-    def metadata(self) -> str: ...  # noqa: D102
+    def metadata(self) -> str:
+        """What the commit of that offset brought along; "" without one."""
+
     @property
-    def topic_id(self) -> str: ...  # noqa: D102
+    def topic_id(self) -> str:
+        """The topic's present incarnation; "" where brokers have none."""
+
     @property
-    def problem(self) -> str | None: ...  # noqa: D102
+    def problem(self) -> str | None:
+        """Why nothing of it may be read, or None."""
 
 
 class Hooks(Protocol):
     """The users' rebalance hooks; called without the lock, never on a thread that must not wait for them."""
 
-    def assigned(self, tps: list[TopicPartition]) -> None: ...
-    def revoked(self, tps: list[TopicPartition], timeout: float) -> None: ...
-    def lost(self, tps: list[TopicPartition]) -> None: ...
+    def assigned(self, tps: list[TopicPartition]) -> None:
+        """Partitions are ours now."""
+
+    def revoked(self, tps: list[TopicPartition], timeout: float) -> None:
+        """Partitions are about to go; may take `timeout` seconds."""
+
+    def lost(self, tps: list[TopicPartition]) -> None:
+        """Partitions are gone already."""
 
 
 class Runtime:
@@ -443,7 +457,7 @@ class Runtime:
                 assignment,
                 record.log_offset,
                 f"its dead letter takes {letter.size} bytes and {topic} takes {letter.limit}",
-                "nothing of it starts until the application does with a topic that takes it",
+                "it goes on after a restart with a topic that takes larger records",
             )
             return
         self._dlt_log.warning(

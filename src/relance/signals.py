@@ -32,16 +32,22 @@ def caught_signals(on_first: Callable[[int], None]) -> Iterator[None]:
     reader, writer = socket.socketpair()
     reader.setblocking(True)
     writer.setblocking(False)
+    try:
+        # Before the handlers, and given back after them: a signal in between must not be swallowed.
+        old_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    except ValueError:
+        reader.close()
+        writer.close()
+        raise
     before = {number: signal.signal(number, _nothing) for number in _SIGNALS}
-    old_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     thread = threading.Thread(target=_listen, args=(reader, on_first), name="relance-signals", daemon=True)
     thread.start()
     try:
         yield
     finally:
-        signal.set_wakeup_fd(old_fd)
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: set from C
+        signal.set_wakeup_fd(old_fd)
         writer.close()  # ends the thread
         thread.join(1.0)
         reader.close()
@@ -60,9 +66,24 @@ def _listen(reader: socket.socket, on_first: Callable[[int], None]) -> None:
             seen += 1
             name = signal.Signals(number).name
             if seen == 1:
-                _log.info("%s: stopping; once more to stop at once", name)
-                on_first(number)
+                _say(logging.INFO, f"{name}: stopping; once more to stop at once")
+                try:
+                    on_first(number)
+                except Exception:  # noqa: BLE001  the second signal must still be heard
+                    _log.exception("%s: could not begin to stop", name)
             else:
-                _log.error("%s again: exiting at once, unfinished records will be handled again", name)
-                logging.shutdown()
+                _say(logging.ERROR, f"{name} again: exiting at once, the unfinished will be handled again")
                 os._exit(128 + number)
+
+
+def _say(level: int, text: str) -> None:
+    """Log a line, but don't wait for long: whoever hangs may hang in logging, with its lock in hand."""
+    thread = threading.Thread(target=_log_now, args=(level, text), name="relance-signal-log", daemon=True)
+    thread.start()
+    thread.join(0.2)
+
+
+def _log_now(level: int, text: str) -> None:
+    _log.log(level, text)
+    for handler in logging.getLogger().handlers:
+        handler.flush()

@@ -1,6 +1,6 @@
 """The engine against a naive one that keeps a list for each key and looks at all of it every time.
 
-What the whole world of `test_runtime_world` can only see at its end, that a lane was forgotten, shows here at once:
+What the world of `test_runtime_world` can only see at its end, that a lane was forgotten, shows here at once:
 `take` must find a run exactly when the naive engine has one.
 """
 

@@ -42,10 +42,9 @@ class InlineWorker:
                 return
             started = time.perf_counter()
             try:
-                given_back = not self._handle(run)
-            except (
-                BaseException
-            ):  # the program ends (KeyboardInterrupt, SystemExit): nothing unfinished counts
+                given_back = not self._handle(run, started + _LONG)
+            except BaseException:
+                # The program ends (KeyboardInterrupt, SystemExit): nothing unfinished counts.
                 runtime.give_back(run)
                 raise
             done = None if given_back else run
@@ -55,8 +54,9 @@ class InlineWorker:
             elif took < _SHORT and run.done == self._max_run < _MAX_RUN:
                 self._max_run *= 2
 
-    def _handle(self, run: Run) -> bool:
+    def _handle(self, run: Run, until: float) -> bool:
         """False if the run was given back already (a record waits, or all stops)."""
+        now = time.perf_counter
         decoding, handler, with_record = self._decoding, self._handler, self._shape.takes_record
         decode, decode_errors = decoding.decode, decoding.errors
         records = run.records
@@ -79,4 +79,6 @@ class InlineWorker:
                         return False
             i += 1
             run.done = i
+            if now() > until:  # a handler that has become slow must not hold up all others for a long run
+                return True
         return True

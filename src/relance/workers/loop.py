@@ -7,6 +7,7 @@ there is work, a retry is due or all stops. What is still running when its parti
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -18,6 +19,7 @@ from relance.runtime import Runtime
 __all__ = ["LoopWorker"]
 
 _SLICE = 0.005  # seconds a task that never suspends may keep the loop
+_LONG = 0.02  # seconds of a run: then other lanes, and retries that fell due, have their turn
 _MAX_RUN = 64
 
 
@@ -52,6 +54,8 @@ class LoopWorker:
             async with asyncio.TaskGroup() as group:
                 for i in range(self._concurrency):
                     group.create_task(self._work(), name=f"relance-worker-{i}")
+            if not self._runtime.stopping:  # a group takes a task that is cancelled for one that has ended
+                raise RuntimeError("all workers were cancelled from outside, and nothing stops")
         finally:
             self._runtime.on_work = lambda: None
             if self._timer is not None:
@@ -64,7 +68,8 @@ class LoopWorker:
         loop = self._loop
         if not self._pumping and loop is not None and not loop.is_closed():
             self._pumping = True
-            loop.call_soon_threadsafe(self._wake)
+            with contextlib.suppress(RuntimeError):  # closed since: nobody is left to be woken
+                loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
         self._pumping = False
@@ -114,40 +119,46 @@ class LoopWorker:
         assert task is not None
         done: Run | None = None
         kept_since = time.perf_counter()
-        while True:
-            run = runtime.next(done, _MAX_RUN, wait=False)
-            done = None
-            if run is None:
-                if runtime.stopping:
-                    return
-                await self._sleep()
-                kept_since = time.perf_counter()
-                continue
-            if self._idle:
-                self._wake_one()
-            self._tasks[run] = task
-            try:
-                if await self._handle(run):
-                    done = run
-            except asyncio.CancelledError:
-                runtime.give_back(run)
-                if run in self._tasks:  # cancelled from outside, not abandoned by us
+        try:
+            while True:
+                run = runtime.next(done, _MAX_RUN, wait=False)
+                done = None
+                if run is None:
+                    if runtime.stopping:
+                        return
+                    await self._sleep()
+                    kept_since = time.perf_counter()
+                    continue
+                if self._idle:
+                    self._wake_one()
+                self._tasks[run] = task
+                try:
+                    if await self._handle(run):
+                        done = run
+                except asyncio.CancelledError:
+                    runtime.give_back(run)
+                    # Abandoned by us, the task goes on with other runs, unless somebody else cancels it too.
+                    if run in self._tasks or task.cancelling() > 1:
+                        raise
+                except BaseException:
+                    runtime.give_back(run)
                     raise
-            except BaseException:
-                runtime.give_back(run)
-                raise
-            finally:
-                if self._tasks.pop(run, None) is None:
-                    task.uncancel()  # `_cancel` took it out: the task goes on with other runs
-            if time.perf_counter() - kept_since > _SLICE:
-                await asyncio.sleep(0)
-                kept_since = time.perf_counter()
+                finally:
+                    if self._tasks.pop(run, None) is None:
+                        task.uncancel()
+                if time.perf_counter() - kept_since > _SLICE:
+                    await asyncio.sleep(0)
+                    kept_since = time.perf_counter()
+        finally:
+            if done is not None:
+                runtime.give_back(done)
 
     async def _handle(self, run: Run) -> bool:
         """False if the run was given back already (a record waits, or all stops)."""
         decoding, handler, with_record = self._decoding, self._handler, self._shape.takes_record
         decode, decode_errors = decoding.decode, decoding.errors
-        records = run.records
+        records, now = run.records, time.perf_counter
+        until = now() + _LONG
         i = run.done
         while i < len(records) and not run.cancelled:
             record = records[i]
@@ -162,20 +173,35 @@ class LoopWorker:
                         await handler(value, record)
                     else:
                         await handler(value)
-                except Exception as error:  # noqa: BLE001  whatever a handler raises is judged by the policy
-                    if not self._runtime.failed(run, record, error):
+                except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  the policy judges it
+                    if not self._runtime.failed(run, record, _as_failure(error)):
                         return False
             i += 1
             run.done = i
+            if now() > until:
+                return True
         return True
 
     def _abandon(self, run: Run) -> None:
         """Any thread: the run's partition is going, or all stops; its record stays uncommitted."""
         loop = self._loop
         if loop is not None and not loop.is_closed():
-            loop.call_soon_threadsafe(self._cancel, run)
+            with contextlib.suppress(RuntimeError):  # closed since: nothing runs any more
+                loop.call_soon_threadsafe(self._cancel, run)
 
     def _cancel(self, run: Run) -> None:
         task = self._tasks.pop(run, None)
         if task is not None:
             task.cancel()
+
+
+def _as_failure(error: Exception | asyncio.CancelledError) -> Exception:
+    """What the policy judges. Raises the cancellation of our own task, which is no failure of the record."""
+    if isinstance(error, Exception):
+        return error
+    task = asyncio.current_task()
+    if task is None or task.cancelling():
+        raise error
+    failure = RuntimeError("the handler was cancelled, and not by relance: something that it awaited was")
+    failure.__cause__ = error
+    return failure

@@ -1,0 +1,155 @@
+"""The users' rebalance hooks: where they run, in which order, and that none can break or hold a poller."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from relance.hooks import Hooks
+from relance.record import TopicPartition
+from waiting import wait_until
+
+ONE, TWO = TopicPartition("orders", 0), TopicPartition("orders", 1)
+
+
+@pytest.fixture
+def hooks() -> Iterator[Hooks]:
+    found = Hooks()
+    yield found
+    found.close()
+
+
+def test_each_event_is_a_line_that_names_the_partitions_in_order(
+    hooks: Hooks, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "relance.rebalance")
+    hooks.assigned([TWO, ONE])
+    hooks.revoked([ONE], 0.0)
+    hooks.lost([TWO])
+    hooks.assigned([])
+    assert caplog.messages == [
+        "[REBALANCE] Partitions assigned: orders-0, orders-1",
+        "[REBALANCE] Partitions revoked: orders-0",
+        "[REBALANCE] Partitions lost: orders-1",
+        "[REBALANCE] Partitions assigned: none",
+    ]
+
+
+def test_hooks_run_in_order_on_one_thread_that_is_not_the_caller_s(hooks: Hooks) -> None:
+    calls: list[tuple[str, list[TopicPartition], str]] = []
+
+    def note(name: str) -> None:
+        def hook(tps: list[TopicPartition]) -> None:
+            calls.append((name, tps, threading.current_thread().name))
+
+        getattr(hooks, f"on_{name}").append(hook)
+
+    for name in ("assigned", "assigned", "revoked", "lost"):
+        note(name)
+    hooks.assigned([TWO, ONE])
+    hooks.lost([TWO])
+    hooks.revoked([ONE], 5.0)
+    assert [(name, tps) for name, tps, _ in calls] == [
+        ("assigned", [ONE, TWO]),
+        ("assigned", [ONE, TWO]),
+        ("lost", [TWO]),
+        ("revoked", [ONE]),
+    ]
+    assert {thread for _, _, thread in calls} == {"relance-hooks"}
+
+
+def test_without_hooks_no_thread_is_made(hooks: Hooks) -> None:
+    hooks.assigned([ONE])
+    hooks.revoked([ONE], 5.0)
+    assert hooks._thread is None
+
+
+def test_revoked_is_waited_for(hooks: Hooks) -> None:
+    entered, let_go, seen = threading.Event(), threading.Event(), []
+
+    def hook(tps: list[TopicPartition]) -> None:
+        entered.set()
+        let_go.wait(5)
+        seen.append(tps)
+
+    hooks.on_revoked.append(hook)
+    thread = threading.Thread(target=hooks.revoked, args=([ONE], 5.0))
+    thread.start()
+    assert entered.wait(5)
+    assert thread.is_alive()
+    let_go.set()
+    thread.join(5)
+    assert seen == [[ONE]]
+
+
+def test_revoked_is_waited_for_only_until_the_deadline(
+    hooks: Hooks, caplog: pytest.LogCaptureFixture
+) -> None:
+    let_go = threading.Event()
+    hooks.on_revoked.append(lambda tps: let_go.wait(5) and None)
+    hooks.revoked([ONE], 0.01)
+    let_go.set()
+    assert "on_revoked still runs after 0.0 s: going on without it" in caplog.text
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), SystemExit(3), KeyboardInterrupt()])
+def test_a_hook_that_raises_is_logged_and_counted_and_holds_up_nobody(
+    hooks: Hooks, caplog: pytest.LogCaptureFixture, error: BaseException
+) -> None:
+    seen = []
+
+    def bad(tps: list[TopicPartition]) -> None:
+        tps.clear()
+        raise error
+
+    hooks.on_revoked += [bad, seen.append]
+    hooks.revoked([ONE], 5.0)
+    hooks.revoked([TWO], 5.0)
+    assert seen == [[ONE], [TWO]]
+    assert hooks.failures == 2
+    assert "test_a_hook_that_raises" in caplog.text
+
+
+def test_after_closing_nothing_is_called_and_nobody_waits(hooks: Hooks) -> None:
+    seen: list[object] = []
+    for kind in (hooks.on_assigned, hooks.on_revoked, hooks.on_lost):
+        kind.append(seen.append)
+    hooks.close()
+    hooks.assigned([ONE])
+    hooks.revoked([ONE], 60.0)
+    hooks.lost([ONE])
+    hooks.close()
+    assert seen == []
+
+
+def test_closing_frees_who_waits_for_a_hook_that_did_not_have_its_turn(hooks: Hooks) -> None:
+    entered, let_go, seen = threading.Event(), threading.Event(), []
+
+    def hang(tps: list[TopicPartition]) -> None:
+        entered.set()
+        let_go.wait(5)
+
+    hooks.on_assigned.append(hang)
+    hooks.on_revoked.append(seen.append)
+    hooks.assigned([ONE])
+    assert entered.wait(5)
+    waiting = threading.Thread(target=hooks.revoked, args=([ONE], 60.0))
+    waiting.start()
+    wait_until(lambda: hooks._calls.qsize())
+    hooks.close()
+    let_go.set()
+    waiting.join(5)
+    assert not waiting.is_alive()
+    assert seen == []
+
+
+def test_a_hook_that_hangs_cannot_keep_the_process_from_ending(hooks: Hooks) -> None:
+    let_go = threading.Event()
+    hooks.on_assigned.append(lambda tps: let_go.wait(5) and None)
+    hooks.assigned([ONE])
+    assert hooks._thread is not None
+    assert hooks._thread.daemon
+    let_go.set()

@@ -1,0 +1,304 @@
+"""The sync worker on a thread, against a real runtime: what it does with a run, a failure, a revocation."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from relance.decoding import decoder_for, handler_shape
+from relance.engine.lanes import Run
+from relance.errors import Fatal, Reject, TransientError
+from relance.policies.retry import RetryPolicy
+from relance.record import Record, TopicPartition
+from relance.workers.inline import InlineWorker
+from waiting import wait_until
+from world import ORDERS, Member, record
+
+OTHER = TopicPartition("orders", 1)
+
+
+class Bench:
+    """A member whose runtime has the machine's clock and real conditions, and a worker on a thread."""
+
+    def __init__(self, handler: Callable[..., Any], **plan: Any) -> None:
+        self.member = Member.in_real_time(**plan)
+        self.runtime = self.member.runtime
+        shape = handler_shape(handler)
+        self.worker = InlineWorker(self.runtime, handler, shape, decoder_for(shape.annotation))
+        self.error: BaseException | None = None
+        self.thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        try:
+            self.worker.run()
+        except BaseException as error:
+            self.error = error
+
+    def __enter__(self) -> Bench:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.runtime.drain(0.0)
+        self.thread.join(5)
+        assert not self.thread.is_alive()
+
+    def give(self, *records: Record, tp: TopicPartition = ORDERS) -> None:
+        self.runtime.received("source", tp, list(records))
+
+    def base(self) -> int:
+        with self.runtime._lock:
+            assignment = self.runtime.engine.assignments[ORDERS]
+            for run in assignment.running:
+                self.runtime.engine.report(run)
+            return assignment.frontier.base
+
+
+def records(count: int, start: int = 0) -> list[Record]:
+    return [record(start + i, value=str(start + i).encode()) for i in range(count)]
+
+
+def test_records_are_handled_in_order_with_their_decoded_value() -> None:
+    seen: list[int] = []
+
+    def handler(value: int) -> None:
+        seen.append(value)
+
+    with Bench(handler) as bench:
+        for start in range(0, 3000, 500):
+            bench.give(*records(500, start))
+        wait_until(lambda: bench.base() == 3000)
+    assert seen == list(range(3000))
+    assert bench.runtime.counters.handled == 3000
+    assert bench.member.at_rest()
+
+
+def test_a_handler_that_asks_for_the_record_gets_it() -> None:
+    seen: list[tuple[dict, int]] = []
+
+    def handler(value: dict, found: Record) -> None:
+        seen.append((value, found.offset))
+
+    with Bench(handler) as bench:
+        bench.give(record(3, value=b'{"a": 1}'))
+        wait_until(lambda: seen)
+    assert seen == [({"a": 1}, 3)]
+
+
+def test_what_does_not_decode_is_dead_lettered_without_a_retry_and_no_handler_sees_it() -> None:
+    seen: list[int] = []
+
+    def handler(value: int) -> None:
+        seen.append(value)
+
+    with Bench(handler) as bench:
+        bench.give(record(0, value=b"not a number"), record(1, value=b"1"))
+        wait_until(lambda: seen)
+        wait_until(lambda: bench.member.writes)
+        assert bench.base() == 0
+        bench.member.ack()
+        assert bench.base() == 2
+    assert seen == [1]
+    assert bench.runtime.counters.retried == 0
+
+
+def test_a_retry_that_falls_due_while_all_is_idle_is_made() -> None:
+    seen: list[int] = []
+
+    def handler(value: int, found: Record) -> None:
+        seen.append(found.attempt)
+        if found.attempt < 3:
+            raise TransientError("again")
+
+    with Bench(handler, retry=RetryPolicy.fixed(0.01)) as bench:
+        bench.give(*records(1))
+        wait_until(lambda: bench.base() == 1)
+    assert seen == [1, 2, 3]
+
+
+def test_a_cancelled_run_ends_after_the_record_that_is_being_handled() -> None:
+    entered, let_go, seen = threading.Event(), threading.Event(), []
+
+    def handler(value: int) -> None:
+        seen.append(value)
+        entered.set()
+        let_go.wait(5)
+
+    with Bench(handler) as bench:
+        bench.worker._max_run = 512
+        bench.give(*records(5))
+        assert entered.wait(5)
+        revoker = threading.Thread(target=bench.runtime.revoking, args=("source", [ORDERS]))
+        revoker.start()
+        wait_until(lambda: bench.runtime._changed._waiters)
+        let_go.set()
+        revoker.join(5)
+        assert bench.runtime.commits("source", [ORDERS])[0].offset == 1
+    assert seen == [0]
+
+
+def test_a_handler_that_hangs_holds_a_revocation_up_to_the_deadline_and_then_counts_for_nothing() -> None:
+    entered, let_go, abandoned = threading.Event(), threading.Event(), []
+
+    def handler(value: int) -> None:
+        entered.set()
+        let_go.wait(5)
+
+    with Bench(handler, drain_timeout=0.05) as bench:
+        bench.runtime.on_abandon = abandoned.append
+        bench.give(*records(1))
+        assert entered.wait(5)
+        bench.runtime.revoking("source", [ORDERS])
+        assert len(abandoned) == 1
+        assert bench.runtime.commits("source", [ORDERS])[0].offset == 0
+        bench.runtime.revoked("source", [ORDERS], lost=False)
+        bench.member.assign(ORDERS)
+        let_go.set()
+        bench.give(*records(1))
+        wait_until(lambda: bench.base() == 1)
+    assert bench.runtime.counters.handled == 1
+
+
+def test_a_run_of_a_partition_that_stops_ends_and_other_partitions_go_on() -> None:
+    seen: list[tuple[int, int]] = []
+
+    def handler(value: int, found: Record) -> None:
+        if (found.partition, found.offset) == (0, 0):
+            raise Reject("no")
+        seen.append((found.partition, found.offset))
+
+    with Bench(handler) as bench:
+        bench.member.assign(OTHER)
+        bench.member.refuse_at_once = True
+        bench.worker._max_run = 512
+        bench.give(*records(5))
+        bench.give(record(0, value=b"1", tp=OTHER), tp=OTHER)
+        wait_until(lambda: seen)
+        assert seen == [(1, 0)]
+        assert bench.runtime.pauses("source") == {ORDERS}
+        bench.member.ack()
+        wait_until(lambda: bench.base() == 5)
+    assert seen == [(1, 0), *((0, i) for i in range(1, 5))]
+
+
+def test_a_fatal_error_ends_the_work_and_the_record_stays_unfinished() -> None:
+    calls: list[int] = []
+
+    def handler(value: int) -> None:
+        calls.append(value)
+        raise Fatal("wrong database")
+
+    with Bench(handler) as bench:
+        bench.give(*records(5))
+        wait_until(lambda: bench.member.failures)
+        bench.give(*records(5, 5))
+        assert bench.base() == 0
+    assert calls == [0]
+
+
+@pytest.mark.parametrize("end", [SystemExit(3), KeyboardInterrupt()])
+def test_what_ends_the_program_comes_through_and_its_record_stays_unfinished(end: BaseException) -> None:
+    def handler(value: int) -> None:
+        if value == 2:
+            raise end
+
+    with Bench(handler) as bench:
+        bench.worker._max_run = 512
+        bench.give(*records(5))
+        bench.thread.join(5)
+        assert bench.error is end
+        assert bench.base() == 2
+        assert bench.runtime.look().in_flight == 0
+        assert bench.runtime.look().queued == 3
+    assert bench.runtime.counters.handled == 2
+
+
+def test_a_handler_that_has_become_slow_does_not_hold_up_other_lanes_for_a_whole_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[bytes | None] = []
+    now = 0.0
+
+    def handler(value: int, found: Record) -> None:
+        nonlocal now
+        now += 1.0  # seconds
+        seen.append(found.key)
+
+    monkeypatch.setattr("relance.workers.inline.time.perf_counter", lambda: now)
+    bench = Bench(handler, ordering="key")
+    bench.worker._max_run = 512  # it was fast until now
+    bench.give(*(record(i, b"a", b"1") for i in range(50)), record(50, b"b", b"1"))
+    with bench:
+        wait_until(lambda: bench.base() == 51)
+    assert seen[:3] == [b"a", b"b", b"a"]
+
+
+def test_runs_grow_while_records_are_quick_and_shrink_when_they_are_not() -> None:
+    def handler(value: int) -> None:
+        pass
+
+    bench = Bench(handler)
+    sizes: list[int] = []
+    real_next = bench.runtime.next
+
+    def spy(done: Run | None, max_run: int, *, wait: bool) -> Run | None:
+        run = real_next(done, max_run, wait=wait)
+        if run is not None:
+            sizes.append(len(run.records))
+        return run
+
+    bench.runtime.next = spy  # type: ignore[method-assign]
+    bench.give(*records(2000))
+    with bench:
+        wait_until(lambda: bench.base() == 2000)
+    assert sizes[0] == 1
+    assert max(sizes) > 16
+
+
+def test_many_threads_that_feed_and_acknowledge_lose_no_wakeup() -> None:
+    """Four pollers' worth of partitions, some records rejected, hand-offs acknowledged from elsewhere."""
+    tps = [TopicPartition("orders", i) for i in range(4)]
+    count = 400
+    handled: list[tuple[int, int]] = []
+
+    def handler(value: int, found: Record) -> None:
+        if value % 10 == 3:
+            raise Reject("no")
+        if value % 10 == 7 and found.attempt == 1:
+            raise TransientError("again")
+        handled.append((found.partition, found.offset))
+
+    def feed(bench: Bench, tp: TopicPartition) -> None:
+        for i in range(count):
+            bench.give(record(i, str(i % 7).encode(), str(i).encode(), tp), tp=tp)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with Bench(handler, ordering="key", retry=RetryPolicy.fixed(0.001)) as bench:
+            bench.member.assign(*tps)
+            bench.member.ack_from_elsewhere()
+            feeders = [threading.Thread(target=feed, args=(bench, tp)) for tp in tps]
+            for feeder in feeders:
+                feeder.start()
+            for feeder in feeders:
+                feeder.join()
+            wait_until(
+                lambda: (
+                    all(bench.runtime.engine.assignments[tp].frontier.base == count for tp in tps)
+                    or [bench.runtime.commits("source", None)] == 0
+                ),
+                message=lambda: f"{bench.runtime.look()}",
+            )
+            assert bench.member.at_rest()
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(handled) == len(set(handled)) == 4 * count * 9 // 10
+    for tp in tps:
+        for key in range(7):
+            mine = [o for p, o in handled if p == tp.partition and o % 7 == key]
+            assert mine == sorted(mine)

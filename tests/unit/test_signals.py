@@ -1,0 +1,135 @@
+"""SIGTERM and SIGINT, in processes of their own: pytest's is not to be ended."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from relance.signals import caught_signals
+
+HEAD = """
+import logging, os, signal, sys, threading, time
+from relance.signals import caught_signals
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+stop = threading.Event()
+def on_first(number):
+    print("first", number, threading.current_thread().name, flush=True)
+    stop.set()
+"""
+
+HANGS = """
+with caught_signals(on_first):
+    print("ready", flush=True)
+    stuck = threading.Lock()
+    stuck.acquire()
+    stuck.acquire()  # as a handler that hangs in C: no bytecode, so no Python signal handler
+"""
+
+POLITE = """
+with caught_signals(on_first):
+    print("ready", flush=True)
+    stop.wait()
+print("ended", flush=True)
+"""
+
+
+def run(body: str, act: Callable[[subprocess.Popen[str]], None]) -> tuple[int, str, str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HEAD + body], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        act(process)
+        out, err = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.wait()
+    return process.returncode, out, err
+
+
+def send_twice(second: signal.Signals) -> Callable[[subprocess.Popen[str]], None]:
+    def act(process: subprocess.Popen[str]) -> None:
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "first 15 relance-signals\n"
+        process.send_signal(second)
+
+    return act
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_asks_for_a_stop_and_the_process_ends_by_itself(number: signal.Signals) -> None:
+    status, out, err = run(POLITE, lambda process: process.send_signal(number))
+    assert (status, out) == (0, f"first {int(number)} relance-signals\nended\n")
+    assert f"{number.name}: stopping; once more to stop at once" in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_second_ends_the_process_at_once_even_while_its_main_thread_hangs(number: signal.Signals) -> None:
+    status, _, err = run(HANGS, send_twice(number))
+    assert status == 128 + number
+    assert f"{number.name} again: exiting at once" in err
+
+
+def test_whoever_hangs_in_logging_with_its_lock_in_hand_does_not_hold_up_the_signals() -> None:
+    body = HANGS.replace("    stuck = ", "    logging.getLogger().handlers[0].acquire()\n    stuck = ")
+    status, _, _ = run(body, send_twice(signal.SIGTERM))
+    assert status == 128 + signal.SIGTERM
+
+
+def test_a_stop_that_cannot_begin_does_not_deafen_it_for_the_second_signal() -> None:
+    body = (
+        "\nreal = on_first\ndef on_first(number):\n    real(number)\n    raise RuntimeError('no threads')\n"
+    )
+    status, _, err = run(body + HANGS, send_twice(signal.SIGTERM))
+    assert status == 128 + signal.SIGTERM
+    assert "no threads" in err
+
+
+def test_other_signals_are_not_its_business() -> None:
+    body = "\nseen = []\nsignal.signal(signal.SIGUSR1, lambda n, f: print('usr1', flush=True))\n" + POLITE
+
+    def act(process: subprocess.Popen[str]) -> None:
+        process.send_signal(signal.SIGUSR1)
+        process.send_signal(signal.SIGUSR1)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "usr1\n"
+        process.send_signal(signal.SIGTERM)
+
+    status, out, _ = run(body, act)
+    assert status == 0
+    assert out.endswith("ended\n")
+
+
+def test_afterwards_all_is_as_it_was() -> None:
+    handlers = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
+    threads = threading.active_count()
+    with caught_signals(lambda number: None):
+        assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] != handlers
+    assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == handlers
+    assert signal.set_wakeup_fd(-1) == -1
+    assert threading.active_count() == threads
+
+
+def test_only_the_main_thread_may_enter_and_the_refusal_leaves_nothing_open() -> None:
+    found: list[BaseException] = []
+
+    def enter() -> None:
+        try:
+            with caught_signals(lambda number: None):
+                pass
+        except ValueError as error:
+            found.append(error)
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert len(found) == 1
+    gc.collect()  # a socket left open would warn now, and a warning is an error
