@@ -14,7 +14,7 @@ import msgspec
 from relance.dead_letters.envelope import build, metadata_headers
 from relance.dead_letters.ladder import HEADER_OVERHEAD, RECORD_OVERHEAD, TooLarge, fit
 from relance.engine.deferral import Failure, defer, to_headers
-from relance.errors import MaxRetriesExceededError
+from relance.errors import DecodeError, MaxRetriesExceededError
 from relance.record import HeaderList, Record
 
 __all__ = ["Outgoing", "dead_letter", "failure_text", "read_headers", "retry_record"]
@@ -51,10 +51,10 @@ def failure_text(error: BaseException) -> str:
 
 
 def read_headers(record: Record) -> HeaderList | None:
-    """Its headers; None where the client raises SystemError for them: a name that is not UTF-8 (measured)."""
+    """Its headers; None where they cannot be read."""
     try:
         return record.headers
-    except Exception:  # noqa: BLE001  whatever is wrong with them, the record must go somewhere
+    except DecodeError:
         return None
 
 

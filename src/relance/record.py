@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from relance.engine.deferral import Deferral, Failure, original_headers
+from relance.errors import DecodeError
 
 __all__ = ["Record", "Source", "TopicPartition"]
 
@@ -43,6 +44,20 @@ class Source(Protocol):
         """(type, milliseconds since the epoch); -1 where there is none."""
 
 
+class _Unreadable(NamedTuple):
+    """Stands for a message whose headers the client cannot read."""
+
+    at: tuple[int, int]
+
+    def headers(self) -> HeaderList:
+        """Raises DecodeError."""
+        raise DecodeError("a header's name is not UTF-8, so the headers cannot be read")
+
+    def timestamp(self) -> tuple[int, int]:
+        """The message's own."""
+        return self.at
+
+
 class Record(msgspec.Struct, gc=False):
     """One record. A handler that asks for it gets it as its second argument.
 
@@ -63,8 +78,16 @@ class Record(msgspec.Struct, gc=False):
 
     @property
     def headers(self) -> HeaderList:
-        """The headers that the producer wrote: (name, bytes or None), in order, repeats kept."""
-        headers = self.source.headers() or []
+        """The headers that the producer wrote: (name, bytes or None), in order, repeats kept.
+
+        Raises DecodeError where a header's name is not UTF-8, which the client cannot read.
+        """
+        try:
+            headers = self.source.headers() or []
+        except SystemError:
+            # Asked again, the client gives a list with a NULL in it, and the process dies: never ask twice.
+            self.source = _Unreadable(self.source.timestamp())
+            headers = self.source.headers()
         if self.deferral is None:
             return headers
         return original_headers(headers)

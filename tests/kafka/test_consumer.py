@@ -478,3 +478,23 @@ def test_a_handler_that_ends_the_program_leaves_its_record_to_the_next_owner(
     send(group.config["topic"], "last", exit=3)
     assert member.ended() == 3
     assert committed(bootstrap, group) == {0: 1}
+
+
+def test_a_partition_that_was_paused_is_read_when_its_topic_is_made_again(
+    groups: GroupMaker, send: Callable[..., None], bootstrap: str
+) -> None:
+    """In the client a pause outlives the assignment; what was assigned again used to stay silent."""
+    group = groups(partitions=1)
+    topic, dlt = group.config["topic"], group.config["dead_letter_topic"]
+    member = only(group)
+    admin = Admin(bootstrap)
+    admin.delete_topic(dlt)
+    send(topic, "rejected", reject=True)
+    wait_until(lambda: "stops at offset 0" in member.log, 30.0, lambda: member.log)
+    admin.delete_topic(topic)
+    wait_until(lambda: admin.ensure_topic(topic, 1))
+    admin.ensure_topic(dlt, 3)
+    send(topic, *ids("new", 3))
+    group.wait_handled(set(ids("new", 3)))
+    wait_committed(bootstrap, group)
+    assert member.stop() == 0

@@ -3,6 +3,7 @@ from datetime import UTC, datetime
 import pytest
 
 from relance.engine.deferral import defer, to_headers
+from relance.errors import DecodeError
 from relance.record import Record, TopicPartition
 
 
@@ -61,3 +62,21 @@ def test_a_deferred_record_shows_its_own_headers_and_timestamp_not_the_retry_rec
 def test_a_record_and_a_partition_print_as_logs_write_them() -> None:
     assert record().name == "P2:O16"
     assert str(TopicPartition("orders", 0)) == "orders-0"
+
+
+def test_headers_that_the_client_cannot_read_are_asked_for_once() -> None:
+    """Asked a second time, the client hands out a list that ends the process."""
+
+    class Broken(Source):
+        asked = 0
+
+        def headers(self) -> list[tuple[str, bytes | None]] | None:
+            Broken.asked += 1
+            raise SystemError("returned a result with an exception set")
+
+    found = Record("orders", 2, 16, b"k", b"v", Broken(None, 5), 16)
+    for _ in range(2):
+        with pytest.raises(DecodeError, match="not UTF-8"):
+            found.headers  # noqa: B018
+    assert Broken.asked == 1
+    assert found.timestamp_ms == 5

@@ -243,7 +243,7 @@ class Poller:
         try:
             starts = self._starts(tps)
         except KafkaRefusedError as error:
-            if error.code is None or not kafka_error(error.code).retriable:
+            if error.code is None or not _passes(error.code):
                 raise
             # Nobody says where to start, so nothing may be read; the group must hear that we hold nothing.
             _rebalance_log.warning("[REBALANCE] %s", error)
@@ -261,6 +261,8 @@ class Poller:
             self._client.incremental_assign(placed)
         else:
             self._client.assign(placed)
+        # A pause outlives its assignment in the client: what comes again would come paused (measured).
+        self._client.resume(placed)
         self._paused.update(s.tp for s in starts if s.problem)
         if self._paused:  # pausing counts only after the assignment
             self._client.pause([ClientPartition(*tp) for tp in self._paused if tp in self._owned])
@@ -286,7 +288,7 @@ class Poller:
                 return ask()
             except KafkaException as error:
                 row = kafka_error(error.args[0].code())
-                if not row.retriable or time.monotonic() > deadline or self._stopping.is_set():
+                if not _passes(row.code) or time.monotonic() > deadline or self._stopping.is_set():
                     raise KafkaRefusedError(
                         "say where to start", "Kafka", error_text(error), row.code
                     ) from error
@@ -304,7 +306,8 @@ class Poller:
             self._let_go([TopicPartition(p.topic, p.partition) for p in partitions], lost=True)
 
     def _let_go(self, tps: list[TopicPartition], *, lost: bool) -> None:
-        self._hub.revoked(self.feed.name, tps, lost=lost)
+        gone = [tp for tp in tps if tp in self._owned]  # the client may name what we don't own (#1551)
+        self._hub.revoked(self.feed.name, gone, lost=lost)
         self._owned.difference_update(tps)
         self._paused.difference_update(tps)
         if self._cooperative:
@@ -434,3 +437,8 @@ _WAITED_FOR = frozenset(
 def _wire(commit: Commit) -> ClientPartition:
     tp = commit.assignment.tp
     return ClientPartition(tp.topic, tp.partition, commit.offset, commit.metadata)
+
+
+def _passes(code: int) -> bool:
+    """Whether asking again may help: for one who consumes, also where a topic is missing."""
+    return kafka_error(code).retriable or code in _WAITED_FOR
