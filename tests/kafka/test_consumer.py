@@ -480,21 +480,31 @@ def test_a_handler_that_ends_the_program_leaves_its_record_to_the_next_owner(
     assert committed(bootstrap, group) == {0: 1}
 
 
-def test_a_partition_that_was_paused_is_read_when_its_topic_is_made_again(
-    groups: GroupMaker, send: Callable[..., None], bootstrap: str
+def test_a_partition_that_went_while_it_was_paused_is_read_when_it_comes_back(
+    groups: GroupMaker, bootstrap: str
 ) -> None:
     """In the client a pause outlives the assignment; what was assigned again used to stay silent."""
-    group = groups(partitions=1)
+    group = groups(partitions=2)
     topic, dlt = group.config["topic"], group.config["dead_letter_topic"]
-    member = only(group)
-    admin = Admin(bootstrap)
-    admin.delete_topic(dlt)
-    send(topic, "rejected", reject=True)
-    wait_until(lambda: "stops at offset 0" in member.log, 30.0, lambda: member.log)
-    admin.delete_topic(topic)
-    wait_until(lambda: admin.ensure_topic(topic, 1))
-    admin.ensure_topic(dlt, 3)
-    send(topic, *ids("new", 3))
-    group.wait_handled(set(ids("new", 3)))
-    wait_committed(bootstrap, group)
-    assert member.stop() == 0
+    producer = Producer({"bootstrap.servers": bootstrap})
+
+    def write(name: str, **more: object) -> None:
+        for partition in range(2):
+            value = json.dumps({"id": f"{name}{partition}", **more}).encode()
+            producer.produce(topic, value, partition=partition)
+        assert producer.flush(10) == 0
+
+    first = only(group)
+    Admin(bootstrap).delete_topic(dlt)
+    write("rejected", reject=True)
+    wait_until(lambda: first.log.count("stops at offset 0") == 2, 30.0, lambda: first.log)
+    Admin(bootstrap).ensure_topic(f"{dlt}-2", 1)
+    second = group.start(dead_letter_topic=f"{dlt}-2")
+    group.settle(first, second, partitions=2)
+    Admin(bootstrap).ensure_topic(dlt, 3)
+    wait_committed(bootstrap, group, 30.0)
+    assert second.stop() == 0
+    group.settle(first, partitions=2)
+    write("new")
+    group.wait_handled({"new0", "new1"}, 10.0)
+    assert first.stop() == 0
