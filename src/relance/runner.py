@@ -7,6 +7,7 @@ commits and leaves within one shared deadline; a handler that hangs cannot keep 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import logging
 import os
@@ -226,8 +227,11 @@ class Runner:
         deadline = time.monotonic() + self.settings.drain_timeout
         if self.watch is not None:
             self.watch.stop()
-        for consumer in self.consumers:
-            if not consumer.stop(deadline):
+        # All at once: one that drains for long must not leave another starting records until the deadline.
+        with concurrent.futures.ThreadPoolExecutor(max(1, len(self.consumers))) as pool:
+            closed = list(pool.map(lambda consumer: consumer.stop(deadline), self.consumers))
+        for consumer, in_time in zip(self.consumers, closed, strict=True):
+            if not in_time:
                 _log.warning("a client of %s did not close in time", ", ".join(consumer.spec.topics))
         for producer in (self._handoffs, self.producer):
             if producer is not None:

@@ -279,3 +279,52 @@ def test_a_send_that_a_stop_cuts_short_is_answered(own_broker: LocalBroker) -> N
             await asyncio.to_thread(delivery.result, 5)
 
     asyncio.run(main())
+
+
+def test_a_table_goes_on_after_a_value_that_is_no_json_object(
+    bootstrap: str, make_topic: Callable[..., str]
+) -> None:
+    name = make_topic("table", 1, cleanup_policy="compact")
+    app = App("g-table", settings=settings(bootstrap))
+    table = app.table(name)
+
+    async def main() -> None:
+        async with app.running():
+            for poison in (b"\xff", b"[1]", b'{"a":' + b"[" * 100_000):
+                await app.send(name, poison, key="poison")
+            sent = await table.put("key", {"x": 1})
+            assert await table.reached(sent.offset, timeout=10.0)
+            assert table.items() == {"key": {"x": 1}}
+
+    asyncio.run(main())
+
+
+def test_consumers_of_one_app_drain_together(bootstrap: str, make_topic: Callable[..., str]) -> None:
+    slow_topic, quick_topic = make_topic("slow", 1), make_topic("quick", 1)
+    app = App(f"g-{slow_topic}", settings=settings(bootstrap, drain_timeout=2.0))
+    go, events = asyncio.Event(), []
+
+    @app.consumer(slow_topic)
+    async def slow(value: int) -> None:
+        events.append("slow starts")
+        await asyncio.sleep(600)
+
+    @app.consumer(quick_topic)
+    async def quick(value: int) -> None:
+        events.append(f"quick starts {value}")
+        await go.wait()
+        events.append(f"quick ends {value}")
+
+    async def main() -> None:
+        async with app.running():
+            await app.send(slow_topic, 1)
+            for n in range(3):
+                await app.send(quick_topic, n)
+            await until(lambda: {"slow starts", "quick starts 0"} <= set(events))
+            app.stop()
+            await until(lambda: all(c.runtime.stop_by is not None for c in app._consumers()))
+            go.set()
+
+    asyncio.run(main())
+    assert events.count("quick ends 0") == 1
+    assert "quick starts 1" not in events

@@ -169,6 +169,25 @@ class World(RuleBasedStateMachine):
         offset = self.broker.log(tp).append(key, gap=gap)
         self.scripts[(tp.topic, tp.partition, offset)] = script
 
+    @precondition(lambda self: self.owned())
+    @rule(data=st.data(), key=KEYS, hand_back=st.booleans())
+    def fail_behind_a_letter_that_is_not_written(
+        self, data: st.DataObject, key: bytes | None, hand_back: bool
+    ) -> None:
+        """A path that chance alone finds once in ten thousand: two of a lane are unfinished, the second waits."""
+        tenure = data.draw(st.sampled_from(self.owned()))
+        if tenure.tp == RETRIES:
+            return
+        for script in (["reject"], ["retry", "retry"]):
+            self.produce(tenure.tp, key, script, 0)
+        tenure.member.read(tenure.tp, 50)
+        self.note_failures(tenure.member)
+        while (out := self.take_run(tenure.member, 4)) is not None:
+            while out in tenure.member.outs:
+                self.move(tenure.member, out)
+        if hand_back:
+            self.hand_back(tenure, clean=False)
+
     @rule(count=st.integers(3, 12), key=KEYS, tp=st.sampled_from(SOURCES))
     def produce_many(self, tp: TopicPartition, key: bytes | None, count: int) -> None:
         for _ in range(count):
@@ -216,6 +235,13 @@ class World(RuleBasedStateMachine):
     def revoke(self, data: st.DataObject, clean: bool, before: bool, accept: bool) -> None:
         tenure = data.draw(st.sampled_from(self.owned()))
         self.hand_back(tenure, clean=clean, before=before, accept=accept)
+
+    @precondition(lambda self: self.owned())
+    @rule(data=st.data(), before=st.booleans())
+    def revoke_with_a_commit_on_its_way(self, data: st.DataObject, before: bool) -> None:
+        tenure = data.draw(st.sampled_from(self.owned()))
+        self.send_all_commits(tenure)
+        self.hand_back(tenure, clean=True, before=before)
 
     def hand_back(self, tenure: Tenure, *, clean: bool, before: bool = True, accept: bool = True) -> None:
         """Revocation as the poller does it. `before`: fate of a commit that was on its way."""
@@ -326,7 +352,10 @@ class World(RuleBasedStateMachine):
     @precondition(lambda self: self.open_tenures())
     @rule(data=st.data())
     def send_commits(self, data: st.DataObject) -> None:
-        tenure = data.draw(st.sampled_from(self.open_tenures()))
+        self.send_all_commits(data.draw(st.sampled_from(self.open_tenures())))
+
+    def send_all_commits(self, tenure: Tenure) -> None:
+        """Those of its feed; one call is on its way at a time."""
         member, feed = tenure.member, tenure.member.feed_of(tenure.tp)
         if self.on_its_way.get((member, feed)):
             return

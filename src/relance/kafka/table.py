@@ -146,7 +146,7 @@ class Table:
         if raw is not None:
             try:
                 value = msgspec.json.decode(raw, type=dict[str, Any])
-            except msgspec.DecodeError as error:
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 _log.warning("table %s, key %s is not a JSON object, left out: %s", self.topic, name, error)
         with self._changed:
             self._check_order(position)
