@@ -174,7 +174,7 @@ class World(RuleBasedStateMachine):
     def fail_behind_a_letter_that_is_not_written(
         self, data: st.DataObject, key: bytes | None, hand_back: bool
     ) -> None:
-        """A path that chance alone finds once in ten thousand: two of a lane are unfinished, the second waits."""
+        """Two of a lane are unfinished and the second waits: chance alone hardly ever brings that."""
         tenure = data.draw(st.sampled_from(self.owned()))
         if tenure.tp == RETRIES:
             return
