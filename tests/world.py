@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from relance.clock import SystemClock
+from relance.contracts import Plan
 from relance.engine.assignment import Assignment, Commit
 from relance.engine.lanes import Run
 from relance.engine.outcome import Paths
 from relance.outgoing import Outgoing
 from relance.policies.retry import RetryPolicy
 from relance.record import Record, TopicPartition
-from relance.runtime import Plan, Runtime
+from relance.runtime import Runtime
 
 ORDERS = TopicPartition("orders", 0)
 RETRY = "orders.retry"

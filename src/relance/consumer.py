@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from relance.clock import SystemClock
+from relance.contracts import Plan
 from relance.decoding import HandlerShape, decoder_for
 from relance.delivery import Sent
 from relance.engine.assignment import Assignment
-from relance.engine.engine import Limits, Ordering
+from relance.engine.engine import Ordering
+from relance.engine.flow import Limits
 from relance.engine.outcome import Paths
 from relance.errors import SendError
 from relance.hooks import Hooks
@@ -32,7 +34,7 @@ from relance.kafka.starts import Feed, Where
 from relance.kafka.watch import TopicWatch
 from relance.outgoing import Outgoing
 from relance.policies.retry import RetryPolicy
-from relance.runtime import Plan, Runtime
+from relance.runtime import Runtime
 from relance.settings import Settings
 from relance.workers.inline import InlineWorker
 from relance.workers.loop import LoopWorker

@@ -9,110 +9,26 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
 
-from relance.burst import BurstLog
 from relance.clock import Clock
+from relance.contracts import Counters, HooksLike, Look, Plan, StartLike, Writer
 from relance.dead_letters.ladder import TooLarge
 from relance.engine.assignment import Assignment, Commit
-from relance.engine.deferral import Deferral, Failure, NotOurs, Unreadable, from_headers
+from relance.engine.deferral import Deferral, NotOurs
 from relance.engine.deferral import wait as wait_of
-from relance.engine.engine import Engine, Limits, Ordering
+from relance.engine.engine import Engine
 from relance.engine.frontier import Frontier
 from relance.engine.lanes import Run
 from relance.engine.offset_map import decode_map
-from relance.engine.outcome import DeadLetter, Defer, Paths, RetryAt, Stop, decide
+from relance.engine.outcome import RetryAt, Stop
 from relance.errors import DecodeError
-from relance.outgoing import Outgoing, dead_letter, failure_text, read_headers, retry_record
-from relance.policies.retry import RetryPolicy
+from relance.judge import Judge
+from relance.outgoing import Outgoing, failure_text
 from relance.record import Record, TopicPartition
 
-__all__ = ["Counters", "Look", "Plan", "Runtime", "StartLike", "Writer"]
+__all__ = ["Runtime"]
 
 _handoff_log = logging.getLogger("relance.handoff")
-
-_LONGEST_DUE = 86_400.0  # seconds; what a retry record's headers may ask for beyond the policy's own maximum
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a consumer was asked for, as far as running it needs to know."""
-
-    group: str
-    retry: RetryPolicy
-    paths: Paths
-    ordering: Ordering = "partition"
-    limits: Limits = field(default_factory=Limits)
-    drain_timeout: float = 8.0
-
-
-@dataclass(slots=True)
-class Counters:
-    """What this process has done for this consumer, since it started."""
-
-    handled: int = 0
-    failed: int = 0
-    retried: int = 0
-    dead_lettered: int = 0
-    rebalances: int = 0
-    last_rebalance: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """Records in flight, lanes that wait, records queued, hand-offs on their way; stopped partitions."""
-
-    in_flight: int
-    waiting: int
-    queued: int
-    settling: int
-    stopped: dict[str, str]
-    map_full: list[str]
-
-
-class Writer(Protocol):
-    """Where hand-offs go; answers by `Runtime.settled` and `Runtime.not_settled`."""
-
-    def write(self, assignment: Assignment, offset: int, outgoing: Outgoing) -> None:
-        """Write `outgoing`, durably, however often that takes."""
-
-
-class StartLike(Protocol):
-    """Where reading of a partition begins; `relance.kafka.poller.Start` is one."""
-
-    @property
-    def tp(self) -> TopicPartition:
-        """Which partition."""
-
-    @property
-    def offset(self) -> int:
-        """The first offset to read."""
-
-    @property
-    def metadata(self) -> str:
-        """What the commit of that offset brought along; "" without one."""
-
-    @property
-    def topic_id(self) -> str:
-        """The topic's present incarnation; "" where brokers have none."""
-
-    @property
-    def problem(self) -> str | None:
-        """Why nothing of it may be read, or None."""
-
-
-class Hooks(Protocol):
-    """The users' rebalance hooks; called without the lock, never on a thread that must not wait for them."""
-
-    def assigned(self, tps: list[TopicPartition]) -> None:
-        """Partitions are ours now."""
-
-    def revoked(self, tps: list[TopicPartition], timeout: float) -> None:
-        """Partitions are about to go; may take `timeout` seconds."""
-
-    def lost(self, tps: list[TopicPartition]) -> None:
-        """Partitions are gone already."""
 
 
 class Runtime:
@@ -124,7 +40,7 @@ class Runtime:
         *,
         clock: Clock,
         random: Callable[[], float],
-        hooks: Hooks,
+        hooks: HooksLike,
         topic_id: Callable[[str], str],
         on_failure: Callable[[Exception], None],
     ) -> None:
@@ -139,7 +55,7 @@ class Runtime:
         self.stop_by: float | None = None
         """The shared deadline of the whole stop, on the monotonic clock, once stopping."""
         self._clock = clock
-        self._random = random
+        self._judge = Judge(plan, clock=clock, random=random)
         self._hooks = hooks
         self._topic_id = topic_id
         self._on_failure = on_failure
@@ -148,8 +64,6 @@ class Runtime:
         self._changed = threading.Condition(self._lock)
         self._halted = False
         self._stopping = False
-        self._retry_log = BurstLog("relance.retry", clock)
-        self._dlt_log = BurstLog("relance.dlt", clock)
 
     # -- for pollers (kafka.poller.Hub) ------------------------------------------------------------
 
@@ -307,21 +221,9 @@ class Runtime:
 
     def failed(self, run: Run, record: Record, error: Exception) -> bool:
         """The record at `run.done` raised. True: it is dealt with, go on with the next one of the run."""
-        plan = self.plan
-        outcome = decide(
-            error, attempt=record.attempt, policy=plan.retry, paths=plan.paths, random=self._random
-        )
-        wall = self._clock.time()
-        deferred = None
-        if isinstance(outcome, Defer):
-            assert plan.paths.retry_topic is not None
-            deferred = retry_record(
-                record, error, topic=plan.paths.retry_topic, group=plan.group, delay=outcome.delay, now=wall
-            )
-            if deferred is None:
-                outcome = RetryAt(outcome.delay)  # it cannot go, so it waits here and holds its lane
+        outcome = self._judge.judge(record, error)
         if isinstance(outcome, RetryAt):
-            self._retry_here(run, record, error, outcome.delay, wall)
+            self._retry_here(run, record, error, outcome.delay)
             return False
         with self._lock:
             self.counters.failed += 1
@@ -331,18 +233,19 @@ class Runtime:
                 self._give_back(run)
             self._on_failure(outcome.error)
             return False
+        deferred = isinstance(outcome, tuple)
         with self._lock:
             if not self.engine.hand_off(run, record):
                 return True
-            if deferred is not None:
+            if deferred:
                 self.counters.retried += 1
         assignment = run.lane.assignment
-        if isinstance(outcome, DeadLetter):
-            self._write_off(assignment, record, outcome.error, attempts=record.attempt)
+        if isinstance(outcome, tuple):
+            defer, outgoing = outcome
+            self._judge.log_retry(record, defer.delay, error)
+            self._write(assignment, record.log_offset, outgoing)
         else:
-            assert deferred is not None
-            self._log_retry(record, outcome.delay, error)
-            self._write(assignment, record.log_offset, deferred)
+            self._write_off(assignment, record, outcome.error, attempts=record.attempt)
         return True
 
     # -- stopping ----------------------------------------------------------------------------------
@@ -406,15 +309,9 @@ class Runtime:
     def _take_deferred(
         self, assignment: Assignment, records: list[Record], now: float, wall: float
     ) -> list[tuple[Record, str]]:
-        longest = max(self.plan.retry.max_delay, _LONGEST_DUE)
         unreadable = []
         for record in records:
-            headers = read_headers(record)
-            found: Deferral | NotOurs | Unreadable
-            if headers is None:
-                found = Unreadable("the client cannot read them")
-            else:
-                found = from_headers(headers, group=self.plan.group, now=wall, max_delay=longest)
+            found = self._judge.deferral_of(record, wall)
             if isinstance(found, NotOurs):
                 self.engine.skip(assignment, record.log_offset)
             elif isinstance(found, Deferral):
@@ -428,12 +325,10 @@ class Runtime:
                 unreadable.append((record, f"retry headers: {found.reason}"))
         return unreadable
 
-    def _retry_here(self, run: Run, record: Record, error: Exception, delay: float, wall: float) -> None:
-        self._log_retry(record, delay, error)
-        failure = _failure(record, error, wall)
+    def _retry_here(self, run: Run, record: Record, error: Exception, delay: float) -> None:
+        self._judge.log_retry(record, delay, error)
         with self._lock:
-            record.history = (*record.history[-19:], failure)
-            record.attempt += 1
+            self._judge.note_failure(record, error)
             self._count_run(run)
             self.counters.failed += 1
             self.counters.retried += 1
@@ -442,17 +337,15 @@ class Runtime:
             self._work.notify_all()
 
     def _write_off(self, assignment: Assignment, record: Record, error: Exception, *, attempts: int) -> None:
-        plan, topic = self.plan, self.plan.paths.dead_letter_topic
-        if topic is None:
+        letter = self._judge.letter(record, error, attempts=attempts)
+        if letter is None:
             with self._lock:
                 self._halt()
                 self.engine.stop(assignment, failure_text(error), record.log_offset)  # it will not be written
             self._on_failure(error)
             return
-        letter = dead_letter(
-            record, error, topic=topic, group=plan.group, now=self._clock.time(), attempts=attempts
-        )
         if isinstance(letter, TooLarge):
+            topic = self.plan.paths.dead_letter_topic
             self._stop(
                 assignment,
                 record.log_offset,
@@ -460,15 +353,7 @@ class Runtime:
                 "it goes on after a restart with a topic that takes larger records",
             )
             return
-        self._dlt_log.warning(
-            "[DLT] %s -> %s (%s after %d attempt%s): %s",
-            record.name,
-            topic,
-            type(error).__name__,
-            attempts,
-            "" if attempts == 1 else "s",
-            failure_text(error.__cause__ or error),
-        )
+        self._judge.log_dead_letter(record, letter.topic, error, attempts=attempts)
         with self._lock:
             self.counters.dead_lettered += 1
         self._write(assignment, record.log_offset, letter)
@@ -476,19 +361,6 @@ class Runtime:
     def _write(self, assignment: Assignment, offset: int, outgoing: Outgoing) -> None:
         assert self.writer is not None
         self.writer.write(assignment, offset, outgoing)
-
-    def _log_retry(self, record: Record, delay: float, error: Exception) -> None:
-        tries = self.plan.retry.max_attempts
-        self._retry_log.warning(
-            "[RETRY] Retry %d/%d (attempt %d/%d) %s in %dms: %s",
-            record.attempt,
-            tries - 1,
-            record.attempt + 1,
-            tries,
-            record.name,
-            round(delay * 1000),
-            failure_text(error),
-        )
 
     def _stop(self, assignment: Assignment, offset: int, reason: str, until: str) -> None:
         with self._lock:
@@ -526,10 +398,6 @@ class Runtime:
             if left <= 0:
                 return
             self._changed.wait(left)
-
-
-def _failure(record: Record, error: Exception, wall: float) -> Failure:
-    return Failure(record.attempt, failure_text(error)[:500], wall)
 
 
 def _log_stopped(reason: str) -> None:

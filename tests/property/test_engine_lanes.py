@@ -21,7 +21,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from relance.engine.engine import Engine, Limits
+from relance.engine.engine import Engine
+from relance.engine.flow import Limits
 from relance.engine.frontier import Frontier
 from relance.engine.lanes import Run
 from world import ORDERS, record

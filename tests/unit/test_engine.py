@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from relance.engine.assignment import Assignment
-from relance.engine.engine import Engine, Limits, Ordering
+from relance.engine.engine import Engine, Ordering
+from relance.engine.flow import Limits
 from relance.engine.frontier import Frontier
 from relance.engine.lanes import Run
 from relance.engine.offset_map import OffsetMap, decode_map

@@ -10,7 +10,7 @@ import pytest
 from relance.clock import SystemClock
 from relance.dead_letters.envelope import decode
 from relance.engine.deferral import Deferral, defer, from_headers, to_headers
-from relance.engine.engine import Limits
+from relance.engine.flow import Limits
 from relance.errors import Fatal, MaxRetriesExceededError, Reject, Retry, TransientError
 from relance.policies.retry import RetryPolicy
 from relance.record import Record, TopicPartition

@@ -14,33 +14,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
 from relance.engine.assignment import Assignment, Commit
 from relance.engine.due import DueHeap
+from relance.engine.flow import Flow, Limits
 from relance.engine.frontier import Frontier
 from relance.engine.lanes import Lane, LaneState, Run
 from relance.record import Record, TopicPartition
 
-__all__ = ["Engine", "Limits", "Ordering"]
+__all__ = ["Engine", "Ordering"]
 
 Ordering = Literal["partition", "key", "none"]
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Where intake stops. Two marks, so that pausing (which drops what was fetched) is rare."""
-
-    ready: int = 10_000
-    """Records that could start and haven't; intake goes on at half of it."""
-    ready_bytes: int = 64 * 1024 * 1024
-    """The same in bytes of values, by their mean size."""
-    parked: int = 100_000
-    """Held by waiting lanes, all partitions of a feed together; each partition may hold its share."""
-    settling: int = 10_000
-    """Hand-offs in flight: beyond it no new record starts."""
 
 
 class Engine:
@@ -53,7 +39,7 @@ class Engine:
         self._ready: deque[Lane] = deque()
         self._due: DueHeap[Lane] = DueHeap()
         self._epoch = 0
-        self._full: dict[str, bool] = {}
+        self._flow = Flow(self.limits)
         self.settling = 0
         self.in_flight = 0
         """Runs that are out with workers."""
@@ -337,21 +323,11 @@ class Engine:
 
     def full(self, feed: str) -> bool:
         """True while `feed` should read nothing more; once full, until half of it is gone."""
-        records = size = 0.0
-        for assignment in self.assignments.values():
-            if assignment.feed == feed:
-                ready = assignment.queued - assignment.parked
-                records += ready
-                size += ready * assignment.mean_size
-        level = max(records / self.limits.ready, size / self.limits.ready_bytes)
-        self._full[feed] = level > 0.5 if self._full.get(feed) else level >= 1.0
-        return self._full[feed]
+        return self._flow.full(feed, self.assignments.values())
 
     def pauses(self, feed: str) -> set[TopicPartition]:
         """Partitions that should not be read now: stopped, drained, or holding their share of waits."""
-        mine = [a for a in self.assignments.values() if a.feed == feed]
-        share = self.limits.parked // max(1, len(mine))
-        return {a.tp for a in mine if a.stopped is not None or a.draining or a.map_full or a.parked >= share}
+        return self._flow.pauses(feed, self.assignments.values())
 
     def waiting(self) -> int:
         """How many lanes wait for a retry."""

@@ -16,19 +16,20 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from confluent_kafka import Consumer as Client
 from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as ClientPartition
 
-from relance.engine.assignment import Commit
 from relance.errors import KafkaErrorKind, RelanceError, SettingsError, kafka_error
 from relance.kafka.cluster import KafkaRefusedError, QuietLog, error_text
+from relance.kafka.commits import GroupCommitter
+from relance.kafka.hub import Hub
 from relance.kafka.starts import Feed, Start, start_at
 from relance.record import Record, TopicPartition
 
-__all__ = ["Hub", "Poller"]
+__all__ = ["Poller"]
 
 _log = logging.getLogger("relance.kafka")
 _rebalance_log = logging.getLogger("relance.rebalance")
@@ -36,34 +37,6 @@ _rebalance_log = logging.getLogger("relance.rebalance")
 _POLL = 0.05  # seconds; the longest a command, a commit or a stop waits for an idle client
 _BATCH = 500
 _PATIENCE = 0.5  # seconds of a full buffer before partitions are paused (pausing drops what was fetched)
-_STALE = frozenset(
-    {
-        KafkaError.ILLEGAL_GENERATION,
-        KafkaError.UNKNOWN_MEMBER_ID,
-        KafkaError.REBALANCE_IN_PROGRESS,
-        KafkaError.STALE_MEMBER_EPOCH,
-        KafkaError._STATE,
-        KafkaError._NO_OFFSET,
-    }
-)
-
-
-class Hub(Protocol):
-    """What a poller serves. All calls come from the poller's thread and must not run user code on it."""
-
-    def topic_id(self, topic: str) -> str: ...  # noqa: D102
-    def assigned(self, feed: str, starts: list[Start]) -> None: ...  # noqa: D102
-    def received(self, feed: str, tp: TopicPartition, records: list[Record]) -> None: ...  # noqa: D102
-    def end_reached(self, tp: TopicPartition, offset: int) -> None: ...  # noqa: D102
-    def full(self, feed: str) -> bool: ...  # noqa: D102
-    def wait_for_room(self, feed: str, timeout: float) -> bool: ...  # noqa: D102
-    def pauses(self, feed: str) -> set[TopicPartition]: ...  # noqa: D102
-    def commits(self, feed: str, only: Sequence[TopicPartition] | None) -> list[Commit]: ...  # noqa: D102
-    def committed(self, commit: Commit) -> None: ...  # noqa: D102
-    def commit_failed(self, commit: Commit) -> None: ...  # noqa: D102
-    def revoking(self, feed: str, tps: list[TopicPartition]) -> None: ...  # noqa: D102
-    def revoked(self, feed: str, tps: list[TopicPartition], *, lost: bool) -> None: ...  # noqa: D102
-    def fail(self, error: Exception) -> None: ...  # noqa: D102
 
 
 class Poller:
@@ -86,16 +59,14 @@ class Poller:
         """When the loop last came round, on the monotonic clock; health looks at it."""
         self._hub = hub
         self._cooperative = cooperative
-        self._commit_interval = commit_interval
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._problem: BaseException | None = None
         self._paused: set[TopicPartition] = set()
         self._owned: set[TopicPartition] = set()
         self._full_since: float | None = None
-        self._next_commit = 0.0
-        self._in_flight: list[Commit] | None = None
         self._told: dict[object, float] = {}
+        self._committer = GroupCommitter(hub, feed.name, commit_interval, self._tell)
         try:
             self._client = Client(
                 {**config, "on_commit": self._on_commit, "error_cb": self._on_error}, logger=QuietLog()
@@ -154,7 +125,8 @@ class Poller:
         self.last_tick = time.monotonic()
         while not self._commands.empty():
             self._commands.get()()
-        self._commit_if_due()
+        if self._owned:
+            self._committer.commit_if_due(self._client)
         if self._backed_up():
             return
         self._sync_pauses()
@@ -298,7 +270,7 @@ class Poller:
         with self._guard():
             tps = [TopicPartition(p.topic, p.partition) for p in partitions]
             self._hub.revoking(self.feed.name, tps)
-            self._commit_now(tps)
+            self._committer.commit_last(self._client, tps)
             self._let_go(tps, lost=False)
 
     def _on_lost(self, _: Client, partitions: list[ClientPartition]) -> None:
@@ -327,59 +299,6 @@ class Poller:
             self._client.unassign()
             self._assign(sorted(self._owned))
 
-    # -- commits -----------------------------------------------------------------------------------
-
-    def _commit_if_due(self) -> None:
-        now = time.monotonic()
-        if now < self._next_commit or self._in_flight is not None or not self._owned:
-            return
-        self._next_commit = now + self._commit_interval
-        commits = self._hub.commits(self.feed.name, None)
-        if not commits:
-            return
-        self._in_flight = commits
-        try:
-            self._client.commit(offsets=[_wire(c) for c in commits], asynchronous=True)
-        except KafkaException as error:
-            self._commit_answered(error.args[0], {})
-
-    def _on_commit(self, error: KafkaError | None, partitions: list[ClientPartition]) -> None:
-        with self._guard():
-            self._commit_answered(error, {TopicPartition(p.topic, p.partition): p.error for p in partitions})
-
-    def _commit_answered(
-        self, error: KafkaError | None, each: Mapping[TopicPartition, KafkaError | None]
-    ) -> None:
-        commits, self._in_flight = self._in_flight or [], None
-        for commit in commits:
-            problem = each.get(commit.assignment.tp) or error
-            if problem is None:
-                self._hub.committed(commit)
-            else:
-                self._hub.commit_failed(commit)
-                if problem.code() not in _STALE:
-                    self._tell(
-                        ("commit", problem.code()), f"commit of {commit.assignment.tp}: {problem.str()}"
-                    )
-
-    def _commit_now(self, tps: list[TopicPartition]) -> None:
-        commits = self._hub.commits(self.feed.name, tps)
-        if not commits:
-            return
-        try:
-            for entry in self._client.commit(offsets=[_wire(c) for c in commits], asynchronous=False) or []:
-                if entry.error is not None:
-                    raise KafkaException(entry.error)
-        except KafkaException as error:
-            # Not swallowed: what was not committed is handled again by the next owner, and we say so.
-            _rebalance_log.warning(
-                "[REBALANCE] Offsets not committed, the next owner repeats them: %s", error_text(error)
-            )
-            return
-        for commit in commits:
-            self._hub.committed(commit)
-        _rebalance_log.info("[REBALANCE] Offsets committed before revocation")
-
     # -- inside ------------------------------------------------------------------------------------
 
     def _close(self) -> None:
@@ -388,6 +307,10 @@ class Poller:
             self._raise_problem()
         except (KafkaException, RelanceError, RuntimeError) as error:
             _log.warning("the client did not close cleanly: %s", error)
+
+    def _on_commit(self, error: KafkaError | None, partitions: list[ClientPartition]) -> None:
+        with self._guard():
+            self._committer.answered(error, partitions)
 
     def _on_error(self, error: KafkaError) -> None:
         with self._guard():
@@ -432,11 +355,6 @@ _WAITED_FOR = frozenset(
     {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION,
      KafkaError.UNKNOWN_TOPIC_ID, KafkaError.INCONSISTENT_TOPIC_ID}
 )  # fmt: skip
-
-
-def _wire(commit: Commit) -> ClientPartition:
-    tp = commit.assignment.tp
-    return ClientPartition(tp.topic, tp.partition, commit.offset, commit.metadata)
 
 
 def _passes(code: int) -> bool:

@@ -1,0 +1,99 @@
+"""What a runtime is told (its plan), asks of others (writer, starts, hooks) and tells (counters, looks).
+
+Only shapes: the pollers, workers and the test world depend on these, not on one another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from relance.engine.assignment import Assignment
+from relance.engine.engine import Ordering
+from relance.engine.flow import Limits
+from relance.engine.outcome import Paths
+from relance.outgoing import Outgoing
+from relance.policies.retry import RetryPolicy
+from relance.record import TopicPartition
+
+__all__ = ["Counters", "HooksLike", "Look", "Plan", "StartLike", "Writer"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a consumer was asked for, as far as running it needs to know."""
+
+    group: str
+    retry: RetryPolicy
+    paths: Paths
+    ordering: Ordering = "partition"
+    limits: Limits = field(default_factory=Limits)
+    drain_timeout: float = 8.0
+
+
+@dataclass(slots=True)
+class Counters:
+    """What this process has done for this consumer, since it started."""
+
+    handled: int = 0
+    failed: int = 0
+    retried: int = 0
+    dead_lettered: int = 0
+    rebalances: int = 0
+    last_rebalance: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Records in flight, lanes that wait, records queued, hand-offs on their way; stopped partitions."""
+
+    in_flight: int
+    waiting: int
+    queued: int
+    settling: int
+    stopped: dict[str, str]
+    map_full: list[str]
+
+
+class Writer(Protocol):
+    """Where hand-offs go; answers by `settled` and `not_settled` of the runtime."""
+
+    def write(self, assignment: Assignment, offset: int, outgoing: Outgoing) -> None:
+        """Write `outgoing`, durably, however often that takes."""
+
+
+class StartLike(Protocol):
+    """Where reading of a partition begins; `relance.kafka.poller.Start` is one."""
+
+    @property
+    def tp(self) -> TopicPartition:
+        """Which partition."""
+
+    @property
+    def offset(self) -> int:
+        """The first offset to read."""
+
+    @property
+    def metadata(self) -> str:
+        """What the commit of that offset brought along; "" without one."""
+
+    @property
+    def topic_id(self) -> str:
+        """The topic's present incarnation; "" where brokers have none."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing of it may be read, or None."""
+
+
+class HooksLike(Protocol):
+    """The users' rebalance hooks; called without the lock, never on a thread that must not wait for them."""
+
+    def assigned(self, tps: list[TopicPartition]) -> None:
+        """Partitions are ours now."""
+
+    def revoked(self, tps: list[TopicPartition], timeout: float) -> None:
+        """Partitions are about to go; may take `timeout` seconds."""
+
+    def lost(self, tps: list[TopicPartition]) -> None:
+        """Partitions are gone already."""

@@ -1,0 +1,104 @@
+"""What becomes of a record that failed: the outcome, what is to be written, what is logged.
+
+`engine.outcome.decide` is the rule; here it meets what cannot be known from the error alone (a record too
+large to be deferred, headers that cannot be read). Promise: nothing is performed here but log lines, so the
+runtime may ask without its lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from relance.burst import BurstLog
+from relance.clock import Clock
+from relance.contracts import Plan
+from relance.dead_letters.ladder import TooLarge
+from relance.engine.deferral import Deferral, Failure, NotOurs, Unreadable, from_headers
+from relance.engine.outcome import DeadLetter, Defer, RetryAt, Stop, decide
+from relance.outgoing import Outgoing, dead_letter, failure_text, read_headers, retry_record
+from relance.record import Record
+
+__all__ = ["Judge"]
+
+_LONGEST_DUE = 86_400.0  # seconds; what a retry record's headers may ask for beyond the policy's own maximum
+_KEPT_FAILURES = 20  # of a record that is tried for ever, the last ones
+
+
+class Judge:
+    """The verdicts of one consumer."""
+
+    def __init__(self, plan: Plan, *, clock: Clock, random: Callable[[], float]) -> None:
+        self._plan = plan
+        self._clock = clock
+        self._random = random
+        self._retry_log = BurstLog("relance.retry", clock)
+        self._dlt_log = BurstLog("relance.dlt", clock)
+
+    def judge(self, record: Record, error: Exception) -> RetryAt | DeadLetter | Stop | tuple[Defer, Outgoing]:
+        """The outcome of the try that raised `error`; a deferral comes with the record to write."""
+        plan = self._plan
+        outcome = decide(
+            error, attempt=record.attempt, policy=plan.retry, paths=plan.paths, random=self._random
+        )
+        if not isinstance(outcome, Defer):
+            return outcome
+        assert plan.paths.retry_topic is not None
+        deferred = retry_record(
+            record,
+            error,
+            topic=plan.paths.retry_topic,
+            group=plan.group,
+            delay=outcome.delay,
+            now=self._clock.time(),
+        )
+        if deferred is None:
+            return RetryAt(outcome.delay)  # it cannot go, so it waits here and holds its lane
+        return outcome, deferred
+
+    def note_failure(self, record: Record, error: Exception) -> None:
+        """`record` will be tried again here: the next attempt, with this failure in its history."""
+        failure = Failure(record.attempt, failure_text(error)[:500], self._clock.time())
+        record.history = (*record.history[1 - _KEPT_FAILURES :], failure)
+        record.attempt += 1
+
+    def letter(self, record: Record, error: Exception, *, attempts: int) -> Outgoing | TooLarge | None:
+        """The dead letter of `record` after `attempts` tries; None where there is no topic for it."""
+        topic = self._plan.paths.dead_letter_topic
+        if topic is None:
+            return None
+        now = self._clock.time()
+        return dead_letter(record, error, topic=topic, group=self._plan.group, now=now, attempts=attempts)
+
+    def deferral_of(self, record: Record, wall: float) -> Deferral | NotOurs | Unreadable:
+        """What the headers of a record from the retry topic say; `wall` in UTC seconds."""
+        headers = read_headers(record)
+        if headers is None:
+            return Unreadable("the client cannot read them")
+        longest = max(self._plan.retry.max_delay, _LONGEST_DUE)
+        return from_headers(headers, group=self._plan.group, now=wall, max_delay=longest)
+
+    def log_retry(self, record: Record, delay: float, error: Exception) -> None:
+        """The line that the course greps for; before `note_failure`."""
+        tries = self._plan.retry.max_attempts
+        self._retry_log.warning(
+            "[RETRY] Retry %d/%d (attempt %d/%d) %s in %dms: %s",
+            record.attempt,
+            tries - 1,
+            record.attempt + 1,
+            tries,
+            record.name,
+            round(delay * 1000),
+            failure_text(error),
+        )
+
+    def log_dead_letter(self, record: Record, topic: str, error: Exception, *, attempts: int) -> None:
+        """The same for a record that was given up."""
+        self._dlt_log.warning(
+            "[DLT] %s -> %s (%s after %d attempt%s): %s",
+            record.name,
+            topic,
+            type(error).__name__,
+            attempts,
+            "" if attempts == 1 else "s",
+            failure_text(error.__cause__ or error),
+        )

@@ -1,0 +1,103 @@
+"""How offsets reach the broker when nothing else has to be written with them: the group's own commit.
+
+Promises: at most one commit is on its way; what failed is offered again; the last commit before a revocation
+is waited for. All calls come from the polling thread, which alone may use the client.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from confluent_kafka import Consumer as Client
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import TopicPartition as ClientPartition
+
+from relance.engine.assignment import Commit
+from relance.kafka.cluster import error_text
+from relance.kafka.hub import Hub
+from relance.record import TopicPartition
+
+__all__ = ["GroupCommitter", "wire"]
+
+_rebalance_log = logging.getLogger("relance.rebalance")
+
+_STALE = frozenset(
+    {
+        KafkaError.ILLEGAL_GENERATION,
+        KafkaError.UNKNOWN_MEMBER_ID,
+        KafkaError.REBALANCE_IN_PROGRESS,
+        KafkaError.STALE_MEMBER_EPOCH,
+        KafkaError._STATE,
+        KafkaError._NO_OFFSET,
+    }
+)
+
+
+class GroupCommitter:
+    """Commits of one feed; `tell(what, text)` gets a line for a refusal that is no part of a rebalance."""
+
+    def __init__(self, hub: Hub, feed: str, interval: float, tell: Callable[[object, str], None]) -> None:
+        self._hub = hub
+        self._feed = feed
+        self._interval = interval
+        self._tell = tell
+        self._next = 0.0
+        self._in_flight: list[Commit] | None = None
+
+    def commit_if_due(self, client: Client) -> None:
+        """Send what has changed, every `interval` seconds; the answer comes to `answered`."""
+        now = time.monotonic()
+        if now < self._next or self._in_flight is not None:
+            return
+        self._next = now + self._interval
+        commits = self._hub.commits(self._feed, None)
+        if not commits:
+            return
+        self._in_flight = commits
+        try:
+            client.commit(offsets=[wire(c) for c in commits], asynchronous=True)
+        except KafkaException as error:
+            self._settle(error.args[0], {})
+
+    def answered(self, error: KafkaError | None, partitions: Sequence[ClientPartition]) -> None:
+        """The client's `on_commit`."""
+        self._settle(error, {TopicPartition(p.topic, p.partition): p.error for p in partitions})
+
+    def commit_last(self, client: Client, tps: Sequence[TopicPartition]) -> None:
+        """Commit `tps`, which are about to go, and wait for the answer."""
+        commits = self._hub.commits(self._feed, tps)
+        if not commits:
+            return
+        try:
+            for entry in client.commit(offsets=[wire(c) for c in commits], asynchronous=False) or []:
+                if entry.error is not None:
+                    raise KafkaException(entry.error)
+        except KafkaException as error:
+            # Not swallowed: what was not committed is handled again by the next owner, and we say so.
+            _rebalance_log.warning(
+                "[REBALANCE] Offsets not committed, the next owner repeats them: %s", error_text(error)
+            )
+            return
+        for commit in commits:
+            self._hub.committed(commit)
+        _rebalance_log.info("[REBALANCE] Offsets committed before revocation")
+
+    def _settle(self, error: KafkaError | None, each: Mapping[TopicPartition, KafkaError | None]) -> None:
+        commits, self._in_flight = self._in_flight or [], None
+        for commit in commits:
+            problem = each.get(commit.assignment.tp) or error
+            if problem is None:
+                self._hub.committed(commit)
+                continue
+            self._hub.commit_failed(commit)
+            if problem.code() not in _STALE:
+                tp = commit.assignment.tp
+                self._tell(("commit", problem.code()), f"commit of {tp}: {problem.str()}")
+
+
+def wire(commit: Commit) -> ClientPartition:
+    """As the client takes it."""
+    tp = commit.assignment.tp
+    return ClientPartition(tp.topic, tp.partition, commit.offset, commit.metadata)

@@ -1,0 +1,30 @@
+"""What a poller serves: the runtime, seen from the polling thread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from relance.engine.assignment import Commit
+from relance.kafka.starts import Start
+from relance.record import Record, TopicPartition
+
+__all__ = ["Hub"]
+
+
+class Hub(Protocol):
+    """What a poller serves. All calls come from the poller's thread and must not run user code on it."""
+
+    def topic_id(self, topic: str) -> str: ...  # noqa: D102
+    def assigned(self, feed: str, starts: list[Start]) -> None: ...  # noqa: D102
+    def received(self, feed: str, tp: TopicPartition, records: list[Record]) -> None: ...  # noqa: D102
+    def end_reached(self, tp: TopicPartition, offset: int) -> None: ...  # noqa: D102
+    def full(self, feed: str) -> bool: ...  # noqa: D102
+    def wait_for_room(self, feed: str, timeout: float) -> bool: ...  # noqa: D102
+    def pauses(self, feed: str) -> set[TopicPartition]: ...  # noqa: D102
+    def commits(self, feed: str, only: Sequence[TopicPartition] | None) -> list[Commit]: ...  # noqa: D102
+    def committed(self, commit: Commit) -> None: ...  # noqa: D102
+    def commit_failed(self, commit: Commit) -> None: ...  # noqa: D102
+    def revoking(self, feed: str, tps: list[TopicPartition]) -> None: ...  # noqa: D102
+    def revoked(self, feed: str, tps: list[TopicPartition], *, lost: bool) -> None: ...  # noqa: D102
+    def fail(self, error: Exception) -> None: ...  # noqa: D102
