@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from relance.consumer import Consumer, ConsumerSpec
+from relance.consumer import Consumer
 from relance.dead_letters.envelope import build, metadata_headers
 from relance.dead_letters.envelope import encode as encode_letter
 from relance.decoding import decoder_for, encode, handler_shape
@@ -36,6 +36,7 @@ from relance.record import TopicPartition
 from relance.runner import Runner
 from relance.settings import Settings, check_setting
 from relance.signals import caught_signals
+from relance.spec import ConsumerSpec, check_options, check_spec
 from relance.stats import Health, Stats
 
 __all__ = ["App"]
@@ -48,8 +49,6 @@ HeaderItems = Sequence[tuple[str, bytes | None]]
 
 _STUCK = 5.0  # seconds without a turn of a polling thread
 _AWAY = 10.0  # seconds without an answer of any broker
-_HANDOFF_TIMEOUT = 15.0  # seconds until a hand-off is tried again; it is never given up
-_ABANDONED = 70  # exit status: a handler was still running at the deadline (EX_SOFTWARE)
 
 
 class App:
@@ -111,30 +110,25 @@ class App:
         """
         paths = Paths(retry_topic, dead_letter_topic, max_in_memory_wait)
         chosen = self.settings.assignor if assignor is None else check_setting("assignor", assignor)
-        _check(topics, paths, ordering, concurrency, strict_order)
+        check_options(topics, paths, ordering, concurrency, strict_order)
 
         def register(handler: H) -> H:
             shape = handler_shape(handler)
             decoder_for(shape.annotation)  # refuses now what could never be decoded
-            if not shape.is_async and concurrency != 1:
-                raise SettingsError(
-                    "concurrency",
-                    f"{shape.name} is a sync function and runs one record at a time; make it async, or 1",
-                )
-            self._specs.append(
-                ConsumerSpec(
-                    handler=handler,
-                    shape=shape,
-                    topics=topics,
-                    retry=retry or RetryPolicy(max_attempts=1),
-                    paths=paths,
-                    ordering=ordering,
-                    concurrency=concurrency,
-                    assignor=chosen,
-                    start=start or self.settings.start,
-                    on_out_of_range=on_out_of_range or self.settings.on_out_of_range,
-                )
+            spec = ConsumerSpec(
+                handler=handler,
+                shape=shape,
+                topics=topics,
+                retry=retry or RetryPolicy(max_attempts=1),
+                paths=paths,
+                ordering=ordering,
+                concurrency=concurrency,
+                assignor=chosen,
+                start=start or self.settings.start,
+                on_out_of_range=on_out_of_range or self.settings.on_out_of_range,
             )
+            check_spec(spec, beside=self._specs)
+            self._specs.append(spec)
             if retry_topic is not None and ordering != "none":
                 _log.info(
                     "%s: a record that waits in %s loses its place in the order of its %s;"
@@ -199,7 +193,8 @@ class App:
     async def running(self) -> AsyncIterator[None]:
         """Run inside a loop of somebody else's, as in a web server's lifespan; leaving drains and stops.
 
-        Async handlers run on this loop, sync ones on a thread each. After a fatal error `health()` is DOWN
+        Async handlers run on this loop, sync ones on a thread each. A handler that still runs at the drain
+        deadline is left behind, its record uncommitted. After a fatal error `health()` is DOWN
         with the reason, and leaving raises it. Entering raises BrokerUnavailableError, TopicMissingError or
         SettingsError.
         """
@@ -210,9 +205,7 @@ class App:
             tasks = runner.work_on(asyncio.get_running_loop())
             yield
         finally:
-            runner.stop()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await asyncio.to_thread(runner.finish)
+            await runner.finish_on_loop(tasks)
         if runner.failure is not None:
             raise runner.failure
 
@@ -330,31 +323,3 @@ class App:
 
     def _consumers(self) -> list[Consumer]:
         return [] if self._runner is None else self._runner.consumers
-
-
-def _check(
-    topics: tuple[str, ...],
-    paths: Paths,
-    ordering: str,
-    concurrency: int,
-    strict_order: bool,
-) -> None:
-    if not topics:
-        raise SettingsError("topics", "name at least one topic to consume")
-    if ordering not in ("partition", "key", "none"):
-        raise SettingsError("ordering", f"{ordering!r} is none of partition, key, none")
-    if type(concurrency) is not int or not 1 <= concurrency <= 100_000:
-        raise SettingsError("concurrency", f"{concurrency!r} is not a number from 1 to 100000")
-    if not 0 <= paths.max_in_memory_wait <= 3600:
-        raise SettingsError("max_in_memory_wait", f"{paths.max_in_memory_wait!r} is not 0 to 3600 seconds")
-    if strict_order and paths.retry_topic is not None:
-        raise SettingsError(
-            "strict_order", f"forbids deferral, so leave out retry_topic={paths.retry_topic!r}"
-        )
-    for key, topic in (("retry_topic", paths.retry_topic), ("dead_letter_topic", paths.dead_letter_topic)):
-        if topic in topics:
-            raise SettingsError(
-                key, f"{topic!r} is a source topic too: its records would come round for ever"
-            )
-    if paths.retry_topic is not None and paths.retry_topic == paths.dead_letter_topic:
-        raise SettingsError("dead_letter_topic", f"{paths.retry_topic!r} is the retry topic too")

@@ -11,17 +11,13 @@ import logging
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 from relance.clock import SystemClock
 from relance.contracts import Plan
-from relance.decoding import HandlerShape, decoder_for
+from relance.decoding import decoder_for
 from relance.delivery import Sent
 from relance.engine.assignment import Assignment
-from relance.engine.engine import Ordering
 from relance.engine.flow import Limits
-from relance.engine.outcome import Paths
 from relance.errors import SendError
 from relance.hooks import Hooks
 from relance.kafka.admin import Admin
@@ -30,42 +26,20 @@ from relance.kafka.handoff import Handoff, Handoffs
 from relance.kafka.poller import Poller
 from relance.kafka.producer import KafkaProducer
 from relance.kafka.stall import Stall
-from relance.kafka.starts import Feed, Where
+from relance.kafka.starts import Feed
 from relance.kafka.watch import TopicWatch
 from relance.outgoing import Outgoing
-from relance.policies.retry import RetryPolicy
 from relance.runtime import Runtime
 from relance.settings import Settings
+from relance.spec import ConsumerSpec
 from relance.workers.inline import InlineWorker
 from relance.workers.loop import LoopWorker
 
-__all__ = ["Consumer", "ConsumerSpec"]
+__all__ = ["Consumer"]
 
 _log = logging.getLogger("relance.kafka")
 
 _STALL_MARGIN = 5.0  # seconds beyond the longest rebalance that our own timeouts allow
-
-
-@dataclass(frozen=True, slots=True)
-class ConsumerSpec:
-    """What the decorator was given."""
-
-    handler: Callable[..., Any]
-    shape: HandlerShape
-    topics: tuple[str, ...]
-    retry: RetryPolicy
-    paths: Paths
-    ordering: Ordering
-    concurrency: int
-    assignor: str
-    start: Where
-    on_out_of_range: Where
-
-    @property
-    def all_topics(self) -> list[str]:
-        """Every topic it reads or writes."""
-        others = (self.paths.retry_topic, self.paths.dead_letter_topic)
-        return [*self.topics, *(topic for topic in others if topic is not None)]
 
 
 class Consumer:

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterable
 
-from relance.consumer import Consumer, ConsumerSpec
+from relance.consumer import Consumer
 from relance.errors import BrokerUnavailableError, TopicMissingError
 from relance.hooks import Hooks
 from relance.kafka.admin import Admin
@@ -24,6 +24,7 @@ from relance.kafka.producer import KafkaProducer
 from relance.kafka.table import Table
 from relance.kafka.watch import TopicWatch
 from relance.settings import Settings
+from relance.spec import ConsumerSpec
 from relance.workers.inline import InlineWorker
 from relance.workers.loop import LoopWorker
 
@@ -32,6 +33,7 @@ __all__ = ["Runner"]
 _log = logging.getLogger("relance")
 
 _HANDOFF_TIMEOUT = 15.0  # seconds until a hand-off is tried again; it is never given up
+_LAST_WAIT = 1.0  # seconds for workers to end when all is drained or given up
 _ABANDONED = 70  # exit status: a handler was still running at the deadline (EX_SOFTWARE)
 
 
@@ -87,8 +89,10 @@ class Runner:
         topics = [topic for spec in self._specs for topic in spec.all_topics]
         for topic in topics:
             self._need(admin, topic)
-        self.producer = KafkaProducer(common, name="producer", timeout=settings.send_timeout)
-        self._handoffs = KafkaProducer(common, name="handoff", timeout=_HANDOFF_TIMEOUT)
+        self.producer = KafkaProducer(
+            common, name="producer", timeout=settings.send_timeout, on_failure=self.fail
+        )
+        self._handoffs = KafkaProducer(common, name="handoff", timeout=_HANDOFF_TIMEOUT, on_failure=self.fail)
         for table in self._tables:
             table.start(common, self.producer, settings.start_timeout)
         self.watch = TopicWatch(admin, topics, self._topic_seen, self._look)
@@ -138,6 +142,16 @@ class Runner:
             if self._stopper is None:
                 self._stopper = threading.Thread(target=self._stop, name="relance-stop", daemon=True)
                 self._stopper.start()
+
+    async def finish_on_loop(self, tasks: list[asyncio.Task[None]]) -> None:
+        """`finish`, on the loop that has the tasks of `work_on`; a handler that hangs is left behind."""
+        await asyncio.to_thread(self.finish)
+        if not tasks:
+            return
+        _, hanging = await asyncio.wait(tasks, timeout=_LAST_WAIT)
+        for task in hanging:
+            _log.error("a handler is still running after the drain deadline: going on without it")
+            task.cancel()
 
     def finish(self) -> None:
         """Stop, and wait for the end of it; also after a start that failed half-way."""
@@ -211,13 +225,16 @@ class Runner:
         await ended
 
     def _worker_ended(self, task: asyncio.Future[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled():
+            if not self.stopping:
+                self.fail(RuntimeError("a worker was cancelled from outside, and nothing stops"))
+        elif (error := task.exception()) is not None:
             self.fail(error if isinstance(error, Exception) else RuntimeError(repr(error)))
 
     def _stop(self) -> None:
         self._start_ended.wait()  # it gives up soon after it sees that a stop has begun
         self._shut_down()
-        if self._owns_process and self._working and not self._worked.wait(1.0):
+        if self._owns_process and self._working and not self._worked.wait(_LAST_WAIT):
             # A thread cannot be killed and a coroutine need not end: what it does is not committed.
             _log.error("a handler is still running after the drain deadline: exiting without it")
             logging.shutdown()

@@ -112,6 +112,12 @@ class Runtime:
         with self._lock:
             self.engine.end_reached(tp, offset)
 
+    def positions(self, feed: str) -> dict[TopicPartition, int]:
+        """Where each partition of `feed` reads on."""
+        with self._lock:
+            owned = self.engine.assignments.items()
+            return {tp: a.frontier.position for tp, a in owned if a.feed == feed}
+
     def full(self, feed: str) -> bool:
         """Whether `feed` should read nothing for now."""
         with self._lock:

@@ -79,7 +79,7 @@ class Handoffs:
             return
         assert error is not None
         handoff.failures += 1
-        pause = min(_FIRST_PAUSE * 2 ** (handoff.failures - 1), _LONGEST_PAUSE)
+        pause = min(_FIRST_PAUSE * 2 ** min(handoff.failures - 1, 10), _LONGEST_PAUSE)
         with self._lock:
             self._again.append((time.monotonic() + pause, handoff))
         self._failed(handoff, error)

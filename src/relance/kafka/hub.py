@@ -19,6 +19,7 @@ class Hub(Protocol):
     def assigned(self, feed: str, starts: list[Start]) -> None: ...  # noqa: D102
     def received(self, feed: str, tp: TopicPartition, records: list[Record]) -> None: ...  # noqa: D102
     def end_reached(self, tp: TopicPartition, offset: int) -> None: ...  # noqa: D102
+    def positions(self, feed: str) -> dict[TopicPartition, int]: ...  # noqa: D102
     def full(self, feed: str) -> bool: ...  # noqa: D102
     def wait_for_room(self, feed: str, timeout: float) -> bool: ...  # noqa: D102
     def pauses(self, feed: str) -> set[TopicPartition]: ...  # noqa: D102

@@ -64,6 +64,10 @@ class Poller:
         self._problem: BaseException | None = None
         self._paused: set[TopicPartition] = set()
         self._owned: set[TopicPartition] = set()
+        self._placed: set[TopicPartition] = set()
+        """What the client was told to read: taking away what it does not hold is an error to it."""
+        self._gone: list[TopicPartition] = []
+        """Whose place in the log is gone: to be restarted when the batch at hand is passed on."""
         self._full_since: float | None = None
         self._told: dict[object, float] = {}
         self._committer = GroupCommitter(hub, feed.name, commit_interval, self._tell)
@@ -185,6 +189,10 @@ class Poller:
             offset = message.offset()
             append(Record(topic, partition, offset, message.key(), message.value(), message, offset))  # type: ignore[arg-type]
         self._flush(topic, partition, records)
+        if self._gone:
+            # Not earlier: what is left of the batch would be counted for the new assignment.
+            gone, self._gone = self._gone, []
+            self._restart(gone)
 
     def _flush(self, topic: str | None, partition: int | None, records: list[Record]) -> None:
         if records:
@@ -199,7 +207,7 @@ class Poller:
             self._hub.end_reached(TopicPartition(str(topic), int(partition or 0)), int(offset or 0))
         elif code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE) and topic is not None:
             # Retention passed it, or the topic was deleted and made again: where to go on is decided anew.
-            self._restart([TopicPartition(topic, int(partition or 0))])
+            self._gone.append(TopicPartition(topic, int(partition or 0)))
         elif error.fatal() or (kafka_error(code).kind is KafkaErrorKind.FATAL and code not in _WAITED_FOR):
             self._hub.fail(KafkaRefusedError(f"read {topic or self.feed.topics}", "Kafka", error.str(), code))
         else:
@@ -223,21 +231,29 @@ class Poller:
                 self._client.incremental_assign([])
             else:
                 self._client.unassign()
+                self._placed.clear()
             self.rejoin()
             return
         self._owned.update(tps)
         self._paused.difference_update(tps)
         self._hub.assigned(self.feed.name, starts)
-        placed = [ClientPartition(s.tp.topic, s.tp.partition, s.offset) for s in starts]
-        if self._cooperative:
-            self._client.incremental_assign(placed)
-        else:
-            self._client.assign(placed)
-        # A pause outlives its assignment in the client: what comes again would come paused (measured).
-        self._client.resume(placed)
+        self._place({start.tp: start.offset for start in starts})
         self._paused.update(s.tp for s in starts if s.problem)
         if self._paused:  # pausing counts only after the assignment
             self._client.pause([ClientPartition(*tp) for tp in self._paused if tp in self._owned])
+
+    def _place(self, starts: dict[TopicPartition, int]) -> None:
+        self._placed.update(starts)
+        if self._cooperative:
+            placed = [ClientPartition(*tp, offset) for tp, offset in starts.items()]
+            self._client.incremental_assign(placed)
+        else:
+            # All at once is the only way here; those that stay are read on from where they are.
+            positions = self._hub.positions(self.feed.name)
+            placed = [ClientPartition(*tp, positions[tp]) for tp in sorted(self._placed)]
+            self._client.assign(placed)
+        # A pause outlives its assignment in the client: what comes again would come paused (measured).
+        self._client.resume(placed)
 
     def _starts(self, tps: list[TopicPartition]) -> list[Start]:
         found = []
@@ -283,21 +299,28 @@ class Poller:
         self._owned.difference_update(tps)
         self._paused.difference_update(tps)
         if self._cooperative:
-            self._client.incremental_unassign([ClientPartition(*tp) for tp in tps])
+            self._unplace(tps)
         else:
+            self._placed.clear()
             self._client.unassign()
+
+    def _unplace(self, tps: list[TopicPartition]) -> None:
+        there = [tp for tp in tps if tp in self._placed]
+        self._placed.difference_update(there)
+        self._client.incremental_unassign([ClientPartition(*tp) for tp in there])
 
     def _restart(self, tps: list[TopicPartition]) -> None:
         tps = [tp for tp in tps if tp in self._owned]
         if not tps:
             return
         self._hub.revoked(self.feed.name, tps, lost=True)
+        self._owned.difference_update(tps)
+        self._paused.difference_update(tps)
         if self._cooperative:
-            self._client.incremental_unassign([ClientPartition(*tp) for tp in tps])
-            self._assign(tps)
+            self._unplace(tps)
         else:
-            self._client.unassign()
-            self._assign(sorted(self._owned))
+            self._placed.difference_update(tps)
+        self._assign(tps)
 
     # -- inside ------------------------------------------------------------------------------------
 

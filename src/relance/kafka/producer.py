@@ -7,6 +7,8 @@ producers put them (murmur2), null keys are spread.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import logging
 import os
 import threading
@@ -54,18 +56,32 @@ _STATS_MS = 250
 
 
 class KafkaProducer:
-    """A client that writes. `timeout` is how long, in seconds, a write may take before it is given up."""
+    """A client that writes. `timeout` is how long, in seconds, a write may take before it is given up.
 
-    def __init__(self, settings: Mapping[str, Any], *, name: str, timeout: float) -> None:
+    `on_failure` is called if the polling thread ends by a defect: no write would be answered any more.
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        *,
+        name: str,
+        timeout: float,
+        on_failure: Callable[[Exception], None] | None = None,
+    ) -> None:
+        self._on_failure = on_failure
         self._pid = os.getpid()
         self._timeout = timeout
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._transmitted = 0  # records that ever left this process, as of the last statistics
-        self._doubtful: list[tuple[int, float, SendError, Answer]] = []
+        self._transmitted_before = 0  # those of them by clients that were given up
+        self._tickets = itertools.count()
+        self._out: dict[int, Answer] = {}  # not answered yet, so that each is answered once, come what may
+        self._doubtful: list[tuple[int, float, SendError, int]] = []
         self.on_tick: list[Callable[[], None]] = []
         """Called between polls, on the producer's thread."""
-        config = {
+        self._config = {
             "partitioner": "murmur2_random",
             "enable.idempotence": True,
             "linger.ms": 2,
@@ -76,13 +92,9 @@ class KafkaProducer:
             "reconnect.backoff.max.ms": 1000,
             **settings,
             "statistics.interval.ms": _STATS_MS,
-            "stats_cb": self._on_statistics,
             "error_cb": self._on_error,
         }
-        try:
-            self._client = Client(config, logger=QuietLog())
-        except KafkaException as error:
-            raise SettingsError("client", error_text(error)) from error
+        self._client = self._connect()
         self._thread = threading.Thread(target=self._poll, name=f"relance-{name}", daemon=True)
         self._thread.start()
 
@@ -105,24 +117,31 @@ class KafkaProducer:
             raise SendError("a forked child cannot use its parent's producer", maybe_written=False)
         for name, _ in headers:
             _check_header(name)  # the client would crash the process
+        ticket = next(self._tickets)
         with self._lock:
-            before = self._transmitted
+            if self._closed.is_set():
+                raise SendError(f"{topic}: the producer is closed", maybe_written=False)
+            before, client = self._transmitted, self._client
+            self._out[ticket] = answer
         try:
-            self._client.produce(
+            client.produce(
                 topic,
                 value,
                 key,
                 headers=list(headers) or None,
-                on_delivery=lambda error, message: self._delivered(before, answer, error, message),
+                on_delivery=lambda error, message: self._delivered(before, ticket, error, message),
                 timestamp=0 if timestamp_ms is None else timestamp_ms,  # 0: now
             )
-        except BufferError as error:
-            raise SendError(
-                "the local send queue is full", maybe_written=False, code=KafkaError._QUEUE_FULL
-            ) from error
-        except KafkaException as error:
-            code = error.args[0].code()
-            raise SendError(f"{topic}: {error_text(error)}", maybe_written=False, code=code) from error
+        except BaseException as error:
+            self._out.pop(ticket, None)
+            if isinstance(error, BufferError):
+                raise SendError(
+                    "the local send queue is full", maybe_written=False, code=KafkaError._QUEUE_FULL
+                ) from error
+            if isinstance(error, KafkaException):
+                code = error.args[0].code()
+                raise SendError(f"{topic}: {error_text(error)}", maybe_written=False, code=code) from error
+            raise
 
     def close(self, timeout: float) -> int:
         """Wait for what is out, at most `timeout` seconds; how many records were given up.
@@ -130,12 +149,13 @@ class KafkaProducer:
         Those, too, get their answer: whoever waits for one must not wait for ever.
         """
         left = self.flush(timeout)
-        self._closed.set()
+        with self._lock:
+            self._closed.set()
         self._thread.join(1.0)
         if left:
-            self._client.purge(in_queue=True, in_flight=True, blocking=True)
-            self._client.poll(0)
+            self._give_up(self._client)
         self._resolve_doubts(final=True)
+        self._answer_all(list(self._out), "the producer was closed before an answer came")
         return left
 
     def flush(self, timeout: float) -> int:
@@ -144,19 +164,57 @@ class KafkaProducer:
 
     # -- on the producer's thread ------------------------------------------------------------------
 
-    def _poll(self) -> None:
-        while not self._closed.is_set():
-            self._client.poll(0.05)
-            self._resolve_doubts(final=False)
-            for call in self.on_tick:
-                call()
+    def _connect(self) -> Client:
+        before = self._transmitted_before
+        own = {"stats_cb": lambda text: self._on_statistics(before, text)}
+        try:
+            return Client({**self._config, **own}, logger=QuietLog())
+        except KafkaException as error:
+            raise SettingsError("client", error_text(error)) from error
 
-    def _delivered(self, before: int, answer: Answer, error: KafkaError | None, message: Message) -> None:
+    def _poll(self) -> None:
+        try:
+            while not self._closed.is_set():
+                try:
+                    self._client.poll(0.05)
+                except KafkaException as error:
+                    if not error.args[0].fatal():
+                        raise
+                    self._replace(error)
+                self._resolve_doubts(final=False)
+                for call in self.on_tick:
+                    call()
+        except Exception as error:
+            if self._on_failure is None:
+                raise
+            self._on_failure(error)
+
+    def _replace(self, error: KafkaException) -> None:
+        """After a fatal error the client never writes again: another one goes on in its place."""
+        _log.error("the producer is replaced, after a fatal error of its client: %s", error_text(error))
+        old = self._client
+        with self._lock:
+            self._transmitted_before = self._transmitted
+            self._client = self._connect()
+            with_it = list(self._out)
+        self._give_up(old)
+        self._resolve_doubts(final=True)
+        self._answer_all(with_it, f"given up with its client: {error_text(error)}")
+
+    def _give_up(self, client: Client) -> None:
+        client.purge(in_queue=True, in_flight=True, blocking=True)
+        with contextlib.suppress(KafkaException):  # told already: this is the client that gave it
+            client.poll(0)
+
+    def _answer_all(self, tickets: list[int], reason: str) -> None:
+        for ticket in tickets:
+            self._answer(ticket, SendError(reason, maybe_written=True), None)
+
+    def _delivered(self, before: int, ticket: int, error: KafkaError | None, message: Message) -> None:
         # An exception out of a callback would surface in poll() and end the thread: hand on, nothing more.
         if error is None:
-            answer(
-                None, Sent(str(message.topic()), int(message.partition() or 0), int(message.offset() or 0))
-            )
+            sent = Sent(str(message.topic()), int(message.partition() or 0), int(message.offset() or 0))
+            self._answer(ticket, None, sent)
             return
         code = error.code()
         problem = SendError(
@@ -165,14 +223,19 @@ class KafkaProducer:
             code=code,
         )
         if not problem.maybe_written:
-            answer(problem, None)
+            self._answer(ticket, problem, None)
         else:
             # Whether it left this process shows in statistics made after this moment, within _STATS_MS.
-            self._doubtful.append((before, time.monotonic(), problem, answer))
+            self._doubtful.append((before, time.monotonic(), problem, ticket))
 
-    def _on_statistics(self, text: str) -> None:
+    def _answer(self, ticket: int, problem: SendError | None, sent: Sent | None) -> None:
+        answer = self._out.pop(ticket, None)
+        if answer is not None:
+            answer(problem, sent)
+
+    def _on_statistics(self, before: int, text: str) -> None:
         made = time.monotonic()
-        total = sum(
+        total = before + sum(
             partition.get("txmsgs", 0)
             for topic in msgspec.json.decode(text).get("topics", {}).values()
             for partition in topic.get("partitions", {}).values()
@@ -191,14 +254,14 @@ class KafkaProducer:
             transmitted, fresh = self._transmitted, self._statistics_at
         waiting = []
         for doubt in self._doubtful:
-            before, failed_at, problem, answer = doubt
+            before, failed_at, problem, ticket = doubt
             # Statistics are gathered before they are handed to us: only one made well after counts.
             if fresh > failed_at + _STATS_MS / 1000:
                 problem.maybe_written = transmitted > before
             elif not final and now < failed_at + 8 * _STATS_MS / 1000:
                 waiting.append(doubt)
                 continue
-            answer(problem, None)
+            self._answer(ticket, problem, None)
         self._doubtful = waiting
 
     def _on_error(self, error: KafkaError) -> None:

@@ -6,6 +6,7 @@ most. A run is kept to some milliseconds of work, so that a retry which falls du
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from relance.decoding import Decoding, HandlerShape
 from relance.engine.lanes import Run
 from relance.runtime import Runtime
+from relance.workers.cancellation import not_by_us
 
 __all__ = ["InlineWorker"]
 
@@ -74,6 +76,9 @@ class InlineWorker:
                         handler(value, record)
                     else:
                         handler(value)
+                except asyncio.CancelledError as error:
+                    if not self._runtime.failed(run, record, not_by_us(error)):
+                        return False
                 except Exception as error:  # noqa: BLE001  whatever a handler raises is judged by the policy
                     if not self._runtime.failed(run, record, error):
                         return False

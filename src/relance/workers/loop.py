@@ -15,6 +15,7 @@ from typing import Any
 from relance.decoding import Decoding, HandlerShape
 from relance.engine.lanes import Run
 from relance.runtime import Runtime
+from relance.workers.cancellation import not_by_us
 
 __all__ = ["LoopWorker"]
 
@@ -202,6 +203,4 @@ def _as_failure(error: Exception | asyncio.CancelledError) -> Exception:
     task = asyncio.current_task()
     if task is None or task.cancelling():
         raise error
-    failure = RuntimeError("the handler was cancelled, and not by relance: something that it awaited was")
-    failure.__cause__ = error
-    return failure
+    return not_by_us(error)
