@@ -1,0 +1,93 @@
+"""What one `@app.consumer` was asked for, and what of it cannot be meant.
+
+Promise: a combination that would lose, mix up or never end a record is refused when the handler is
+registered, with the option named; nothing of it is left to be found out at three in the morning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from relance.decoding import HandlerShape
+from relance.engine.engine import Ordering
+from relance.engine.outcome import Paths
+from relance.errors import SettingsError
+from relance.kafka.starts import Where
+from relance.policies.retry import RetryPolicy
+
+__all__ = ["ConsumerSpec", "check_options", "check_spec"]
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerSpec:
+    """What the decorator was given."""
+
+    handler: Callable[..., Any]
+    shape: HandlerShape
+    topics: tuple[str, ...]
+    retry: RetryPolicy
+    paths: Paths
+    ordering: Ordering
+    concurrency: int
+    assignor: str
+    start: Where
+    on_out_of_range: Where
+
+    @property
+    def all_topics(self) -> list[str]:
+        """Every topic it reads or writes."""
+        others = (self.paths.retry_topic, self.paths.dead_letter_topic)
+        return [*self.topics, *(topic for topic in others if topic is not None)]
+
+
+def check_options(
+    topics: tuple[str, ...], paths: Paths, ordering: str, concurrency: int, strict_order: bool
+) -> None:
+    """What can be seen without the handler. Raises SettingsError."""
+    if not topics:
+        raise SettingsError("topics", "name at least one topic to consume")
+    if ordering not in ("partition", "key", "none"):
+        raise SettingsError("ordering", f"{ordering!r} is none of partition, key, none")
+    if type(concurrency) is not int or not 1 <= concurrency <= 100_000:
+        raise SettingsError("concurrency", f"{concurrency!r} is not a number from 1 to 100000")
+    if not 0 <= paths.max_in_memory_wait <= 3600:
+        raise SettingsError("max_in_memory_wait", f"{paths.max_in_memory_wait!r} is not 0 to 3600 seconds")
+    if strict_order and paths.retry_topic is not None:
+        raise SettingsError(
+            "strict_order", f"forbids deferral, so leave out retry_topic={paths.retry_topic!r}"
+        )
+    for key, topic in (("retry_topic", paths.retry_topic), ("dead_letter_topic", paths.dead_letter_topic)):
+        if topic in topics:
+            raise SettingsError(
+                key, f"{topic!r} is a source topic too: its records would come round for ever"
+            )
+    if paths.retry_topic is not None and paths.retry_topic == paths.dead_letter_topic:
+        raise SettingsError("dead_letter_topic", f"{paths.retry_topic!r} is the retry topic too")
+
+
+def check_spec(spec: ConsumerSpec, *, beside: Iterable[ConsumerSpec]) -> None:
+    """What only the handler shows, and the consumers that its App has already. Raises SettingsError."""
+    if not spec.shape.is_async and spec.concurrency != 1:
+        raise SettingsError(
+            "concurrency",
+            f"{spec.shape.name} is a sync function and runs one record at a time; make it async, or 1",
+        )
+    mine = _reads(spec)
+    for other in beside:
+        for topic in sorted(mine.keys() & _reads(other).keys()):
+            # One group hands each partition to one client: each handler would get some of the other's.
+            raise SettingsError(
+                mine[topic],
+                f"{topic!r} is read by {other.shape.name} of the same App: {spec.shape.name} would get"
+                " some of its records; give it a topic or an App (a group) of its own",
+            )
+
+
+def _reads(spec: ConsumerSpec) -> dict[str, str]:
+    """Every topic it reads, with the option that names it."""
+    found = dict.fromkeys(spec.topics, "topics")
+    if spec.paths.retry_topic is not None:
+        found[spec.paths.retry_topic] = "retry_topic"
+    return found
