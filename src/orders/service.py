@@ -89,6 +89,7 @@ class OrdersService:
             retry=settings.retry_policy(),
             retry_topic=settings.retry_topic,
             dead_letter_topic=settings.dlt_topic,
+            dead_letter_pointer=True,
             ordering="key",
             concurrency=16,
             max_in_memory_wait=0.0,  # every retry goes through the retry topic, as the course draws it

@@ -87,6 +87,7 @@ class App:
         dead_letter_topic: str | None = None,
         ordering: Ordering = "partition",
         concurrency: int = 1,
+        dead_letter_pointer: bool = False,
         max_in_memory_wait: float = 10.0,
         strict_order: bool = False,
         assignor: str | None = None,
@@ -101,6 +102,8 @@ class App:
         retry_topic: where waits longer than `max_in_memory_wait` seconds go (0: all); records that wait
           there lose their place in the order, so `strict_order=True` forbids it.
         dead_letter_topic: where records go that are given up. Without one the consumer stops instead.
+        dead_letter_pointer: whether a letter that its topic does not take may leave the value out and say
+          where it lies (which retention may delete). Without it the partition waits for a larger topic.
         ordering: what is handled one after the other: a "partition", a "key", or nothing ("none").
         concurrency: how many records an async handler may have in flight at once.
         start: where to begin without a commit: "earliest", "latest" or "fail".
@@ -108,9 +111,14 @@ class App:
 
         Raises SettingsError for what cannot be meant.
         """
-        paths = Paths(retry_topic, dead_letter_topic, max_in_memory_wait)
-        chosen = self.settings.assignor if assignor is None else check_setting("assignor", assignor)
-        check_options(topics, paths, ordering, concurrency, strict_order)
+        paths = Paths(retry_topic, dead_letter_topic, max_in_memory_wait, dead_letter_pointer)
+        settings = self.settings
+        chosen = settings.assignor if assignor is None else check_setting("assignor", assignor)
+        begin = settings.start if start is None else check_setting("start", start)
+        lost = settings.on_out_of_range
+        if on_out_of_range is not None:
+            lost = check_setting("on_out_of_range", on_out_of_range)
+        check_options(topics, retry, paths, ordering, concurrency, strict_order)
 
         def register(handler: H) -> H:
             shape = handler_shape(handler)
@@ -124,8 +132,8 @@ class App:
                 ordering=ordering,
                 concurrency=concurrency,
                 assignor=chosen,
-                start=start or self.settings.start,
-                on_out_of_range=on_out_of_range or self.settings.on_out_of_range,
+                start=begin,
+                on_out_of_range=lost,
             )
             check_spec(spec, beside=self._specs)
             self._specs.append(spec)
@@ -302,6 +310,8 @@ class App:
             return Health("DOWN", ["not running"])
         reasons: list[str] = []
         details: dict[str, Any] = {"partitions": [str(tp) for tp in self.assignment()]}
+        if runner.stopping and runner.failure is None:
+            reasons.append("stopping")
         if runner.failure is not None:
             reasons.append(f"stopped by {type(runner.failure).__name__}: {runner.failure}")
         for consumer in runner.consumers:

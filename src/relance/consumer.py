@@ -7,6 +7,7 @@ apart they get 2/2/2.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 import time
@@ -23,7 +24,7 @@ from relance.hooks import Hooks
 from relance.kafka.admin import Admin
 from relance.kafka.config import consumer_config, is_cooperative
 from relance.kafka.handoff import Handoff, Handoffs
-from relance.kafka.poller import Poller
+from relance.kafka.poller import ASKING, Poller
 from relance.kafka.producer import KafkaProducer
 from relance.kafka.stall import Stall
 from relance.kafka.starts import Feed
@@ -39,6 +40,7 @@ __all__ = ["Consumer"]
 
 _log = logging.getLogger("relance.kafka")
 
+_numbers = itertools.count(1)
 _STALL_MARGIN = 5.0  # seconds beyond the longest rebalance that our own timeouts allow
 
 
@@ -63,13 +65,18 @@ class Consumer:
                 retry=spec.retry,
                 paths=spec.paths,
                 ordering=spec.ordering,
-                limits=Limits(ready=settings.max_buffered_records, ready_bytes=settings.max_buffered_bytes),
+                limits=Limits(
+                    ready=settings.max_buffered_records,
+                    ready_bytes=settings.max_buffered_bytes,
+                    parked_bytes=2 * settings.max_buffered_bytes,
+                ),
                 drain_timeout=settings.drain_timeout,
             ),
             clock=SystemClock(),
             random=random.random,
             hooks=hooks,
             topic_id=watch.topic_id,
+            max_record=watch.max_record,
             on_failure=on_failure,
         )
         self._handoffs = Handoffs(producer, settled=self._settled, failed=self._not_settled)
@@ -79,16 +86,20 @@ class Consumer:
         if spec.paths.retry_topic is not None:
             # A retry record is our own promise: the first of them must not be skipped by start="latest".
             feeds.append(Feed("retry", (spec.paths.retry_topic,), f"{group}.retry", "earliest", "earliest"))
+        # By their client ids the members of a group are told apart, so each of a process needs its own.
+        count = next(_numbers)
+        number = f"-{count}" if count > 1 else ""
         self.pollers = [
             Poller(
                 feed,
                 self.runtime,
-                consumer_config(settings, feed=feed.name, group=feed.group, assignor=spec.assignor),
+                consumer_config(settings, feed=feed.name + number, group=feed.group, assignor=spec.assignor),
                 cooperative=cooperative,
                 commit_interval=settings.commit_interval,
             )
             for feed in feeds
         ]
+        self._rebalance = settings.drain_timeout + ASKING
         patience = settings.session_timeout + settings.drain_timeout + _STALL_MARGIN
         self._stalls = [Stall(patience) for _ in self.pollers]
         decoding = decoder_for(spec.shape.annotation)
@@ -112,7 +123,8 @@ class Consumer:
                 poller.restart(stale)
 
     def look(self, admin: Admin) -> None:
-        """See from outside whether the clients take part; one that doesn't joins its group again."""
+        """Whether the clients take part, seen from outside (one that doesn't joins again); what was stuck."""
+        self.runtime.write_off_again()
         now = time.monotonic()
         members = admin.members([poller.feed.group for poller in self.pollers])
         for poller, stall in zip(self.pollers, self._stalls, strict=True):
@@ -131,19 +143,19 @@ class Consumer:
         """Drain, commit and leave, until `deadline` (monotonic); whether all of it was done in time."""
         self.runtime.drain(deadline)
         for poller in self.pollers:
-            poller.stop()
+            poller.stop(deadline)
         # Leaving takes the broker's answer; a second is long for that, and a hanging close must end.
         end = max(deadline, time.monotonic() + 1.0)
         joined = [poller.join(end - time.monotonic()) for poller in self.pollers]
         return all(joined)
 
     def stuck(self, longest: float) -> list[str]:
-        """Pollers that have not come round for `longest` seconds."""
+        """Pollers that have not come round for `longest` seconds, and what a rebalance may take beside."""
         now = time.monotonic()
         return [
             f"the polling thread of {', '.join(p.feed.topics)} has not moved for {now - p.last_tick:.0f} s"
             for p in self.pollers
-            if now - p.last_tick > longest
+            if now - p.last_tick > longest + (self._rebalance if p.rebalancing else 0.0)
         ]
 
     # -- runtime.Writer ----------------------------------------------------------------------------

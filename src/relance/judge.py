@@ -27,10 +27,13 @@ _KEPT_FAILURES = 20  # of a record that is tried for ever, the last ones
 class Judge:
     """The verdicts of one consumer."""
 
-    def __init__(self, plan: Plan, *, clock: Clock, random: Callable[[], float]) -> None:
+    def __init__(
+        self, plan: Plan, *, clock: Clock, random: Callable[[], float], max_record: Callable[[str], int]
+    ) -> None:
         self._plan = plan
         self._clock = clock
         self._random = random
+        self._max_record = max_record
         self._retry_log = BurstLog("relance.retry", clock)
         self._dlt_log = BurstLog("relance.dlt", clock)
 
@@ -50,6 +53,7 @@ class Judge:
             group=plan.group,
             delay=outcome.delay,
             now=self._clock.time(),
+            limit=self._max_record(plan.paths.retry_topic),
         )
         if deferred is None:
             return RetryAt(outcome.delay)  # it cannot go, so it waits here and holds its lane
@@ -63,11 +67,19 @@ class Judge:
 
     def letter(self, record: Record, error: Exception, *, attempts: int) -> Outgoing | TooLarge | None:
         """The dead letter of `record` after `attempts` tries; None where there is no topic for it."""
-        topic = self._plan.paths.dead_letter_topic
-        if topic is None:
+        paths = self._plan.paths
+        if paths.dead_letter_topic is None:
             return None
-        now = self._clock.time()
-        return dead_letter(record, error, topic=topic, group=self._plan.group, now=now, attempts=attempts)
+        return dead_letter(
+            record,
+            error,
+            topic=paths.dead_letter_topic,
+            group=self._plan.group,
+            now=self._clock.time(),
+            attempts=attempts,
+            limit=self._max_record(paths.dead_letter_topic),
+            allow_pointer=paths.pointer,
+        )
 
     def deferral_of(self, record: Record, wall: float) -> Deferral | NotOurs | Unreadable:
         """What the headers of a record from the retry topic say; `wall` in UTC seconds."""

@@ -17,10 +17,14 @@ from relance.engine.deferral import Failure, defer, to_headers
 from relance.errors import DecodeError, MaxRetriesExceededError
 from relance.record import HeaderList, Record
 
-__all__ = ["Outgoing", "dead_letter", "failure_text", "read_headers", "retry_record"]
+__all__ = ["LARGEST", "MAX_RECORD", "Outgoing", "dead_letter", "failure_text", "read_headers", "retry_record"]
 
 MAX_RECORD = 1_000_000
-"""Bytes; the client's and the broker's default for a record with all that belongs to it."""
+"""Bytes of a record with all that belongs to it that a topic takes, where nobody knows better: a little below
+the broker's default, 1,048,588."""
+
+LARGEST = 100_000_000
+"""Bytes: what we never go beyond, below the broker's `socket.request.max.bytes`."""
 
 
 class Outgoing(NamedTuple):
@@ -59,7 +63,14 @@ def read_headers(record: Record) -> HeaderList | None:
 
 
 def retry_record(
-    record: Record, error: BaseException, *, topic: str, group: str, delay: float, now: float
+    record: Record,
+    error: BaseException,
+    *,
+    topic: str,
+    group: str,
+    delay: float,
+    now: float,
+    limit: int = MAX_RECORD,
 ) -> Outgoing | None:
     """`record` for its next attempt, due in `delay` seconds from `now` (UTC seconds).
 
@@ -84,7 +95,7 @@ def retry_record(
         history=record.history,
     )
     outgoing = Outgoing(topic, record.key, record.raw, to_headers(deferral, headers))
-    return outgoing if outgoing.size <= MAX_RECORD else None
+    return outgoing if outgoing.size <= limit else None
 
 
 def dead_letter(

@@ -23,6 +23,7 @@ from relance.kafka.config import common_config
 from relance.kafka.producer import KafkaProducer
 from relance.kafka.table import Table
 from relance.kafka.watch import TopicWatch
+from relance.outgoing import LARGEST
 from relance.settings import Settings
 from relance.spec import ConsumerSpec
 from relance.workers.inline import InlineWorker
@@ -92,10 +93,14 @@ class Runner:
         self.producer = KafkaProducer(
             common, name="producer", timeout=settings.send_timeout, on_failure=self.fail
         )
-        self._handoffs = KafkaProducer(common, name="handoff", timeout=_HANDOFF_TIMEOUT, on_failure=self.fail)
+        self._handoffs = KafkaProducer(
+            common, name="handoff", timeout=_HANDOFF_TIMEOUT, largest=LARGEST, on_failure=self.fail
+        )
         for table in self._tables:
             table.start(common, self.producer, settings.start_timeout)
-        self.watch = TopicWatch(admin, topics, self._topic_seen, self._look)
+        written = [topic for spec in self._specs for topic in spec.written]
+        self.watch = TopicWatch(admin, topics, self._topic_seen, self._look, written=written)
+        self.watch.learn_limits()
         self.consumers = [
             Consumer(
                 spec,

@@ -23,7 +23,7 @@ from relance.engine.offset_map import decode_map
 from relance.engine.outcome import RetryAt, Stop
 from relance.errors import DecodeError
 from relance.judge import Judge
-from relance.outgoing import Outgoing, failure_text
+from relance.outgoing import MAX_RECORD, Outgoing, failure_text
 from relance.record import Record, TopicPartition
 
 __all__ = ["Runtime"]
@@ -42,6 +42,7 @@ class Runtime:
         random: Callable[[], float],
         hooks: HooksLike,
         topic_id: Callable[[str], str],
+        max_record: Callable[[str], int] = lambda topic: MAX_RECORD,
         on_failure: Callable[[Exception], None],
     ) -> None:
         self.plan = plan
@@ -55,7 +56,7 @@ class Runtime:
         self.stop_by: float | None = None
         """The shared deadline of the whole stop, on the monotonic clock, once stopping."""
         self._clock = clock
-        self._judge = Judge(plan, clock=clock, random=random)
+        self._judge = Judge(plan, clock=clock, random=random, max_record=max_record)
         self._hooks = hooks
         self._topic_id = topic_id
         self._on_failure = on_failure
@@ -64,6 +65,7 @@ class Runtime:
         self._changed = threading.Condition(self._lock)
         self._halted = False
         self._stopping = False
+        self._unwritable: list[tuple[Assignment, Record, Exception, int]] = []
 
     # -- for pollers (kafka.poller.Hub) ------------------------------------------------------------
 
@@ -128,10 +130,10 @@ class Runtime:
         with self._lock:
             return self._changed.wait_for(lambda: not self.engine.full(feed), timeout)
 
-    def pauses(self, feed: str) -> set[TopicPartition]:
-        """Partitions of `feed` that should not be read now."""
+    def pauses(self, feed: str, *, crowded: bool = False) -> set[TopicPartition]:
+        """Partitions of `feed` that should not be read now; see `Flow.pauses`."""
         with self._lock:
-            return self.engine.pauses(feed)
+            return self.engine.pauses(feed, crowded=crowded)
 
     def commits(self, feed: str, only: Sequence[TopicPartition] | None) -> list[Commit]:
         """What may be committed now."""
@@ -144,10 +146,10 @@ class Runtime:
         with self._lock:
             self.engine.committed(commit)
 
-    def commit_failed(self, commit: Commit) -> None:
+    def commit_failed(self, commit: Commit, *, too_large: bool = False) -> None:
         """The broker doesn't have it."""
         with self._lock:
-            self.engine.commit_failed(commit)
+            self.engine.commit_failed(commit, too_large=too_large)
 
     def revoking(self, feed: str, tps: list[TopicPartition]) -> None:
         """Start nothing more of `tps` and wait for what runs, until the shared deadline."""
@@ -197,6 +199,14 @@ class Runtime:
     def not_settled(self, assignment: Assignment, offset: int, reason: str) -> None:
         """A hand-off failed (and is tried again): its partition must not run ahead."""
         self._stop(assignment, offset, reason, "trying again until it is written")
+
+    def write_off_again(self) -> None:
+        """Try once more to write the dead letters that were too large: their topic may take more now."""
+        with self._lock:
+            again, self._unwritable = self._unwritable, []
+        for assignment, record, error, attempts in again:
+            if not assignment.closed:
+                self._write_off(assignment, record, error, attempts=attempts)
 
     # -- for workers -------------------------------------------------------------------------------
 
@@ -338,7 +348,7 @@ class Runtime:
             self._count_run(run)
             self.counters.failed += 1
             self.counters.retried += 1
-            self.engine.retry(run, self._clock.monotonic() + delay)
+            self.engine.retry(run, self._clock.monotonic() + delay, delay)
             self._changed.notify_all()
             self._work.notify_all()
 
@@ -352,11 +362,13 @@ class Runtime:
             return
         if isinstance(letter, TooLarge):
             topic = self.plan.paths.dead_letter_topic
+            with self._lock:
+                self._unwritable.append((assignment, record, error, attempts))
             self._stop(
                 assignment,
                 record.log_offset,
                 f"its dead letter takes {letter.size} bytes and {topic} takes {letter.limit}",
-                "it goes on after a restart with a topic that takes larger records",
+                f"it goes on once {topic} takes more (max.message.bytes), or with dead_letter_pointer=True",
             )
             return
         self._judge.log_dead_letter(record, letter.topic, error, attempts=attempts)

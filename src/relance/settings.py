@@ -99,7 +99,8 @@ class Settings:
     """At how many records in memory the intake pauses."""
 
     max_buffered_bytes: int = 64 * 1024 * 1024
-    """At how many bytes of values in memory the intake pauses."""
+    """At how many bytes of values in memory the intake pauses. Records that wait for a retry may take twice
+    as much again; a partition that holds its share of that is paused."""
 
     assignor: Assignor = "cooperative-sticky"
     """Which assignor shares out the partitions, under the classic group protocol."""

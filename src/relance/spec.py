@@ -14,6 +14,7 @@ from relance.decoding import HandlerShape
 from relance.engine.engine import Ordering
 from relance.engine.outcome import Paths
 from relance.errors import SettingsError
+from relance.kafka.cluster import checked_topic_name
 from relance.kafka.starts import Where
 from relance.policies.retry import RetryPolicy
 
@@ -38,30 +39,55 @@ class ConsumerSpec:
     @property
     def all_topics(self) -> list[str]:
         """Every topic it reads or writes."""
+        return [*self.topics, *self.written]
+
+    @property
+    def written(self) -> list[str]:
+        """Every topic it writes."""
         others = (self.paths.retry_topic, self.paths.dead_letter_topic)
-        return [*self.topics, *(topic for topic in others if topic is not None)]
+        return [topic for topic in others if topic is not None]
 
 
 def check_options(
-    topics: tuple[str, ...], paths: Paths, ordering: str, concurrency: int, strict_order: bool
+    topics: tuple[str, ...],
+    retry: RetryPolicy | None,
+    paths: Paths,
+    ordering: str,
+    concurrency: int,
+    strict_order: bool,
 ) -> None:
     """What can be seen without the handler. Raises SettingsError."""
+    if len(topics) == 1 and callable(topics[0]):
+        raise SettingsError("topics", "@app.consumer takes the topics: write @app.consumer('orders')")
     if not topics:
         raise SettingsError("topics", "name at least one topic to consume")
+    if len(set(topics)) < len(topics):
+        raise SettingsError("topics", f"{', '.join(topics)}: one is named twice")
+    others = {"retry_topic": paths.retry_topic, "dead_letter_topic": paths.dead_letter_topic}
+    named = [("topics", topic) for topic in topics] + [
+        (k, topic) for k, topic in others.items() if topic is not None
+    ]
+    for key, topic in named:
+        if not isinstance(topic, str):
+            raise SettingsError(key, f"{topic!r} is not the name of a topic")
+        checked_topic_name(topic, key)
+    if retry is not None and not isinstance(retry, RetryPolicy):
+        raise SettingsError("retry", f"{retry!r} is no RetryPolicy: RetryPolicy.exponential(max_attempts=5)")
     if ordering not in ("partition", "key", "none"):
         raise SettingsError("ordering", f"{ordering!r} is none of partition, key, none")
     if type(concurrency) is not int or not 1 <= concurrency <= 100_000:
         raise SettingsError("concurrency", f"{concurrency!r} is not a number from 1 to 100000")
-    if not 0 <= paths.max_in_memory_wait <= 3600:
-        raise SettingsError("max_in_memory_wait", f"{paths.max_in_memory_wait!r} is not 0 to 3600 seconds")
+    wait = paths.max_in_memory_wait
+    if type(wait) not in (int, float) or not 0 <= wait <= 3600:
+        raise SettingsError("max_in_memory_wait", f"{wait!r} is not 0 to 3600 seconds")
     if strict_order and paths.retry_topic is not None:
         raise SettingsError(
             "strict_order", f"forbids deferral, so leave out retry_topic={paths.retry_topic!r}"
         )
-    for key, topic in (("retry_topic", paths.retry_topic), ("dead_letter_topic", paths.dead_letter_topic)):
-        if topic in topics:
+    for key, other in others.items():
+        if other in topics:
             raise SettingsError(
-                key, f"{topic!r} is a source topic too: its records would come round for ever"
+                key, f"{other!r} is a source topic too: its records would come round for ever"
             )
     if paths.retry_topic is not None and paths.retry_topic == paths.dead_letter_topic:
         raise SettingsError("dead_letter_topic", f"{paths.retry_topic!r} is the retry topic too")

@@ -117,7 +117,7 @@ class EngineAgainstANaiveOne(RuleBasedStateMachine):
         if done < len(run.records) and delay is not None:
             run.records[done].attempt += 1
             lane.due = self.now + delay
-            self.engine.retry(run, lane.due)
+            self.engine.retry(run, lane.due, lane.due - self.now)
         else:
             self.engine.finish(run)
 

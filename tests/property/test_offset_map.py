@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relance.engine.offset_map import LIMIT, OffsetMap, decode_map, encode_map
+from relance.engine.offset_map import LIMIT, OffsetMap, Wait, decode_map, encode_map
 
 
 @st.composite
@@ -10,7 +10,7 @@ def maps(draw: st.DrawFn) -> OffsetMap:
     width = draw(st.integers(0, 5000))
     holes = draw(st.sets(st.integers(0, max(0, width - 1)), max_size=min(width, 400)))
     unfinished = tuple(sorted({base, *(base + h for h in holes)})) if width else ()
-    waits = st.tuples(st.integers(1, 10**6), st.integers(0, 2**45))
+    waits = st.builds(Wait, st.integers(1, 10**6), st.integers(0, 2**45), st.integers(0, 2**31))
     tried = {o: draw(waits) for o in unfinished if draw(st.integers(0, 9)) == 0}
     return OffsetMap(base, base + width, unfinished, tried)
 

@@ -11,7 +11,7 @@ from relance.engine.engine import Engine, Ordering
 from relance.engine.flow import Limits
 from relance.engine.frontier import Frontier
 from relance.engine.lanes import Run
-from relance.engine.offset_map import OffsetMap, decode_map
+from relance.engine.offset_map import OffsetMap, Wait, decode_map
 from relance.record import Record, TopicPartition
 from world import ORDERS, TOPIC_ID, record
 
@@ -154,7 +154,7 @@ def waiting_lane(engine: Engine, assignment: Assignment, due: float, *keys: str)
     take_in(engine, assignment, *keyed(*keys))
     run = must_take(engine, 1)
     run.records[0].attempt += 1
-    engine.retry(run, due)
+    engine.retry(run, due, due - NOW)
     return run
 
 
@@ -175,8 +175,8 @@ def test_what_is_due_goes_before_what_is_merely_queued_the_earliest_first() -> N
     engine, assignment = an_engine("key")
     take_in(engine, assignment, *keyed("a", "b"))
     first, second = must_take(engine), must_take(engine)
-    engine.retry(first, NOW + 2)
-    engine.retry(second, NOW + 1)
+    engine.retry(first, NOW + 2, 2)
+    engine.retry(second, NOW + 1, 1)
     take_in(engine, assignment, *keyed("c", start=2))
     engine.wake(NOW + 3)
     assert taken(engine) == [[1], [0], [2]]
@@ -257,7 +257,7 @@ def test_a_wait_that_moved_holds_even_behind_another_record_of_its_key() -> None
     assert engine.hand_off(run, run.records[0])
     run.done = 1
     run.records[1].attempt += 1
-    engine.retry(run, NOW + 5)
+    engine.retry(run, NOW + 5, 5)
     engine, assignment = moved(engine)
     take_in(engine, assignment, *keyed("a", "a", "a", "b"))
     run = must_take(engine)
@@ -296,11 +296,43 @@ def test_a_commit_before_anything_was_read_again_forgets_nothing() -> None:
     assert must_take(engine).records[0].attempt == 2
 
 
-def test_a_due_time_beyond_a_day_is_damage_and_holds_nobody() -> None:
-    known = OffsetMap(0, 2, (0,), {0: (2, int((WALL + 90_000) * 1000))})
+def test_a_due_time_beyond_a_month_is_damage_and_holds_nobody() -> None:
+    known = OffsetMap(0, 2, (0,), {0: Wait(2, int((WALL + 10**10) * 1000), 10**13)})
     engine, assignment = an_engine("key", 0, known)
     take_in(engine, assignment, record(0, b"a"))
     assert must_take(engine).records[0].attempt == 3
+
+
+def test_a_wait_is_never_longer_than_its_delay_though_the_next_owner_s_clock_is_an_hour_behind() -> None:
+    engine, assignment = an_engine(
+        "key", 0, OffsetMap(0, 1, (0,), {0: Wait(1, int(WALL * 1000) + 3_601_000, 2000)})
+    )
+    take_in(engine, assignment, record(0, b"a"))
+    engine.wake(NOW + 1.9)
+    assert engine.take(9) is None
+    engine.wake(NOW + 2)
+    assert must_take(engine).records[0].attempt == 2
+
+
+def test_a_map_that_the_broker_finds_too_large_is_made_shorter_until_it_takes_it() -> None:
+    engine, assignment = an_engine("key")
+    take_in(engine, assignment, *(record(o, b"%d" % o) for o in range(200)))
+    for run in [must_take(engine, 1) for _ in range(200)]:
+        run.done = int(run.records[0].offset % 7 in (1, 2, 4))
+        if run.done:
+            engine.finish(run)
+    sizes = []
+    while True:
+        [commit] = engine.commits("source", now=NOW, wall=WALL)
+        sizes.append(len(commit.metadata))
+        if sizes[-1] <= 20:
+            break
+        engine.commit_failed(commit, too_large=True)
+    engine.committed(commit)
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] > 25
+    assert commit.offset == 0
+    assert engine.commits("source", now=NOW, wall=WALL) == []
 
 
 # -- a retry topic's records -----------------------------------------------------------------------
@@ -328,7 +360,7 @@ def test_a_retry_record_s_wait_in_memory_moves_too() -> None:
     engine.wake(NOW)
     run = must_take(engine)
     run.records[0].attempt = 4
-    engine.retry(run, NOW + 5)
+    engine.retry(run, NOW + 5, 5)
     made = engine.commits("retry", now=NOW, wall=WALL)[0]
     engine, assignment = retry_engine(decode_map(made.metadata, "", made.offset))
     again = record(0)
@@ -340,7 +372,7 @@ def test_a_retry_record_s_wait_in_memory_moves_too() -> None:
 
 
 def test_a_map_that_knows_fewer_attempts_than_the_headers_is_not_asked() -> None:
-    engine, assignment = retry_engine(OffsetMap(0, 1, (0,), {0: (1, int((WALL + 60) * 1000))}))
+    engine, assignment = retry_engine(OffsetMap(0, 1, (0,), {0: Wait(1, int((WALL + 60) * 1000), 60_000)}))
     found = record(0)
     found.attempt = 3
     engine.wait_at_intake(assignment, found, NOW + 1, now=NOW, wall=WALL)
@@ -535,7 +567,7 @@ def test_a_completion_for_a_closed_assignment_changes_nothing() -> None:
     engine.close([ORDERS])
     new = engine.assign(ORDERS, "source", Frontier(0))
     do(engine, run)
-    engine.retry(failing, NOW)
+    engine.retry(failing, NOW, 0)
     assert not engine.hand_off(failing, failing.records[0])
     engine.settled(old, 2)
     engine.finish(handed)

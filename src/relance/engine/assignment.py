@@ -8,13 +8,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from relance.engine.frontier import Frontier
 from relance.engine.lanes import Lane, Run
-from relance.engine.offset_map import encode_map
+from relance.engine.offset_map import LIMIT, Wait, encode_map
 from relance.record import Record, TopicPartition
 
-__all__ = ["Assignment", "Commit"]
+__all__ = ["Assignment", "Commit", "Tried"]
+
+
+class Tried(NamedTuple):
+    """Tries made of a record, and when the next may start: on the monotonic clock, and as the delay it is."""
+
+    tries: int
+    due: float
+    delay: float
 
 
 @dataclass(eq=False, slots=True)
@@ -37,9 +46,9 @@ class Assignment:
     """Bytes of a value, a moving mean of samples: to weigh each would cost the hot path too much."""
     parked: int = 0
     """Those of them that are held by a waiting lane."""
-    tried: dict[int, tuple[int, float]] = field(default_factory=dict)
-    """Tries made, and not before when, of unfinished records that failed here or at an earlier owner, by log
-    offset. Until their end, not only while they wait: also a record that is about to run may have to move."""
+    tried: dict[int, Tried] = field(default_factory=dict)
+    """Of unfinished records that failed here or at an earlier owner, by log offset. Until their end, not only
+    while they wait: also a record that is about to run may have to move."""
     later: dict[int, float] = field(default_factory=dict)
     """Those of an earlier owner that stand behind others in their lane and may not start before then."""
     stopped: str | None = None
@@ -51,6 +60,8 @@ class Assignment:
     draining: bool = False
     closed: bool = False
     map_full: bool = False
+    map_limit: int = LIMIT
+    """Characters of metadata that the broker has not refused yet."""
     committed: int = -1
     changed: bool = True
     """Something finished or began to wait since the last commit was made."""
@@ -73,10 +84,10 @@ class Assignment:
         # Up to the next millisecond: early is wrong and late is not.
         shift = wall - now
         waits = {
-            offset: (tries, max(0, math.ceil((due + shift) * 1000)))
-            for offset, (tries, due) in self.tried.items()
+            offset: Wait(tries, max(0, math.ceil((due + shift) * 1000)), math.ceil(delay * 1000))
+            for offset, (tries, due, delay) in self.tried.items()
         }
-        text, whole = encode_map(self.frontier.map(waits), self.topic_id)
+        text, whole = encode_map(self.frontier.map(waits), self.topic_id, self.map_limit)
         self.map_full = not whole
         self.changed = False
         self.unanswered = Commit(self, self.frontier.base, text)

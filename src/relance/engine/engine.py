@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Literal
 
-from relance.engine.assignment import Assignment, Commit
+from relance.engine.assignment import Assignment, Commit, Tried
 from relance.engine.due import DueHeap
 from relance.engine.flow import Flow, Limits
 from relance.engine.frontier import Frontier
@@ -27,6 +27,8 @@ from relance.record import Record, TopicPartition
 __all__ = ["Engine", "Ordering"]
 
 Ordering = Literal["partition", "key", "none"]
+
+_LONGEST = 31 * 86_400.0  # seconds; a wait of an earlier owner beyond it is damage, not one that we made
 
 
 class Engine:
@@ -212,14 +214,14 @@ class Engine:
         if self._give_back(run):
             self._ready_again(run.lane)
 
-    def retry(self, run: Run, due: float) -> None:
-        """As `finish`, and the first record that is not done waits in its lane until `due`.
+    def retry(self, run: Run, due: float, delay: float) -> None:
+        """As `finish`, and the first record that is not done waits in its lane until `due`, for `delay`.
 
         Its `attempt` is the next one already.
         """
         if self._give_back(run):
             record = run.lane.queue[0]
-            run.lane.assignment.tried[record.log_offset] = (record.attempt - 1, due)
+            run.lane.assignment.tried[record.log_offset] = Tried(record.attempt - 1, due, delay)
             self._wait(run.lane, due)
 
     def hand_off(self, run: Run, record: Record) -> bool:
@@ -317,17 +319,19 @@ class Engine:
         if assignment.unanswered is commit:
             assignment.unanswered = None
 
-    def commit_failed(self, commit: Commit) -> None:
-        """It has not: the next call of `commits` makes a new one."""
+    def commit_failed(self, commit: Commit, *, too_large: bool = False) -> None:
+        """It has not: the next call of `commits` makes a new one; if it was `too_large`, a shorter one."""
         commit.assignment.changed = True
+        if too_large:
+            commit.assignment.map_limit = len(commit.metadata) // 2
 
     def full(self, feed: str) -> bool:
         """True while `feed` should read nothing more; once full, until half of it is gone."""
         return self._flow.full(feed, self.assignments.values())
 
-    def pauses(self, feed: str) -> set[TopicPartition]:
-        """Partitions that should not be read now: stopped, drained, or holding their share of waits."""
-        return self._flow.pauses(feed, self.assignments.values())
+    def pauses(self, feed: str, *, crowded: bool = False) -> set[TopicPartition]:
+        """Partitions that should not be read now; see `Flow.pauses`."""
+        return self._flow.pauses(feed, self.assignments.values(), crowded=crowded)
 
     def waiting(self) -> int:
         """How many lanes wait for a retry."""
@@ -378,14 +382,15 @@ class Engine:
         known = assignment.frontier.waits
         for record in records:
             found = known.get(record.log_offset)
-            if found is None or found[0] < record.attempt:  # a retry record's own headers may know of more
+            if found is None or found.tries < record.attempt:  # a retry record's headers may know of more
                 continue
-            tries, due_ms = found
-            record.attempt = tries + 1
-            left = due_ms / 1000 - wall
-            if 0 < left <= 86_400:  # a due time beyond a day is damage, not a wait we made
+            record.attempt = found.tries + 1
+            left = max(0.0, min(found.delay / 1000, found.due / 1000 - wall))
+            if 0 < left <= _LONGEST:
                 waits[record.log_offset] = now + left
-            assignment.tried[record.log_offset] = (tries, waits.get(record.log_offset, now))
+            else:
+                left = 0.0
+            assignment.tried[record.log_offset] = Tried(found.tries, now + left, found.delay / 1000)
         return waits
 
     def _give_back(self, run: Run) -> bool:

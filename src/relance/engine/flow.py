@@ -13,6 +13,8 @@ from relance.record import TopicPartition
 
 __all__ = ["Flow", "Limits"]
 
+_OVERHEAD = 500  # bytes that a record takes beside its value: the client's message, ours, its lane
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -24,6 +26,8 @@ class Limits:
     """The same in bytes of values, by their mean size."""
     parked: int = 100_000
     """Held by waiting lanes, all partitions of a feed together; each partition may hold its share."""
+    parked_bytes: int = 128 * 1024 * 1024
+    """The same in bytes of values and of what it takes to hold them."""
     settling: int = 10_000
     """Hand-offs in flight: beyond it no new record starts."""
 
@@ -34,6 +38,7 @@ class Flow:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._full: dict[str, bool] = {}
+        self._crowding: set[TopicPartition] = set()
 
     def full(self, feed: str, assignments: Iterable[Assignment]) -> bool:
         """True while `feed` should read nothing more; once full, until half of it is gone."""
@@ -43,12 +48,39 @@ class Flow:
                 ready = assignment.queued - assignment.parked
                 records += ready
                 size += ready * assignment.mean_size
-        level = max(records / self._limits.ready, size / self._limits.ready_bytes)
+        level = self._level(records, size)
         self._full[feed] = level > 0.5 if self._full.get(feed) else level >= 1.0
         return self._full[feed]
 
-    def pauses(self, feed: str, assignments: Iterable[Assignment]) -> set[TopicPartition]:
-        """Partitions that should not be read now: stopped, drained, or holding their share of waits."""
+    def pauses(
+        self, feed: str, assignments: Iterable[Assignment], *, crowded: bool = False
+    ) -> set[TopicPartition]:
+        """Partitions that should not be read now: stopped, drained, or holding their share of waits.
+
+        While `crowded` (full for long), also those that hold their share of what could start, until half of
+        it is gone: else the one that fetched first would fill all the room again, and starve the others.
+        """
         mine = [a for a in assignments if a.feed == feed]
-        share = self._limits.parked // max(1, len(mine))
-        return {a.tp for a in mine if a.stopped is not None or a.draining or a.map_full or a.parked >= share}
+        limits, owners = self._limits, max(1, len(mine))
+        share, share_bytes = limits.parked // owners, limits.parked_bytes / owners
+        found = {
+            a.tp
+            for a in mine
+            if a.stopped is not None
+            or a.draining
+            or a.map_full
+            or a.parked >= share
+            or a.parked * (a.mean_size + _OVERHEAD) >= share_bytes
+        }
+        for assignment in mine:
+            ready = assignment.queued - assignment.parked
+            level = self._level(ready, ready * assignment.mean_size) * owners
+            if level > 0.5 and (assignment.tp in self._crowding or (crowded and level >= 1.0)):
+                self._crowding.add(assignment.tp)
+                found.add(assignment.tp)
+            else:
+                self._crowding.discard(assignment.tp)
+        return found
+
+    def _level(self, records: float, size: float) -> float:
+        return max(records / self._limits.ready, size / self._limits.ready_bytes)

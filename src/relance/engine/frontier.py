@@ -15,9 +15,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
-from relance.engine.offset_map import OffsetMap
+from relance.engine.offset_map import OffsetMap, Wait
 
 __all__ = ["Frontier"]
+
+_SWEEP = 4096  # finished offsets above the base that are kept before they are swept out
 
 
 class Frontier:
@@ -35,8 +37,8 @@ class Frontier:
         self._done: set[int] = set()
         self._skip_below = start
         self._unfinished: frozenset[int] = frozenset()
-        self.waits: Mapping[int, tuple[int, int]] = {}
-        """(tries made, due in ms UTC) by offset, from an earlier owner's map: a move does not reset them."""
+        self.waits: Mapping[int, Wait] = {}
+        """By offset, from an earlier owner's map: a move does not reset them."""
         if known is not None and known.end > start:
             self._skip_below = known.end
             self._unfinished = frozenset(known.unfinished)
@@ -85,11 +87,17 @@ class Frontier:
             raise ValueError(f"offset {offset} is not open (base {self.base}, position {self.position})")
         else:
             self._done.add(offset)
+            if len(self._done) > _SWEEP and 2 * len(self._done) > len(opened):
+                # Memory is by what is unfinished, not by how far one of it holds the base back.
+                done = self._done
+                self._open = deque(o for o in opened if o not in done)
+                done.clear()
 
     def finish_all(self, offsets: Iterable[int]) -> None:
         """Several open offsets are finished; cheap where they are the lowest ones, in order."""
-        opened, done = self._open, self._done
+        done = self._done
         for offset in offsets:
+            opened = self._open
             if not done and opened and opened[0] == offset:
                 opened.popleft()
             else:
@@ -103,7 +111,7 @@ class Frontier:
             found.extend(sorted(o for o in self._unfinished if o >= self.position))
         return found
 
-    def map(self, waits: Mapping[int, tuple[int, int]]) -> OffsetMap:
+    def map(self, waits: Mapping[int, Wait]) -> OffsetMap:
         """What a new owner must know beside `base`. `waits`: as `OffsetMap.waits`, of what waits here now."""
         end = max(self.position, self._skip_below)
         unfinished = self.unfinished()

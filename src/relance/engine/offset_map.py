@@ -8,7 +8,8 @@ The text is `r1:<topic id>:<kind><payload>`; the payload is unpadded URL-safe ba
 
     kind `-`  nothing is finished above the base (no payload)
     kind `R`  run lengths   kind `B`  bit set   (lower case: deflated)
-    payload   base, end − base, number of waits, (offset − previous, tries, due)…, then the offsets
+    payload   base, end − base, number of waits, the first due time if there are any,
+              (offset − previous, tries, due − first, delay)…, then the offsets
 
 Runs alternate unfinished, finished, …, the first always unfinished (as Confluent's Parallel Consumer has
 it). The bit set has one bit an offset from `base`, 1 = finished, lowest bit first.
@@ -21,32 +22,41 @@ import binascii
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-__all__ = ["LIMIT", "OffsetMap", "belongs", "decode_map", "encode_map"]
+__all__ = ["LIMIT", "OffsetMap", "Wait", "belongs", "decode_map", "encode_map"]
 
 LIMIT = 4095
 """Characters. The broker's default maximum is 4096, and it refuses just that (measured)."""
 
-MAX_WINDOW = 10_000_000
-"""The widest map that is believed, in offsets: a hostile one must not make us allocate."""
+MAX_UNFINISHED = 1_000_000
+"""The most unfinished offsets that are written or believed: a hostile map must not make us allocate."""
 
-MAX_WAITS = 200
-"""How many waits travel: beyond it the lowest offsets' are kept, the others start again at attempt one."""
+_MAX_BYTES = 10 * MAX_UNFINISHED
+
+_MAX_WAITS = 100_000  # that are believed; what is written is bounded by its room
 
 _VERSION = "r1"
 
 
+class Wait(NamedTuple):
+    """A record that failed. Its reader waits `min(delay, due − now)`, because clocks differ (decision 15)."""
+
+    tries: int
+    due: int
+    """Milliseconds since the epoch, UTC."""
+    delay: int
+    """Milliseconds."""
+
+
 @dataclass(frozen=True, slots=True)
 class OffsetMap:
-    """Offsets in [base, end) are finished, except `unfinished` (ascending).
-
-    `waits`: for unfinished offsets that wait for a retry, (tries made, due in ms since the epoch, UTC).
-    """
+    """Offsets in [base, end) are finished, except `unfinished` (ascending); `waits` of some of those."""
 
     base: int
     end: int
     unfinished: tuple[int, ...] = ()
-    waits: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    waits: Mapping[int, Wait] = field(default_factory=dict)
 
     def cut(self, end: int) -> OffsetMap:
         """The same, claiming nothing at or above `end`."""
@@ -62,6 +72,10 @@ def encode_map(found: OffsetMap, topic_id: str, limit: int = LIMIT) -> tuple[str
     """(text, whole): at most `limit` characters; `whole` is False where the far end had to be left out."""
     head = f"{_VERSION}:{topic_id}:"
     whole = True
+    if len(head) >= limit:  # a broker that takes hardly any metadata: no map, so repeats after a move
+        return "", True
+    if len(found.unfinished) > MAX_UNFINISHED:
+        whole, found = False, found.cut(found.unfinished[MAX_UNFINISHED])
     while True:
         if found.end <= found.base or (len(found.unfinished) == found.end - found.base and not found.waits):
             return head + "-", whole
@@ -93,7 +107,7 @@ def decode_map(text: str | None, topic_id: str, committed: int) -> OffsetMap | N
         raw = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
         if kind.islower():
             inflater = zlib.decompressobj(-15)
-            raw = inflater.decompress(raw, MAX_WINDOW)
+            raw = inflater.decompress(raw, _MAX_BYTES)
             if not inflater.eof:
                 return None
         found = _read(raw, bits=kind in "Bb")
@@ -112,13 +126,14 @@ def _candidates(found: OffsetMap) -> list[tuple[str, str]]:
     head = bytearray()
     _put(head, found.base)
     _put(head, found.end - found.base)
-    waits = sorted(found.waits.items())[:MAX_WAITS]
-    _put(head, len(waits))
+    _put(head, len(found.waits))
+    first = min((wait.due for wait in found.waits.values()), default=0)
+    if found.waits:
+        _put(head, first)
     before = found.base
-    for offset, (tries, due) in waits:
-        _put(head, offset - before)
-        _put(head, tries)
-        _put(head, due)
+    for offset, (tries, due, delay) in sorted(found.waits.items()):
+        for number in (offset - before, tries, due - first, delay):
+            _put(head, number)
         before = offset
     runs = bytearray(head)
     for length in _runs(found):
@@ -174,16 +189,19 @@ def _read(raw: bytes, *, bits: bool) -> OffsetMap:
     base, at = _get(raw, 0)
     width, at = _get(raw, at)
     count, at = _get(raw, at)
-    if width > MAX_WINDOW or count > MAX_WAITS:
-        raise ValueError("wider than any map we write")
-    waits: dict[int, tuple[int, int]] = {}
-    offset = base
+    if count > _MAX_WAITS:
+        raise ValueError("more waits than we write")
+    waits: dict[int, Wait] = {}
+    offset, first = base, 0
+    if count:
+        first, at = _get(raw, at)
     for _ in range(count):
         step, at = _get(raw, at)
         tries, at = _get(raw, at)
         due, at = _get(raw, at)
+        delay, at = _get(raw, at)
         offset += step
-        waits[offset] = (tries, due)
+        waits[offset] = Wait(tries, first + due, delay)
     unfinished: list[int] = []
     if bits:
         body = raw[at:]
@@ -197,6 +215,8 @@ def _read(raw: bytes, *, bits: bool) -> OffsetMap:
             if offset + length > base + width or (length == 0 and offset > base):
                 raise ValueError("runs beyond the end")
             if not finished:
+                if len(unfinished) + length > MAX_UNFINISHED:
+                    raise ValueError("more unfinished offsets than we write")
                 unfinished.extend(range(offset, offset + length))
             offset += length
             finished = not finished

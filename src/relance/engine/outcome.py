@@ -48,11 +48,15 @@ Outcome = RetryAt | Defer | DeadLetter | Stop
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """Where a record may go. `max_in_memory_wait` in seconds: longer waits are deferred, with 0 all are."""
+    """Where a record may go. `max_in_memory_wait` in seconds: longer waits are deferred, with 0 all are.
+
+    `pointer`: whether a dead letter that is too large may leave the value out and say where it lies.
+    """
 
     retry_topic: str | None = None
     dead_letter_topic: str | None = None
     max_in_memory_wait: float = 10.0
+    pointer: bool = False
 
 
 def decide(

@@ -223,15 +223,15 @@ def unreachable(
     )
 
 
-def checked_topic_name(topic: str) -> str:
-    """The name, if Kafka could have a topic of that name; else SettingsError.
+def checked_topic_name(topic: str, key: str = "topic") -> str:
+    """The name, if Kafka could have a topic of that name; else SettingsError that names `key`.
 
     Kafka's rule (org.apache.kafka.common.internals.Topic): 1 to 249 of [a-zA-Z0-9._-], not "." or "..".
     """
     legal = topic.isascii() and all(c.isalnum() or c in "._-" for c in topic)
     if not legal or not 0 < len(topic) <= 249 or topic in {".", ".."}:
         raise SettingsError(
-            "topic", f"{topic[:60]!r} is no topic name: 1 to 249 of a-z A-Z 0-9 . _ - and not '.' or '..'"
+            key, f"{topic[:60]!r} is no topic name: 1 to 249 of a-z A-Z 0-9 . _ - and not '.' or '..'"
         )
     return topic
 

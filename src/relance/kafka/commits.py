@@ -65,6 +65,16 @@ class GroupCommitter:
         """The client's `on_commit`."""
         self._settle(error, {TopicPartition(p.topic, p.partition): p.error for p in partitions})
 
+    @property
+    def waiting(self) -> bool:
+        """Whether a commit is on its way."""
+        return self._in_flight is not None
+
+    def commit_now(self, client: Client) -> None:
+        """Send what has changed, if none is on its way."""
+        self._next = 0.0
+        self.commit_if_due(client)
+
     def commit_last(self, client: Client, tps: Sequence[TopicPartition]) -> None:
         """Commit `tps`, which are about to go, and wait for the answer."""
         commits = self._hub.commits(self._feed, tps)
@@ -91,7 +101,7 @@ class GroupCommitter:
             if problem is None:
                 self._hub.committed(commit)
                 continue
-            self._hub.commit_failed(commit)
+            self._hub.commit_failed(commit, too_large=problem.code() == KafkaError.OFFSET_METADATA_TOO_LARGE)
             if problem.code() not in _STALE:
                 tp = commit.assignment.tp
                 self._tell(("commit", problem.code()), f"commit of {tp}: {problem.str()}")

@@ -80,9 +80,9 @@ class Handoffs:
         assert error is not None
         handoff.failures += 1
         pause = min(_FIRST_PAUSE * 2 ** min(handoff.failures - 1, 10), _LONGEST_PAUSE)
+        self._failed(handoff, error)  # first: rewritten before that, its partition would stop for ever
         with self._lock:
             self._again.append((time.monotonic() + pause, handoff))
-        self._failed(handoff, error)
 
     def _resend_due(self) -> None:
         if not self._again:

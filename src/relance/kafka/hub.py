@@ -22,10 +22,10 @@ class Hub(Protocol):
     def positions(self, feed: str) -> dict[TopicPartition, int]: ...  # noqa: D102
     def full(self, feed: str) -> bool: ...  # noqa: D102
     def wait_for_room(self, feed: str, timeout: float) -> bool: ...  # noqa: D102
-    def pauses(self, feed: str) -> set[TopicPartition]: ...  # noqa: D102
+    def pauses(self, feed: str, *, crowded: bool) -> set[TopicPartition]: ...  # noqa: D102
     def commits(self, feed: str, only: Sequence[TopicPartition] | None) -> list[Commit]: ...  # noqa: D102
     def committed(self, commit: Commit) -> None: ...  # noqa: D102
-    def commit_failed(self, commit: Commit) -> None: ...  # noqa: D102
+    def commit_failed(self, commit: Commit, *, too_large: bool = False) -> None: ...  # noqa: D102
     def revoking(self, feed: str, tps: list[TopicPartition]) -> None: ...  # noqa: D102
     def revoked(self, feed: str, tps: list[TopicPartition], *, lost: bool) -> None: ...  # noqa: D102
     def fail(self, error: Exception) -> None: ...  # noqa: D102

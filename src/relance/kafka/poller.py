@@ -29,10 +29,13 @@ from relance.kafka.hub import Hub
 from relance.kafka.starts import Feed, Start, start_at
 from relance.record import Record, TopicPartition
 
-__all__ = ["Poller"]
+__all__ = ["ASKING", "Poller"]
 
 _log = logging.getLogger("relance.kafka")
 _rebalance_log = logging.getLogger("relance.rebalance")
+
+ASKING = 10.0
+"""Seconds for which the group is asked where to start."""
 
 _POLL = 0.05  # seconds; the longest a command, a commit or a stop waits for an idle client
 _BATCH = 500
@@ -57,10 +60,13 @@ class Poller:
         while it waits, and hung the process when another thread polled: measured)."""
         self.last_tick = time.monotonic()
         """When the loop last came round, on the monotonic clock; health looks at it."""
+        self.rebalancing = False
+        """Whether a rebalance holds it up."""
         self._hub = hub
         self._cooperative = cooperative
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._stopping = threading.Event()
+        self._stop_by = 0.0
         self._problem: BaseException | None = None
         self._paused: set[TopicPartition] = set()
         self._owned: set[TopicPartition] = set()
@@ -83,8 +89,9 @@ class Poller:
         """Subscribe and poll."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """Commit what is finished, leave the group and end; see `join`."""
+    def stop(self, deadline: float) -> None:
+        """Commit what is finished, by `deadline` (monotonic), leave the group and end; see `join`."""
+        self._stop_by = deadline
         self._stopping.set()
 
     def join(self, timeout: float) -> bool:
@@ -107,6 +114,7 @@ class Poller:
             self._subscribe()
             while not self._stopping.is_set():
                 self._tick()
+            self._commit_before_leaving()
         except Exception as error:  # noqa: BLE001  whatever it is, the hub must know that nobody polls any more
             self._hub.fail(error)
         finally:
@@ -143,6 +151,17 @@ class Poller:
         self._raise_problem()
         self._take([first, *rest])
 
+    def _commit_before_leaving(self) -> None:
+        # While a rebalance is under way the broker refuses the commit of the last generation, and the one
+        # that a close would make has no second try. Polling lets the new generation come.
+        while time.monotonic() < self._stop_by:
+            if self._owned:
+                self._committer.commit_now(self._client)
+            if not self._committer.waiting:
+                return
+            self._client.poll(_POLL)  # what it brings is dropped: all is drained
+            self._raise_problem()
+
     def _backed_up(self) -> bool:
         """True if nothing should be read now. Short of room: wait; for longer: pause, and keep polling."""
         hub, name = self._hub, self.feed.name
@@ -155,11 +174,10 @@ class Poller:
         if now - self._full_since < _PATIENCE:
             hub.wait_for_room(name, _POLL)
             return True
-        return False  # _sync_pauses pauses everything while `full` holds
+        return False  # _sync_pauses pauses those that hold most of it
 
     def _sync_pauses(self) -> None:
-        wanted = set(self._owned) if self._full_since is not None else self._hub.pauses(self.feed.name)
-        wanted &= self._owned
+        wanted = self._hub.pauses(self.feed.name, crowded=self._full_since is not None) & self._owned
         if wanted == self._paused:
             return
         pause, resume = wanted - self._paused, (self._paused - wanted) & self._owned
@@ -269,8 +287,8 @@ class Poller:
         return found
 
     def _patiently(self, ask: Callable[[], Any]) -> Any:
-        """Ask again while the answer is one that passes; ten seconds at most."""
-        deadline = time.monotonic() + 10.0
+        """Ask again while the answer is one that passes, for a time."""
+        deadline = time.monotonic() + ASKING
         while True:
             try:
                 return ask()
@@ -285,7 +303,8 @@ class Poller:
     def _on_revoke(self, _: Client, partitions: list[ClientPartition]) -> None:
         with self._guard():
             tps = [TopicPartition(p.topic, p.partition) for p in partitions]
-            self._hub.revoking(self.feed.name, tps)
+            # The client may name what we don't own (its issue #1551).
+            self._hub.revoking(self.feed.name, [tp for tp in tps if tp in self._owned])
             self._committer.commit_last(self._client, tps)
             self._let_go(tps, lost=False)
 
@@ -294,7 +313,7 @@ class Poller:
             self._let_go([TopicPartition(p.topic, p.partition) for p in partitions], lost=True)
 
     def _let_go(self, tps: list[TopicPartition], *, lost: bool) -> None:
-        gone = [tp for tp in tps if tp in self._owned]  # the client may name what we don't own (#1551)
+        gone = [tp for tp in tps if tp in self._owned]
         self._hub.revoked(self.feed.name, gone, lost=lost)
         self._owned.difference_update(tps)
         self._paused.difference_update(tps)
@@ -365,9 +384,10 @@ class _Guard:
         self._poller = poller
 
     def __enter__(self) -> None:
-        return None
+        self._poller.rebalancing = True
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        self._poller.rebalancing = False
         if error is not None and self._poller._problem is None:
             self._poller._problem = error
         return True

@@ -58,7 +58,8 @@ _STATS_MS = 250
 class KafkaProducer:
     """A client that writes. `timeout` is how long, in seconds, a write may take before it is given up.
 
-    `on_failure` is called if the polling thread ends by a defect: no write would be answered any more.
+    `largest` is the most bytes that a record may take here (the client's default is 1,000,000); the topic may
+    take less. `on_failure` is called if the polling thread ends by a defect: nothing would be answered then.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class KafkaProducer:
         *,
         name: str,
         timeout: float,
+        largest: int | None = None,
         on_failure: Callable[[Exception], None] | None = None,
     ) -> None:
         self._on_failure = on_failure
@@ -91,6 +93,7 @@ class KafkaProducer:
             "reconnect.backoff.ms": 50,
             "reconnect.backoff.max.ms": 1000,
             **settings,
+            **({} if largest is None else {"message.max.bytes": largest}),
             "statistics.interval.ms": _STATS_MS,
             "error_cb": self._on_error,
         }

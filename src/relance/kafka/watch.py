@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 
 from relance.errors import BrokerUnavailableError, RelanceError, TopicMissingError
 from relance.kafka.admin import Admin
+from relance.outgoing import LARGEST, MAX_RECORD
 
 __all__ = ["TopicWatch"]
 
@@ -23,7 +24,8 @@ _log = logging.getLogger("relance.broker")
 class TopicWatch:
     """A thread that asks every `interval` seconds for the ids of `topics`, and tells `on_seen(topic, id)`.
 
-    After each look that brokers answered, `on_look(admin)` may ask more.
+    After each look that brokers answered, `on_look(admin)` may ask more. Of the topics `written` it also asks
+    how large a record may be.
     """
 
     def __init__(
@@ -33,14 +35,17 @@ class TopicWatch:
         on_seen: Callable[[str, str], None],
         on_look: Callable[[Admin], None],
         *,
+        written: Iterable[str] = (),
         interval: float = 2.0,
     ) -> None:
         self._admin = admin
         self._topics = sorted(set(topics))
+        self._written = sorted(set(written))
         self._on_seen = on_seen
         self._on_look = on_look
         self._interval = interval
         self._missing: dict[str, float] = {}
+        self._max_record: dict[str, int] = {}
         self._last_answer = time.monotonic()
         self._told_away = False
         self._stop = threading.Event()
@@ -61,6 +66,21 @@ class TopicWatch:
         except RelanceError as error:
             _log.debug("no id for %s: %s", topic, error)
             return ""
+
+    def max_record(self, topic: str) -> int:
+        """How many bytes a record of `topic` may take, as of the last look."""
+        return self._max_record.get(topic, MAX_RECORD)
+
+    def learn_limits(self) -> None:
+        """Ask how large records may be; where nobody says, the last answer stays."""
+        for topic in self._written:
+            try:
+                found = self._admin.configs(topic, defaults=True).get("max.message.bytes")
+            except RelanceError as error:  # not every principal may ask: what is too large is refused then
+                _log.debug("no limit for %s: %s", topic, error)
+                continue
+            if found is not None:
+                self._max_record[topic] = min(int(found), LARGEST)
 
     def missing(self) -> list[str]:
         """Topics that did not exist when last asked."""
@@ -99,6 +119,7 @@ class TopicWatch:
             if self._missing.pop(topic, None) is not None:
                 _log.warning("topic %s is back", topic)
             self._on_seen(topic, found)
+        self.learn_limits()
         try:
             self._on_look(self._admin)
         except RelanceError as error:  # the next look asks again

@@ -139,15 +139,22 @@ def _classify_one(error: Exception, policy: RetryPolicy) -> Verdict:
 
 
 def _own_words(error: Exception) -> Verdict | None:
-    if getattr(error, "non_retryable", None) is True:
+    if _attribute(error, "non_retryable") is True:
         return Verdict(VerdictKind.NON_RETRYABLE, None, "the error says that it is non_retryable")
-    asked = getattr(error, "next_retry_delay", None)
+    asked = _attribute(error, "next_retry_delay")
     if asked is None:
         return None
     delay = _seconds(asked)
     if delay is None:  # an attribute that only happens to have that name
         return None
     return Verdict(VerdictKind.RETRYABLE, delay, "the error names its next_retry_delay")
+
+
+def _attribute(error: Exception, name: str) -> object:
+    try:
+        return getattr(error, name, None)
+    except Exception:  # noqa: BLE001  a user's property may raise anything; then the error says nothing
+        return None
 
 
 def _infrastructure(error: Exception) -> Verdict | None:
