@@ -96,7 +96,7 @@ def decode_map(text: str | None, topic_id: str, committed: int) -> OffsetMap | N
     if not text:
         return None
     parts = text.split(":", 2)
-    if len(parts) != 3 or parts[0] != _VERSION or parts[1] != topic_id or not parts[2]:
+    if len(parts) != 3 or parts[0] != _VERSION or not parts[2] or not belongs(text, topic_id):
         return None
     kind, payload = parts[2][0], parts[2][1:]
     if kind == "-":
@@ -117,7 +117,10 @@ def decode_map(text: str | None, topic_id: str, committed: int) -> OffsetMap | N
 
 
 def belongs(text: str | None, topic_id: str) -> bool:
-    """False if `text` is ours and names another incarnation of the topic: that commit is stale."""
+    """False if `text` is ours and names another incarnation of the topic: that commit is stale.
+
+    Where one of the two ids is not known, the commit is believed, and so is its map.
+    """
     parts = (text or "").split(":", 2)
     return not (len(parts) == 3 and parts[0] == _VERSION and parts[1] and topic_id and parts[1] != topic_id)
 
