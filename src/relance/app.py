@@ -18,8 +18,9 @@ from typing import Any, TypeVar
 from relance.consumer import Consumer
 from relance.dead_letters.envelope import build, metadata_headers
 from relance.dead_letters.envelope import encode as encode_letter
-from relance.decoding import decoder_for, encode, handler_shape
+from relance.decoding import decoder_for, handler_shape
 from relance.delivery import Delivery
+from relance.encoding import encode
 from relance.engine.engine import Ordering
 from relance.engine.outcome import Paths
 from relance.errors import (

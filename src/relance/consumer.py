@@ -11,12 +11,11 @@ import itertools
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from relance.clock import SystemClock
 from relance.contracts import Plan
 from relance.decoding import decoder_for
-from relance.delivery import Sent
 from relance.engine.assignment import Assignment
 from relance.engine.flow import Limits
 from relance.errors import SendError
@@ -29,7 +28,7 @@ from relance.kafka.producer import KafkaProducer
 from relance.kafka.stall import Stall
 from relance.kafka.starts import Feed
 from relance.kafka.watch import TopicWatch
-from relance.outgoing import Outgoing
+from relance.record import Outgoing
 from relance.runtime import Runtime
 from relance.settings import Settings
 from relance.spec import ConsumerSpec
@@ -160,16 +159,12 @@ class Consumer:
 
     # -- runtime.Writer ----------------------------------------------------------------------------
 
-    def write(self, assignment: Assignment, offset: int, outgoing: Outgoing) -> None:
+    def write(self, assignment: Assignment, offset: int, outgoing: Sequence[Outgoing]) -> None:
         """Write a hand-off until it is durable."""
-        self._handoffs.submit(
-            Handoff(assignment, offset, outgoing.topic, outgoing.key, outgoing.value, outgoing.headers)
-        )
+        self._handoffs.submit(Handoff(assignment, offset, tuple(outgoing)))
 
-    def _settled(self, handoff: Handoff, sent: Sent) -> None:
+    def _settled(self, handoff: Handoff) -> None:
         self.runtime.settled(handoff.assignment, handoff.offset)
 
-    def _not_settled(self, handoff: Handoff, error: SendError) -> None:
-        self.runtime.not_settled(
-            handoff.assignment, handoff.offset, f"{handoff.topic} takes no record: {error}"
-        )
+    def _not_settled(self, handoff: Handoff, topic: str, error: SendError) -> None:
+        self.runtime.not_settled(handoff.assignment, handoff.offset, f"{topic} takes no record: {error}")

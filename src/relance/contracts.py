@@ -5,6 +5,7 @@ Only shapes: the pollers, workers and the test world depend on these, not on one
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,9 +13,8 @@ from relance.engine.assignment import Assignment
 from relance.engine.engine import Ordering
 from relance.engine.flow import Limits
 from relance.engine.outcome import Paths
-from relance.outgoing import Outgoing
 from relance.policies.retry import RetryPolicy
-from relance.record import TopicPartition
+from relance.record import Outgoing, TopicPartition
 
 __all__ = ["Counters", "HooksLike", "Look", "Plan", "StartLike", "Writer"]
 
@@ -58,8 +58,8 @@ class Look:
 class Writer(Protocol):
     """Where hand-offs go; answers by `settled` and `not_settled` of the runtime."""
 
-    def write(self, assignment: Assignment, offset: int, outgoing: Outgoing) -> None:
-        """Write `outgoing`, durably, however often that takes."""
+    def write(self, assignment: Assignment, offset: int, outgoing: Sequence[Outgoing]) -> None:
+        """Write all of `outgoing`, durably, however often that takes."""
 
 
 class StartLike(Protocol):

@@ -32,14 +32,13 @@ from typing import Any, Final
 
 import msgspec
 
-from relance.errors import DecodeError, SendError, SettingsError
+from relance.errors import DecodeError, SettingsError
 from relance.record import Record
 
-__all__ = ["Decoding", "HandlerShape", "decoder_for", "encode", "handler_shape"]
+__all__ = ["Decoding", "HandlerShape", "decoder_for", "handler_shape"]
 
 _JSON_KINDS: Final = (dict, list, str, int, float, bool, type(None))
 _LONGEST_PROBLEM: Final = 1000
-_VALUE_SERIALIZATION: Final = -161  # librdkafka's code: the record is at fault, so nothing is retried
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,34 +299,3 @@ def _annotation_of(
             f" the type at module level, before the handler, and import it outside of TYPE_CHECKING"
         )
         raise SettingsError(key, problem) from error
-
-
-# -- sending ------------------------------------------------------------------------------------------
-
-
-def encode(value: Any) -> bytes | None:
-    """The bytes to send for a value; None is a null value (a tombstone).
-
-    bytes are sent as they are, str as UTF-8, a pydantic model as its `model_dump_json`, all else as JSON by
-    msgspec, in which NaN and infinities become null. Raises SendError (not written) for what has no JSON.
-    """
-    if value is None or type(value) is bytes:
-        return value
-    try:
-        if isinstance(value, str):
-            return value.encode()
-        if isinstance(value, bytes | bytearray | memoryview):
-            return bytes(value)
-        if hasattr(value, "model_dump_json"):
-            text: str = value.model_dump_json()
-            return text.encode()
-        return msgspec.json.encode(value, enc_hook=_plain)
-    except (TypeError, ValueError, OverflowError, RecursionError, NotImplementedError) as error:
-        problem = f"a value of type {type(value).__name__} cannot be encoded: {error}"
-        raise SendError(problem, maybe_written=False, code=_VALUE_SERIALIZATION) from error
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
-    raise NotImplementedError(f"no JSON for {type(value).__name__}")

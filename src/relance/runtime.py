@@ -23,8 +23,8 @@ from relance.engine.offset_map import decode_map
 from relance.engine.outcome import RetryAt, Stop
 from relance.errors import DecodeError
 from relance.judge import Judge
-from relance.outgoing import MAX_RECORD, Outgoing, failure_text
-from relance.record import Record, TopicPartition
+from relance.outgoing import MAX_RECORD, failure_text
+from relance.record import Outgoing, Record, TopicPartition
 
 __all__ = ["Runtime"]
 
@@ -237,6 +237,7 @@ class Runtime:
 
     def failed(self, run: Run, record: Record, error: Exception) -> bool:
         """The record at `run.done` raised. True: it is dealt with, go on with the next one of the run."""
+        record.outbox = None
         outcome = self._judge.judge(record, error)
         if isinstance(outcome, RetryAt):
             self._retry_here(run, record, error, outcome.delay)
@@ -263,6 +264,15 @@ class Runtime:
         else:
             self._write_off(assignment, record, outcome.error, attempts=record.attempt)
         return True
+
+    def returned(self, run: Run, record: Record) -> None:
+        """The handler of the record at `run.done` returned and left an outbox: the record ends with that."""
+        outbox, record.outbox = record.outbox, None
+        with self._lock:
+            if not outbox or not self.engine.hand_off(run, record):
+                return
+            self.counters.handled += 1
+        self._write(run.lane.assignment, record.log_offset, *outbox)
 
     # -- stopping ----------------------------------------------------------------------------------
 
@@ -376,7 +386,7 @@ class Runtime:
             self.counters.dead_lettered += 1
         self._write(assignment, record.log_offset, letter)
 
-    def _write(self, assignment: Assignment, offset: int, outgoing: Outgoing) -> None:
+    def _write(self, assignment: Assignment, offset: int, *outgoing: Outgoing) -> None:
         assert self.writer is not None
         self.writer.write(assignment, offset, outgoing)
 

@@ -302,3 +302,16 @@ def test_many_threads_that_feed_and_acknowledge_lose_no_wakeup() -> None:
         for key in range(7):
             mine = [o for p, o in handled if p == tp.partition and o % 7 == key]
             assert mine == sorted(mine)
+
+
+def test_what_a_handler_sends_is_handed_over_when_it_returns() -> None:
+    def handle(value: dict, found: Record) -> None:  # type: ignore[type-arg]
+        found.send("out", value)
+
+    with Bench(handle) as bench:
+        bench.give(record(0, value=b'{"n":1}'))
+        wait_until(lambda: bench.member.writes)
+        assert bench.member.writes[0].outgoing.value == b'{"n":1}'
+        assert bench.base() == 0
+        bench.member.ack()
+        assert bench.base() == 1

@@ -657,3 +657,43 @@ def test_a_flood_of_failures_is_not_a_flood_of_lines(caplog: pytest.LogCaptureFi
     assert len([m for m in caplog.messages if m.startswith("[DLT]")]) == 50
     assert len(member.writes) == 500
     assert {w.outgoing.topic for w in member.writes} == {DLT}
+
+
+# -- what a handler sends --------------------------------------------------------------------------
+
+
+def test_a_record_is_finished_when_all_that_its_handler_sent_is_acknowledged() -> None:
+    member = a_member()
+    for _ in range(2):
+        member.broker.log(ORDERS).append()
+    member.read()
+
+    def handle(found: Record) -> None:
+        found.send("out", {"n": found.offset}, key="k", headers=[("h", None)])
+        found.send("log", "seen")
+
+    member.work(handle)
+    assert member.runtime.counters.handled == 2
+    assert [c.offset for c in member.runtime.commits("source", None)] == [0]
+    member.ack()
+    assert [c.offset for c in member.runtime.commits("source", None)] == [1]
+    member.ack()
+    assert [c.offset for c in member.runtime.commits("source", None)] == [2]
+    [first, _] = member.broker.log(TopicPartition("out", 0)).messages
+    assert (first.key, first.value, first.own_headers) == (b"k", b'{"n":0}', [("h", None)])
+    assert len(member.broker.log(TopicPartition("log", 0)).messages) == 2
+
+
+def test_what_a_handler_sent_before_it_raised_is_never_written() -> None:
+    member = a_member(retry=RetryPolicy.immediate(max_attempts=2, retry_on=(TransientError,)))
+    member.broker.log(ORDERS).append()
+    member.read()
+
+    def handle(found: Record) -> None:
+        found.send("out", f"attempt {found.attempt}")
+        if found.attempt == 1:
+            raise TransientError("down")
+
+    member.work(handle)
+    [write] = member.writes
+    assert write.outgoing.value == b"attempt 2"

@@ -82,6 +82,9 @@ class InlineWorker:
                 except Exception as error:  # noqa: BLE001  whatever a handler raises is judged by the policy
                     if not self._runtime.failed(run, record, error):
                         return False
+                else:
+                    if record.outbox is not None:
+                        self._runtime.returned(run, record)
             i += 1
             run.done = i
             if now() > until:  # a handler that has become slow must not hold up all others for a long run

@@ -177,6 +177,9 @@ class LoopWorker:
                 except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  the policy judges it
                     if not self._runtime.failed(run, record, _as_failure(error)):
                         return False
+                else:
+                    if record.outbox is not None:
+                        self._runtime.returned(run, record)
             i += 1
             run.done = i
             if now() > until:
