@@ -200,13 +200,19 @@ class Engine:
 
     def report(self, run: Run) -> None:
         """Count what a run has done so far, while it goes on."""
-        done = run.done
-        if done > run.reported:
+        done, told = run.done, run.reported
+        if done > told:
             assignment = run.lane.assignment
-            offsets = [r.log_offset for r in run.records[run.reported : done]]
+            run.reported = done
+            records = run.records
+            if not run.handed and not assignment.tried:
+                first, last = records[told].log_offset, records[done - 1].log_offset
+                if assignment.frontier.finish_span(first, last, done - told):
+                    assignment.changed = True
+                    return
+            offsets = [r.log_offset for r in records[told:done]]
             if run.handed:
                 offsets = [o for o in offsets if o not in run.handed]
-            run.reported = done
             self._finished(assignment, offsets)
 
     def finish(self, run: Run) -> None:

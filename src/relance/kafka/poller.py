@@ -38,7 +38,7 @@ ASKING = 10.0
 """Seconds for which the group is asked where to start."""
 
 _POLL = 0.05  # seconds; the longest a command, a commit or a stop waits for an idle client
-_BATCH = 500
+_BATCH = 2000  # records; each call gives the lock of the interpreter away, and must get it back
 _PATIENCE = 0.5  # seconds of a full buffer before partitions are paused (pausing drops what was fetched)
 
 
