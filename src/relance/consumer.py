@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 
 from relance.clock import SystemClock
 from relance.contracts import Plan
-from relance.decoding import decoder_for
 from relance.engine.assignment import Assignment
 from relance.engine.flow import Limits
 from relance.errors import SendError
@@ -32,8 +31,7 @@ from relance.record import Outgoing
 from relance.runtime import Runtime
 from relance.settings import Settings
 from relance.spec import ConsumerSpec
-from relance.workers.inline import InlineWorker
-from relance.workers.loop import LoopWorker
+from relance.workers.make import make_worker
 
 __all__ = ["Consumer"]
 
@@ -70,6 +68,8 @@ class Consumer:
                     parked_bytes=2 * settings.max_buffered_bytes,
                 ),
                 drain_timeout=settings.drain_timeout,
+                timeout=spec.timeout,
+                batch=spec.batch or 1,
             ),
             clock=SystemClock(),
             random=random.random,
@@ -101,12 +101,7 @@ class Consumer:
         self._rebalance = settings.drain_timeout + ASKING
         patience = settings.session_timeout + settings.drain_timeout + _STALL_MARGIN
         self._stalls = [Stall(patience) for _ in self.pollers]
-        decoding = decoder_for(spec.shape.annotation)
-        self.worker: InlineWorker | LoopWorker
-        if spec.shape.is_async:
-            self.worker = LoopWorker(self.runtime, spec.handler, spec.shape, decoding, spec.concurrency)
-        else:
-            self.worker = InlineWorker(self.runtime, spec.handler, spec.shape, decoding)
+        self.worker = make_worker(spec, self.runtime)
 
     def start(self) -> None:
         """Join the groups."""

@@ -29,6 +29,10 @@ class Plan:
     ordering: Ordering = "partition"
     limits: Limits = field(default_factory=Limits)
     drain_timeout: float = 8.0
+    timeout: float | None = None
+    """Seconds that a handler may take before health says so."""
+    batch: int = 1
+    """How many records the handler gets at once."""
 
 
 @dataclass(slots=True)
@@ -52,6 +56,8 @@ class Look:
     queued: int
     settling: int
     stopped: dict[str, str]
+    overdue: list[str]
+    """Records whose handlers are past their deadline."""
     map_full: list[str]
 
 

@@ -26,7 +26,7 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -219,11 +219,16 @@ class HandlerShape:
     """Whether the call returns a coroutine."""
 
 
-def handler_shape(handler: Callable[..., Any], localns: Mapping[str, Any] | None = None) -> HandlerShape:
+def handler_shape(
+    handler: Callable[..., Any], localns: Mapping[str, Any] | None = None, *, batch: bool = False
+) -> HandlerShape:
     """Look a handler over: `handler(value)` or `handler(value, record)`, sync or async.
 
     A second parameter gets the record if it is required, or named `record`, or annotated with Record. Names
     in a string annotation are looked up in the handler's module and in `localns`.
+
+    With `batch` it takes lists, `handler(values)` or `handler(values, records)`, and the annotation told is
+    that of one value.
 
     Raises SettingsError, naming the handler, for anything that could not be called so.
     """
@@ -250,6 +255,8 @@ def handler_shape(handler: Callable[..., Any], localns: Mapping[str, Any] | None
     annotation = _annotation_of(positional[0], code, key, localns)
     if annotation is Record:
         raise SettingsError(key, "takes the record second: handler(value, record)")
+    if batch:
+        annotation = _element_of(annotation, key)
     return HandlerShape(
         name=name,
         annotation=annotation,
@@ -258,10 +265,18 @@ def handler_shape(handler: Callable[..., Any], localns: Mapping[str, Any] | None
     )
 
 
+def _element_of(annotation: Any, key: str) -> Any:
+    if annotation in (inspect.Parameter.empty, list, Sequence, Iterable):
+        return inspect.Parameter.empty
+    if typing.get_origin(annotation) in (list, Sequence, Iterable) and len(typing.get_args(annotation)) == 1:
+        return typing.get_args(annotation)[0]
+    raise SettingsError(key, f"with batch= it gets a list of values: list[{_name(annotation)}]")
+
+
 def _wants_record(parameter: inspect.Parameter) -> bool:
-    if parameter.default is parameter.empty or parameter.name == "record":
+    if parameter.default is parameter.empty or parameter.name in ("record", "records"):
         return True
-    return parameter.annotation is Record or parameter.annotation == "Record"
+    return parameter.annotation in (Record, "Record", list[Record], "list[Record]")
 
 
 def _code_of(handler: Any) -> Any:

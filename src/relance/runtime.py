@@ -7,6 +7,7 @@ Promises: the engine is only touched with the lock held; no user code runs with 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Sequence
 
@@ -47,7 +48,7 @@ class Runtime:
     ) -> None:
         self.plan = plan
         self.counters = Counters()
-        self.engine = Engine(plan.ordering, plan.limits)
+        self.engine = Engine(plan.ordering, plan.limits, batch=plan.batch)
         self.writer: Writer | None = None
         self.on_work: Callable[[], None] = lambda: None
         """Called, without the lock, when there may be something to take."""
@@ -220,6 +221,8 @@ class Runtime:
                 self.engine.wake(now)
                 run = self.engine.take(max_run)
                 if run is not None or not wait:
+                    if run is not None and self.plan.timeout is not None:
+                        run.started = now
                     return run
                 due = self.engine.next_due()
                 self._work.wait(None if due is None else max(0.0, due - now))
@@ -318,8 +321,10 @@ class Runtime:
 
     def look(self) -> Look:
         """How things stand at this moment."""
+        longest, now = self.plan.timeout or math.inf, self._clock.monotonic()
         with self._lock:
             owned = list(self.engine.assignments.values())
+            running = [run for a in owned for run in a.running if run.done < len(run.records)]
             left = [n for a in owned for r in a.running if (n := len(r.records) - r.done)]
             return Look(
                 in_flight=len(left),  # a run is handled one record at a time
@@ -327,6 +332,12 @@ class Runtime:
                 queued=sum(a.queued for a in owned) + sum(left) - len(left),
                 settling=self.engine.settling,
                 stopped={str(a.tp): a.stopped for a in owned if a.stopped is not None},
+                overdue=[
+                    f"a handler has been at {run.lane.assignment.tp}, offset {run.records[run.done].offset},"
+                    f" for {now - run.started:.0f} s (timeout {longest:g} s)"
+                    for run in running
+                    if now - run.started > longest
+                ],
                 map_full=[str(a.tp) for a in owned if a.map_full],
             )
 

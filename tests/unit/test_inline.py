@@ -15,6 +15,7 @@ from relance.errors import Fatal, Reject, TransientError
 from relance.policies.retry import RetryPolicy
 from relance.record import Record, TopicPartition
 from relance.workers.inline import InlineWorker
+from relance.workers.single import SingleCall
 from waiting import wait_until
 from world import ORDERS, Member, record
 
@@ -28,7 +29,8 @@ class Bench:
         self.member = Member.in_real_time(**plan)
         self.runtime = self.member.runtime
         shape = handler_shape(handler)
-        self.worker = InlineWorker(self.runtime, handler, shape, decoder_for(shape.annotation))
+        call = SingleCall(self.runtime, handler, shape, decoder_for(shape.annotation))
+        self.worker = InlineWorker(self.runtime, call)
         self.error: BaseException | None = None
         self.thread = threading.Thread(target=self._run, daemon=True)
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from itertools import islice
+from operator import attrgetter
 from typing import Literal
 
 from relance.engine.assignment import Assignment, Commit, Tried
@@ -34,8 +35,9 @@ _LONGEST = 31 * 86_400.0  # seconds; a wait of an earlier owner beyond it is dam
 class Engine:
     """Lanes, due times and frontiers of all partitions that one consumer owns."""
 
-    def __init__(self, ordering: Ordering, limits: Limits | None = None) -> None:
+    def __init__(self, ordering: Ordering, limits: Limits | None = None, *, batch: int = 1) -> None:
         self.ordering = ordering
+        self._batch = batch  # records without order that share a lane, because one call may take them all
         self.limits = limits or Limits()
         self.assignments: dict[TopicPartition, Assignment] = {}
         self._ready: deque[Lane] = deque()
@@ -205,7 +207,7 @@ class Engine:
             assignment = run.lane.assignment
             run.reported = done
             records = run.records
-            if not run.handed and not assignment.tried:
+            if not run.handed and not run.reordered and not assignment.tried:
                 first, last = records[told].log_offset, records[done - 1].log_offset
                 if assignment.frontier.finish_span(first, last, done - told):
                     assignment.changed = True
@@ -357,6 +359,12 @@ class Engine:
                 if lane.state is LaneState.WAITING:
                     assignment.parked += len(records)
             return
+        if self.ordering == "none" and self._batch > 1 and not waits and assignment.feed != "retry":
+            for i in range(0, len(records), self._batch):
+                lane = Lane(assignment, None, keyed=False)
+                lane.queue.extend(records[i : i + self._batch])
+                self._ready.append(lane)
+            return
         for record in records:
             keyed = self.ordering != "none" and assignment.feed != "retry"
             key = record.key if self.ordering == "key" else None
@@ -410,6 +418,8 @@ class Engine:
         self.report(run)
         rest = run.records[run.done :]
         if rest:
+            if run.reordered:
+                rest.sort(key=attrgetter("log_offset"))
             lane.queue.extendleft(reversed(rest))
             assignment.queued += len(rest)
         if lane.queue:

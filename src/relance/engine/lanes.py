@@ -46,7 +46,7 @@ class Lane:
 class Run:
     """Records `records[done:]` are still to be handled, one after the other."""
 
-    __slots__ = ("cancelled", "done", "handed", "lane", "records", "reported")
+    __slots__ = ("cancelled", "done", "handed", "lane", "records", "reordered", "reported", "started")
 
     def __init__(self, lane: Lane, records: list[Record]) -> None:
         self.lane = lane
@@ -55,3 +55,12 @@ class Run:
         self.reported = 0  # how many of `done` the frontier knows of
         self.handed: set[int] | None = None  # log offsets that a hand-off will finish, not this run
         self.cancelled = False
+        self.reordered = False
+        self.started = 0.0  # on the monotonic clock, where the handler has a deadline
+
+    def reorder(self, first: list[Record]) -> None:
+        """Let `first` come first of what is still to be handled: a batch is not done from its start on."""
+        chosen = {record.log_offset for record in first}
+        left = [record for record in self.records[self.done :] if record.log_offset not in chosen]
+        self.records[self.done :] = first + left
+        self.reordered = True

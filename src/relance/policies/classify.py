@@ -40,6 +40,7 @@ from relance.errors import (
     Retry,
     SendError,
     TopicMissingError,
+    WorkerDiedError,
     kafka_error,
 )
 from relance.policies.retry import RetryPolicy
@@ -158,6 +159,8 @@ def _attribute(error: Exception, name: str) -> object:
 
 
 def _infrastructure(error: Exception) -> Verdict | None:
+    if isinstance(error, WorkerDiedError):
+        return Verdict(VerdictKind.RETRYABLE, None, "the process that ran the handler ended")
     if isinstance(error, TopicMissingError):
         return Verdict(VerdictKind.FATAL, None, "a topic is missing")
     if isinstance(error, BrokerUnavailableError):
