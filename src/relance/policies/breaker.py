@@ -116,8 +116,8 @@ class CircuitBreaker:
     def failures_to_open(self) -> int | None:
         """How many failures in a row open it at the latest, however well all went before them.
 
-        None for a time window, where it depends on the traffic. A record that fails `max_attempts` times within
-        fewer of them is dead-lettered before the breaker can tell an outage.
+        None for a time window, where it depends on the traffic. A record whose `max_attempts` are fewer can
+        be dead-lettered before the breaker has seen an outage.
         """
         if self.window is None:
             return None
@@ -134,8 +134,8 @@ class CircuitBreaker:
         Else, as `errors` says, and where it says nothing: if `relance.policies.classify` calls it retryable.
         An exception group counts if one of its errors does and none of them is a record's own fault.
 
-        Raises SettingsError naming `errors` where a callable of it raises, or answers what it may not: guessing
-        would open for a poison record, or dead-letter in an outage.
+        Raises SettingsError naming `errors` where a callable of it raises, or answers what it may not:
+        guessing would open for a poison record, or dead-letter in an outage.
         """
         if not is_record_error(error):
             return False

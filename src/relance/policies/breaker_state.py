@@ -69,11 +69,16 @@ class Permit:
     is the change to half-open, on the permit of the call that made it.
     """
 
-    __slots__ = ("probe", "transition")
+    __slots__ = ("transition", "trial")
 
-    def __init__(self, *, probe: bool = False, transition: Transition | None = None) -> None:
-        self.probe = probe
+    def __init__(self, trial: int = 0, transition: Transition | None = None) -> None:
+        self.trial = trial  # after which opening; 0 for a call that is no probe
         self.transition = transition
+
+    @property
+    def probe(self) -> bool:
+        """Whether the call is a probe of a half-open breaker."""
+        return self.trial > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +112,15 @@ class Snapshot:
 class BreakerState(Generic[Token]):
     """One breaker as it runs. A `Token` names a failed call to whoever keeps count of attempts.
 
-    Its invariant: a call counts in the time it was permitted in, or not at all. So no more than `probes` are
-    out, none of them can be lost, and a failure is given back at most once.
+    Its invariant: a call counts in the time it was permitted in, or not at all, and a place that a probe took
+    is free again once that very probe is reported. So never more than `probes` of them are out, not even
+    with those that an earlier trial left behind; none can be lost; a failure is given back at most once.
 
     `now` is in seconds of one monotonic clock, `seconds` is how long the call took.
     """
 
     __slots__ = (
+        "_asked",
         "_closed",
         "_out",
         "_quiet",
@@ -132,7 +139,8 @@ class BreakerState(Generic[Token]):
         self.last: Transition | None = None
         self._window = self._closed_window()
         self._closed: Permit | None = Permit()  # what all calls of this closed time hold
-        self._out: set[Permit] = set()
+        self._out: set[Permit] = set()  # probes, of this trial and of earlier ones
+        self._asked = 0  # probes of this trial that are out or were counted
         self._until = 0.0
         self._quiet: Answer[Token] = Answer()  # what most reports lead to
 
@@ -140,17 +148,17 @@ class BreakerState(Generic[Token]):
         """The permit for a call that is made now; None while calls are stopped."""
         if self._closed is not None:
             return self._closed
+        if self.blocked_until(now) is not None:
+            return None
         transition = None
         if self.state is CircuitState.OPEN:
-            if now < self._until:
-                return None
             self._window = CountWindow(self.settings.probes)
+            self._asked = 0
             waited = f"{self.settings.open_for:g}s are over, probing"
             transition = self._change(CircuitState.HALF_OPEN, now, waited)
-        elif self._all_out():
-            return None
-        permit = Permit(probe=True, transition=transition)
+        permit = Permit(self.times_opened, transition)
         self._out.add(permit)
+        self._asked += 1
         return permit
 
     def blocked_until(self, now: float) -> float | None:
@@ -160,9 +168,10 @@ class BreakerState(Generic[Token]):
         """
         if self._closed is not None:
             return None
-        if self.state is CircuitState.OPEN:
-            return self._until if now < self._until else None
-        return math.inf if self._all_out() else None
+        if self.state is CircuitState.OPEN and now < self._until:
+            return self._until
+        asked = self._asked if self.state is CircuitState.HALF_OPEN else 0
+        return math.inf if max(asked, len(self._out)) >= self.settings.probes else None
 
     def succeeded(self, permit: Permit, now: float, seconds: float) -> Answer[Token]:
         """The call returned; slow successes can open the breaker, too."""
@@ -187,10 +196,11 @@ class BreakerState(Generic[Token]):
     def ignored(self, permit: Permit) -> None:
         """The call counts neither way: its error doesn't count, or it was abandoned (revoked, cancelled).
 
-        A probe gives its place to another call. Resilience4j's releasePermission; there a call that forgets it
-        leaves the breaker half-open for ever (its issues 903 and 935), so forget none.
+        A probe gives its place to another call. It is Resilience4j's releasePermission, whose users ended up
+        half-open for ever where a call reported nothing (its issues 903 and 935); so report every permit.
         """
-        self._out.discard(permit)
+        if permit.probe and self._current(permit):
+            self._asked -= 1
 
     def snapshot(self, now: float) -> Snapshot:
         """The state as of now, for stats and health."""
@@ -206,29 +216,26 @@ class BreakerState(Generic[Token]):
             last=self.last,
         )
 
-    def _all_out(self) -> bool:
-        return len(self._out) + self._window.calls >= self.settings.probes
-
     def _current(self, permit: Permit) -> bool:
-        """Whether the call belongs to this time; a probe's place is taken from it."""
+        """Whether the call belongs to this closed time or trial; the place of a probe is free from here on."""
         if permit is self._closed:
             return True
-        if permit in self._out:
-            self._out.remove(permit)
-            return True
-        return False
+        if permit not in self._out:
+            return False
+        self._out.remove(permit)
+        return self._closed is None and permit.trial == self.times_opened
 
     def _judge(self, now: float) -> Answer[Token]:
-        window, probing = self._window, self._closed is None
-        if not (window.failed or window.slow or probing) or (
-            not probing and window.calls < self.settings.minimum_calls
-        ):
+        window, settings = self._window, self.settings
+        if self._closed is None:  # as if all probes were back: what failed of them is the least that will
+            reason = self._too_many(settings.probes)
+        elif window.calls >= settings.minimum_calls and (window.failed or window.slow):
+            reason = self._too_many(window.calls)
+        else:
             return self._quiet
-        # A trial is judged as if it had all its probes: what has failed of them is the least that will have.
-        reason = self._too_many(self.settings.probes if probing else window.calls)
         if reason is not None:
             return self._open(now, reason)
-        if probing and self._cannot_fail():
+        if self._closed is None and self._cannot_fail():
             return self._close(now)
         return self._quiet
 
@@ -255,14 +262,12 @@ class BreakerState(Generic[Token]):
         give_back = self._window.failures()
         self._until = now + self.settings.open_for
         self.times_opened += 1
-        transition = self._change(CircuitState.OPEN, now, reason)
-        return Answer(give_back, transition)
+        return Answer(give_back, self._change(CircuitState.OPEN, now, reason))
 
     def _close(self, now: float) -> Answer[Token]:
         window = self._window
         reason = f"{window.calls - window.failed} of {window.calls} probes succeeded"
-        transition = self._change(CircuitState.CLOSED, now, reason)
-        return Answer((), transition)
+        return Answer((), self._change(CircuitState.CLOSED, now, reason))
 
     def _change(self, after: CircuitState, now: float, reason: str) -> Transition:
         opened = after is CircuitState.OPEN
@@ -279,7 +284,6 @@ class BreakerState(Generic[Token]):
             until=self._until if opened else None,
         )
         self.state = after
-        self._out.clear()
         self._closed = Permit() if after is CircuitState.CLOSED else None
         if after is not CircuitState.HALF_OPEN:
             self._window = self._closed_window()
