@@ -151,12 +151,14 @@ class CircuitBreaker:
         return self.slow_call_duration is not None and seconds > self.slow_call_duration
 
     def __str__(self) -> str:
-        reasons = [f"{self.failure_rate:.6g} of them failed"]
+        reasons = [f"{self.failure_rate * 100:.6g}% failed"]
         if self.slow_call_duration is not None:
-            reasons.append(f"{self.slow_call_rate:.6g} took over {self.slow_call_duration:g}s")
-        judged = f"the last {self.window}" if self.window is not None else f"{self.window_seconds}s"
+            reasons.append(f"{self.slow_call_rate * 100:.6g}% took over {self.slow_call_duration:g}s")
+        judged = f"last {self.window} calls"
+        if self.window is None:
+            judged = f"calls of the last {self.window_seconds}s"
         text = (
-            f"opens for {self.open_for:g}s when of the calls of {judged} (at least {self.minimum_calls}) "
+            f"opens for {self.open_for:g}s when of the {judged} (at least {self.minimum_calls}) "
             f"{' or '.join(reasons)}, then {self.probes} {'probe' if self.probes == 1 else 'probes'}"
         )
         return text if self.name is None else f"{self.name}: {text}"

@@ -217,7 +217,7 @@ class BreakerState(Generic[Token]):
         )
 
     def _current(self, permit: Permit) -> bool:
-        """Whether the call belongs to this closed time or trial; the place of a probe is free from here on."""
+        """Whether the call belongs to this closed time or trial; a probe's place is free from here on."""
         if permit is self._closed:
             return True
         if permit not in self._out:
