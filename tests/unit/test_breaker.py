@@ -191,7 +191,7 @@ def test_a_callable_that_raises_or_answers_nonsense_is_told_and_not_guessed_abou
     with pytest.raises(SettingsError, match="errors: faulty raised KeyError: 'status'") as caught:
         CircuitBreaker(errors=(faulty,)).counts(DownError(), RETRY)
     assert isinstance(caught.value.__cause__, KeyError)
-    with pytest.raises(SettingsError, match="errors: .*<lambda> answered 'yes'; it may answer bool"):
+    with pytest.raises(SettingsError, match=r"errors: .*<lambda> answered 'yes'; it may answer bool"):
         CircuitBreaker(errors=(lambda error: "yes",)).counts(  # type: ignore[arg-type,return-value]
             DownError(), RETRY
         )

@@ -240,20 +240,17 @@ def test_probes_left_from_an_earlier_trial_still_take_places_and_do_not_vote() -
     assert breaker.state is CLOSED
 
 
-def test_while_all_places_are_taken_by_an_earlier_trial_it_stays_open() -> None:
-    breaker = opened(probes=2, failure_rate=0.5)
-    first, hanging = permit(breaker, 10.0), permit(breaker, 10.0)
-    breaker.failed(first, 10.0, 0.0, "x")
-    again, held = permit(breaker, 20.0), hanging
-    breaker.failed(again, 20.0, 0.0, "y")
-    third = permit(breaker, 30.0)
-    breaker.failed(third, 30.0, 0.0, "z")
-    assert breaker.blocked_until(40.0) is None
-    more = permit(breaker, 40.0)
-    assert (breaker.allow(40.0), breaker.blocked_until(40.0)) == (None, math.inf)
-    breaker.succeeded(held, 40.0, 30.0)
-    assert permit(breaker, 40.0).probe
-    breaker.ignored(more)
+def test_probes_that_hang_always_leave_a_place_because_a_verdict_takes_one_that_came_back() -> None:
+    breaker = opened(probes=2)
+    hanging, back = permit(breaker, 10.0), permit(breaker, 10.0)
+    breaker.failed(back, 10.0, 0.0, "x")
+    for now in (20.0, 30.0, 40.0):
+        assert breaker.state is OPEN
+        only = permit(breaker, now)
+        assert breaker.blocked_until(now) == math.inf
+        breaker.failed(only, now, 0.0, "y")
+    assert breaker.succeeded(hanging, 41.0, 31.0) == Answer()
+    assert breaker.snapshot(41.0).probes_out == 0
 
 
 # -- as it is seen -------------------------------------------------------------------------------------

@@ -114,7 +114,8 @@ class BreakerState(Generic[Token]):
 
     Its invariant: a call counts in the time it was permitted in, or not at all, and a place that a probe took
     is free again once that very probe is reported. So never more than `probes` of them are out, not even
-    with those that an earlier trial left behind; none can be lost; a failure is given back at most once.
+    with those that an earlier trial left behind (at least one place is left, because a verdict takes one that
+    came back); none can be lost; a failure is given back at most once.
 
     `now` is in seconds of one monotonic clock, `seconds` is how long the call took.
     """
