@@ -3,8 +3,10 @@
 import asyncio
 import math
 import pickle
-from dataclasses import FrozenInstanceError, replace
+import re
+from dataclasses import FrozenInstanceError, fields, replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +26,13 @@ def test_the_defaults_are_those_that_are_documented() -> None:
     assert (breaker.failure_rate, breaker.slow_call_rate, breaker.slow_call_duration) == (0.5, 1.0, None)
     assert (breaker.window, breaker.window_seconds, breaker.minimum_calls) == (20, None, 5)
     assert (breaker.open_for, breaker.probes, breaker.name, breaker.errors) == (30.0, 3, None, None)
+
+
+def test_the_documents_table_has_every_field_and_its_default() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "circuit-breaker.md").read_text()
+    table = text.split("\n## Settings\n")[1].split("\n## ")[0]
+    told = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", table, re.MULTILINE))
+    assert told == {field.name: repr(field.default) for field in fields(CircuitBreaker)}
 
 
 BAD = [
