@@ -114,7 +114,7 @@ def _blocks(data: bytes, at: int, limit: int) -> bytearray:
 
 
 class _Blocks:
-    """What compressed blocks of a frame hand on: the Huffman table, three FSE tables, three last distances."""
+    """What a frame's compressed blocks hand on: the Huffman table, three FSE tables, the last distances."""
 
     def __init__(self) -> None:
         self._huffman: list[tuple[int, int]] = []
