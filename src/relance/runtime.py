@@ -20,8 +20,9 @@ from relance.engine.deferral import wait as wait_of
 from relance.engine.engine import Engine
 from relance.engine.frontier import Frontier
 from relance.engine.lanes import Run
-from relance.engine.offset_map import decode_map
+from relance.engine.offset_map import OffsetMap, decode_map, is_ours
 from relance.engine.outcome import RetryAt, Stop
+from relance.engine.parallel_consumer import read_parallel_consumer_map
 from relance.errors import DecodeError
 from relance.judge import Judge
 from relance.outgoing import MAX_RECORD, failure_text
@@ -76,9 +77,9 @@ class Runtime:
 
     def assigned(self, feed: str, starts: Sequence[StartLike]) -> None:
         """Own these partitions from now on."""
+        maps = [_known(start) for start in starts]
         with self._lock:
-            for start in starts:
-                known = decode_map(start.metadata, start.topic_id, start.offset)
+            for start, known in zip(starts, maps, strict=True):
                 frontier = Frontier(start.offset, known)
                 assignment = self.engine.assign(start.tp, feed, frontier, start.topic_id)
                 if start.problem is not None:
@@ -441,3 +442,10 @@ class Runtime:
 
 def _log_stopped(reason: str) -> None:
     _handoff_log.error("%s", reason)
+
+
+def _known(start: StartLike) -> OffsetMap | None:
+    """What is finished above the commit that `start` comes from."""
+    if is_ours(start.metadata):
+        return decode_map(start.metadata, start.topic_id, start.offset)
+    return read_parallel_consumer_map(start.metadata, start.offset)
