@@ -7,14 +7,14 @@ Promise: a usage error ends with status 2 and its reason, a failure with 1 and i
 from __future__ import annotations
 
 import argparse
-import fcntl
 import io
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
+from relance.broker.files import locked
 from relance.errors import RelanceError
 from stack import logs
 from stack.down import down
@@ -120,14 +120,7 @@ def _validate(settings: Settings, options: argparse.Namespace) -> int:
         return validate(settings)
 
 
-@contextmanager
-def alone(settings: Settings) -> Iterator[None]:
+def alone(settings: Settings) -> AbstractContextManager[None]:
     """One `up`, `down` or `validate` of a stack at a time: a second one waits and says so."""
-    settings.run_dir.mkdir(parents=True, exist_ok=True)
-    with (settings.run_dir / "stack.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print("another up, down or validate of this stack is at work: waiting for it", file=sys.stderr)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    busy = "another up, down or validate of this stack is at work: waiting for it"
+    return locked(settings.run_dir / "stack.lock", lambda: print(busy, file=sys.stderr))

@@ -17,13 +17,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from relance.broker import processes
+from relance.broker import files, processes
 from relance.broker.processes import Identity
 from stack.services import Service
 from stack.settings import ROOT, Settings, StackError
 
 ROTATE_BYTES = 20 * 2**20
-STOP_PATIENCE = 12.0  # seconds: more than the drain deadline of a consumer (8 s)
+STOP_PATIENCE = 12.0  # seconds: more than the drain deadline of an orders service (4 s) and its last words
 
 
 @dataclass(frozen=True)
@@ -166,11 +166,4 @@ def _write(settings: Settings, running: Running) -> None:
         "port": running.port,
         "recipe": running.recipe,
     }
-    write_whole(settings.pids_dir / f"{running.name}.json", json.dumps(noted) + "\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """A reader, and a run after an interrupted one, sees the old file or the new one, never half of it."""
-    scratch = path.with_suffix(".new")
-    scratch.write_text(text)
-    scratch.replace(path)
+    files.write_whole(settings.pids_dir / f"{running.name}.json", json.dumps(noted) + "\n")

@@ -20,7 +20,8 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 from relance.broker import LocalBroker, sasl_plain
 from relance.broker.layout import Layout
 from relance.broker.probe import Answer, ask
-from relance.broker.processes import alive, free_ports, port_is_free
+from relance.broker.processes import alive
+from relance.ports import free_ports, port_is_free
 from waiting import wait_until
 
 ROOT = Path(__file__).parents[2]

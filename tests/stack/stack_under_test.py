@@ -15,7 +15,7 @@ from stack.services import Service
 from stack.settings import Settings, from_environment
 from stack.supervisor import Running
 
-from relance.broker.processes import free_ports
+from relance.ports import free_ports
 from stack import services, supervisor
 
 ROOT = Path(__file__).resolve().parent.parent.parent

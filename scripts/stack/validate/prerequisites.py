@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from relance.broker import processes
+from relance import ports
 from stack import services, supervisor, web
 from stack.cluster import Group
 from stack.services import Service
@@ -37,7 +37,7 @@ def answering(lab: Lab) -> str:
         if not lab.wait(partial(_healthy, service), 8.0):
             raise CheckFailed(_why_silent(lab, service))
         if supervisor.find(lab.settings, service.name) is None:
-            holder = processes.holder_of(service.port)
+            holder = ports.holder_of(service.port)
             raise CheckFailed(
                 f"another program answers for the {lab.spoken(service)}: {holder}; it wasn't started by the "
                 f"up.sh beside this validate.sh, so its logs aren't here"

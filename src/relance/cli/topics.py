@@ -11,8 +11,9 @@ from typing import Annotated
 import typer
 
 from relance.cli.cluster import AsJson, Bootstrap, admin_for, print_json, print_table, settings_for
-from relance.console.show import visible
+from relance.cli.options import config_of
 from relance.errors import RelanceError, SettingsError
+from relance.text import visible
 
 __all__ = ["app"]
 
@@ -58,7 +59,7 @@ def create(
     if_not_exists: Annotated[bool, typer.Option(help="Not an error if it is there already.")] = False,
 ) -> None:
     """Create a topic."""
-    configs = dict(_pair(each) for each in config or ())
+    configs = config_of(config)
     admin = admin_for(settings_for(bootstrap))
     if admin.ensure_topic(topic, partitions, configs, replication_factor=replication):
         typer.echo(f"created {topic} with {partitions} partition{'s' if partitions != 1 else ''}")
@@ -135,10 +136,3 @@ def describe(topic: Name, bootstrap: Bootstrap = None, as_json: AsJson = False) 
             for p in partitions
         ],
     )
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise SettingsError("--config", f"must be NAME=VALUE, not {visible(text)[:80]!r}")
-    return name, value
