@@ -1,8 +1,8 @@
 """Runs the checks and the test suites, says how long each took, and counts what ran.
 
 Promise: the exit status is 0 only if every suite that should run did, ran at least one test, and failed none.
-A suite that can't run (no Kafka, no browser) fails; it is never quietly left out. What a developer's machine may
-lack (another Python) is said there, and fails where CI=true.
+A suite that can't run (no Kafka, no browser) fails; it is never quietly left out.
+Another Python may be missing on a developer's machine, where that is said; where CI=true it fails.
 """
 
 from __future__ import annotations

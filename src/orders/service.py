@@ -195,7 +195,10 @@ class OrdersService:
         return sent
 
     async def accept_batch(self, count: int) -> Batch:
-        """Write `count` made-up good orders, a bounded number of them in flight. Raises nothing."""
+        """Write `count` made-up good orders, a bounded number of them in flight.
+
+        A SendError or TimeoutError ends it early and is told in `failures`; anything else is raised.
+        """
         batch_id = uuid.uuid4().hex[:8]
         partitions: Counter[int] = Counter()
         failures: list[SendError | TimeoutError] = []
@@ -300,7 +303,7 @@ def _relance_settings(settings: Settings) -> relance.Settings:
     return relance.Settings.load(
         group=settings.group_id,
         bootstrap_servers=settings.bootstrap_servers,
-        # Teaching settings (decision 7): partitions of a stopped or killed member move in seconds.
+        # Teaching settings: partitions of a stopped or killed member move in seconds.
         session_timeout=10.0,
         heartbeat_interval=0.5,
         send_timeout=SEND_TIMEOUT,

@@ -42,7 +42,7 @@ class WrongSetting(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What the service runs with. Field names are the environment's, in lower case; waits are in ms there."""
+    """What the service runs with; `load` says from which variable each comes. `_ms` are milliseconds."""
 
     role: Role
     instance: str
@@ -77,7 +77,15 @@ class Settings:
         port = read.whole("SERVER_PORT", DEFAULT_PORTS[role], 0, 65535, "a port; 0 takes a free one")
         backoff = read.whole("RETRY_BACKOFF_MS", 1000, 0, 86_400_000, "milliseconds")
         max_backoff = read.whole("RETRY_MAX_BACKOFF_MS", 300_000, 0, 86_400_000, "milliseconds")
-        if max_backoff < backoff:
+        strategy = cast(
+            Strategy,
+            read.one_of(
+                "RETRY_STRATEGY",
+                "exponential-jitter",
+                ("immediate", "fixed", "exponential", "exponential-jitter"),
+            ),
+        )
+        if strategy.startswith("exponential") and max_backoff < backoff:  # the others have no longest wait
             raise WrongSetting(
                 "RETRY_MAX_BACKOFF_MS",
                 str(max_backoff),
@@ -104,14 +112,7 @@ class Settings:
                 "1 to 249 letters, digits, dots, dashes or underscores",
             ),
             start=START_OF[read.one_of("KAFKA_AUTO_OFFSET_RESET", "earliest", tuple(START_OF))],
-            strategy=cast(
-                Strategy,
-                read.one_of(
-                    "RETRY_STRATEGY",
-                    "exponential-jitter",
-                    ("immediate", "fixed", "exponential", "exponential-jitter"),
-                ),
-            ),
+            strategy=strategy,
             max_retries=read.whole("MAX_RETRIES", 3, 0, 100, "retries after the first try"),
             retry_backoff_ms=backoff,
             retry_max_backoff_ms=max_backoff,

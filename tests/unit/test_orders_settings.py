@@ -67,6 +67,11 @@ def test_instances_of_one_role_differ_by_their_port() -> None:
     assert len(names) == 2
 
 
+@pytest.mark.parametrize("strategy", ["immediate", "fixed"])
+def test_a_strategy_without_a_longest_wait_does_not_ask_for_one(strategy: str) -> None:
+    Settings.load({"RETRY_STRATEGY": strategy, "RETRY_BACKOFF_MS": "999999"}).retry_policy()
+
+
 @pytest.mark.parametrize(
     ("key", "value", "hint"),
     [
