@@ -129,11 +129,7 @@ class Launch:
         return None
 
     def _stop_surplus(self, consumers: int) -> None:
-        surplus = [
-            running
-            for running in supervisor.find_all(self.settings)
-            if (services.consumer_number(running.name) or 0) > consumers
-        ]
+        surplus = supervisor.surplus(self.settings, consumers)
         since = time.monotonic()
         killed = supervisor.stop(self.settings, surplus)
         for running in surplus:

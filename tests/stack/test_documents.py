@@ -1,7 +1,7 @@
 """The commands of the labs, of README and of CONTRIBUTING, run as a reader would type them, in order.
 
-Promise: nothing is changed but the addresses, which are this stack's. Left out are the Docker forms, and what would
-run these tests again or write the lock file.
+Promise: nothing is changed but the addresses, which are this stack's. Left out are the Docker forms, and what
+would run these tests again or write the lock file.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "scripts"))
 
-from stack.services import Service
+from stack.services import Service, order_api
 from stack.settings import Settings, StackError, from_environment
 
 from stack import supervisor
@@ -116,3 +116,21 @@ def test_a_log_that_grew_too_large_is_put_aside_at_the_next_start(
     wait_for_log(settings, "up")
     assert log.with_suffix(".log.1").read_text() == "more than ten bytes\n"
     assert log.read_text() == "up\n"
+
+
+def test_the_stack_counts_as_it_was_started_whatever_is_said_now(settings: Settings) -> None:
+    said = replace(settings, tuning=(("MAX_RETRIES", "5"),))
+    service = replace(order_api(said), command=(sys.executable, "-c", SLEEPER))
+    assert supervisor.recipe(service) != supervisor.recipe(replace(service, env=order_api(settings).env))
+    supervisor.start(said, service)
+    assert supervisor.as_started(settings).max_retries == 5
+    assert supervisor.as_started(replace(settings, tuning=(("MAX_RETRIES", "7"),))).max_retries == 5
+
+
+def test_a_service_is_told_nothing_of_the_tuning_that_its_recipe_does_not_know(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAX_RETRIES", "9")
+    code = "import os, time; print('retries', os.environ.get('MAX_RETRIES'), flush=True); time.sleep(60)"
+    supervisor.start(settings, replace(order_api(settings), command=(sys.executable, "-c", code)))
+    wait_for_log(settings, "retries None")

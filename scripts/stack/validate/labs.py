@@ -11,7 +11,7 @@ from typing import Any
 
 from stack import web
 from stack.services import Service, order_consumer
-from stack.up import Launch
+from stack.up import Launch, quiet
 from stack.validate.dead_letters import checked_envelope, envelope_of
 from stack.validate.lab import CheckFailed, Lab, Order, keyed, whole
 
@@ -120,7 +120,7 @@ def rebalancing(lab: Lab) -> str:
     settings, before = lab.settings, lab.consumers
     shares = [_shares(lab)]
     lab.say(f"  … one more consumer: {before} → {before + 1} → {before}")
-    launch = Launch(settings, say=lambda _line: None)
+    launch = Launch(settings, say=quiet)
     newcomer = order_consumer(settings, before + 1)
     owned = _partitions_of(lab)
     launch.scale(before + 1)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from confluent_kafka import KafkaException
 
-from stack import services, supervisor
+from stack import supervisor
 from stack.cluster import Cluster
 from stack.interrupts import deaf
 from stack.settings import Settings, StackError
@@ -34,7 +34,8 @@ CHECKS: tuple[tuple[str, Callable[[Lab], str]], ...] = (
 
 
 def validate(settings: Settings) -> int:
-    """Run the list; 0 if every item holds."""
+    """Run the list; 0 if every item holds. The stack counts as it was started, not as this terminal says."""
+    settings = supervisor.as_started(settings)
     since = time.monotonic()
     lab = Lab(settings, Cluster(settings), print)
     consumers = lab.consumers
@@ -67,9 +68,4 @@ def put_back(lab: Lab, consumers: int) -> None:
     if not answer.ok and answer.status:
         print(f"note: the simulation flag could not be switched off: {answer}")
     note_consumers(lab.settings, consumers)
-    surplus = [
-        running
-        for running in supervisor.find_all(lab.settings)
-        if (services.consumer_number(running.name) or 0) > consumers
-    ]
-    supervisor.stop(lab.settings, surplus)
+    supervisor.stop(lab.settings, supervisor.surplus(lab.settings, consumers))

@@ -26,7 +26,9 @@ from relance.ports import LOOPBACK_NAMES
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Start and stop a local Apache Kafka for development.", no_args_is_help=True)
+app = typer.Typer(
+    help="Start and stop a local Apache Kafka for development.", no_args_is_help=True, add_completion=False
+)
 
 Dir = Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where data and logs are kept.")]
 Port = Annotated[int, typer.Option("--port", "-p", min=1, max=65535, help="The first node's port.")]
@@ -88,16 +90,17 @@ def stop(
     """Stop it. A Kafka that was not started from this directory is left alone."""
     with _progress() as say:
         broker = LocalBroker(dir, port=port, say=say)
+        ran = any(node.up for node in broker.status().nodes)
         if purge:
             broker.purge()
         else:
             found = broker.stop(timeout)
     if purge:
-        typer.echo(f"no broker runs from {dir}, and its data is gone")
+        typer.echo(f"{'stopped the broker of' if ran else 'no broker ran from'} {dir}, and its data is gone")
     elif found.foreign:
         typer.echo(f"the Kafka at {found.bootstrap} was not started from {dir}; it goes on")
     else:
-        typer.echo(f"no broker runs from {dir}")
+        typer.echo(f"{'stopped the broker of' if ran else 'no broker runs from'} {dir}")
 
 
 @app.command()

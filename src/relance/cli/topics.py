@@ -17,7 +17,11 @@ from relance.text import visible
 
 __all__ = ["app"]
 
-app = typer.Typer(help="List, create, delete and describe topics.", no_args_is_help=True)
+app = typer.Typer(
+    help="List, create, delete and describe topics.", no_args_is_help=True, add_completion=False
+)
+
+_MOST = 2**31 - 1  # what fits into the request; the broker has a limit of its own
 
 Name = Annotated[str, typer.Argument(metavar="TOPIC", show_default=False)]
 
@@ -48,10 +52,10 @@ def list_topics(
 def create(
     topic: Name,
     bootstrap: Bootstrap = None,
-    partitions: Annotated[int, typer.Option("--partitions", "-p", min=1, help="How many.")] = 1,
+    partitions: Annotated[int, typer.Option("--partitions", "-p", min=1, max=_MOST, help="How many.")] = 1,
     replication: Annotated[
         int,
-        typer.Option("--replication-factor", min=-1, help="Copies of each; -1: as the broker says."),
+        typer.Option("--replication-factor", min=-1, max=100, help="Copies of each; -1: as the broker says."),
     ] = -1,
     config: Annotated[
         list[str] | None, typer.Option("--config", metavar="NAME=VALUE", help="A setting of the topic.")
