@@ -413,6 +413,23 @@ def test_pictures_say_what_they_show_and_follow_the_reader_s_colours(path: Path)
     assert not re.search(r"<script|<image|<foreignObject|href=|@import|url\((?!#)", text)
 
 
+def test_both_languages_show_the_same_pictures_each_in_its_own() -> None:
+    english, french = (
+        re.findall(r"!\[.+?\]\(\.\./docs/(.+?)\.svg\)", LABS[x].read_text()) for x in ("en", "fr")
+    )
+    assert french == [f"{name}.fr" for name in english]
+    for name in english:
+        trees = [ElementTree.parse(ROOT / "docs" / f"{file}.svg").getroot() for file in (name, f"{name}.fr")]
+        assert [tree.get("lang") for tree in trees] == ["en", "fr"]
+        bare = []
+        for tree in trees:
+            del tree.attrib["lang"]
+            for node in tree.iter():
+                node.text = None if node.tag.endswith(("}text", "}title", "}desc")) else node.text
+            bare.append(ElementTree.tostring(tree))
+        assert bare[0] == bare[1], f"{name}: they differ in more than their words"
+
+
 # -- words ---------------------------------------------------------------------------------------------
 
 
