@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orders.settings import Settings as OrdersSettings
-from orders.settings import WrongSetting
+from orders.settings import WrongSettingError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -123,7 +123,7 @@ def from_environment(env: Mapping[str, str]) -> Settings:
     run_dir = Path(env.get("RELANCE_RUN_DIR") or ROOT / ".run")
     try:
         orders = OrdersSettings.load({key: env[key] for key in (*NAMES, *TUNING) if key in env})
-    except WrongSetting as error:
+    except WrongSettingError as error:
         raise UsageError(f"wrong setting: {error}") from None
     return Settings(
         run_dir=run_dir if run_dir.is_absolute() else ROOT / run_dir,

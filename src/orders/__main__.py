@@ -17,9 +17,9 @@ import uvicorn
 
 from orders import logs
 from orders.api import create_api
-from orders.ports import PortTaken, listen
+from orders.ports import PortTakenError, listen
 from orders.service import OrdersService
-from orders.settings import Settings, WrongSetting
+from orders.settings import Settings, WrongSettingError
 from relance import SettingsError
 
 log = logging.getLogger("orders")
@@ -53,13 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     try:
         settings = Settings.load(os.environ, overrides)
-    except WrongSetting as error:
+    except WrongSettingError as error:
         print(f"orders: wrong setting: {error}", file=sys.stderr)
         return 2
     logs.configure()
     try:
         listener = listen(settings.host, settings.port)
-    except PortTaken as error:
+    except PortTakenError as error:
         print(f"orders: {logs.visible(str(error))}", file=sys.stderr)
         return 1
     try:

@@ -15,8 +15,8 @@ from fastapi.responses import JSONResponse
 from orders import docs, problems, schemas
 from orders.body import read_json_body
 from orders.docs import declares
-from orders.model import MalformedBody, ValidationError, WrongShape, read_submission
-from orders.problems import Problem, kafka_unavailable, not_sent
+from orders.model import MalformedBodyError, ValidationError, WrongShapeError, read_submission
+from orders.problems import ProblemError, kafka_unavailable, not_sent
 from orders.service import OrdersService
 from orders.state import Counters, iso
 from relance import DeadLetter, RelanceError, SendError
@@ -94,10 +94,12 @@ def _orders(service: OrdersService) -> APIRouter:
         try:
             submission = read_submission(body)
             submission.order.check()
-        except MalformedBody as error:
-            raise Problem(400, str(error), kind="malformed-body", title="The body can't be read") from None
-        except WrongShape as error:
-            raise Problem(
+        except MalformedBodyError as error:
+            raise ProblemError(
+                400, str(error), kind="malformed-body", title="The body can't be read"
+            ) from None
+        except WrongShapeError as error:
+            raise ProblemError(
                 422, str(error), kind="not-an-order", title="Not an order", extra={"field": error.field}
             ) from None
         except ValidationError as error:
@@ -332,7 +334,7 @@ def _dlt_message(letter: DeadLetter) -> schemas.DltMessage:
     )
 
 
-def _no_answer(failure: RelanceError | TimeoutError) -> Problem:
+def _no_answer(failure: RelanceError | TimeoutError) -> ProblemError:
     if isinstance(failure, RelanceError):
         return kafka_unavailable(str(failure))
     return kafka_unavailable("Kafka did not answer in time")

@@ -23,7 +23,7 @@ from orders.model import (
     SimulatedTransientError,
     Submission,
     ValidationError,
-    WrongShape,
+    WrongShapeError,
 )
 from orders.settings import Settings
 from orders.state import STATE_TOPIC, Counters, SharedCounters, SimulationFlag
@@ -104,7 +104,7 @@ class OrdersService:
         """Handle one order. Raises ValidationError (never retried) and SimulatedTransientError (retried)."""
         try:
             order.check()
-        except WrongShape as error:
+        except WrongShapeError as error:
             raise ValidationError(str(error)) from None
         if await self.flag.enabled_at(_stamp_of(record)):
             raise SimulatedTransientError(f"{order.order_id}: transient errors are being simulated")

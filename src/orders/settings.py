@@ -1,6 +1,6 @@
 """The service's settings, from the environment names of the course; a wrong one never starts anything.
 
-Promise: `Settings.load` returns a checked object or raises `WrongSetting`, whose text is one line that
+Promise: `Settings.load` returns a checked object or raises `WrongSettingError`, whose text is one line that
 names the key, the value and what is allowed. An empty variable counts as unset (compose files pass those).
 """
 
@@ -32,7 +32,7 @@ _WHOLE = re.compile(r"[0-9]{1,12}")
 _DECIMAL = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?")
 
 
-class WrongSetting(ValueError):
+class WrongSettingError(ValueError):
     """A setting that cannot be right: `KEY=value: what is allowed`, in one line."""
 
     def __init__(self, key: str, value: object, allowed: str) -> None:
@@ -67,7 +67,7 @@ class Settings:
     def load(
         cls, environment: Mapping[str, str] | None = None, overrides: Mapping[str, str | None] | None = None
     ) -> Settings:
-        """Read the environment; `overrides` (the command line) win over it. Raises WrongSetting."""
+        """Read the environment; `overrides` (the command line) win over it. Raises WrongSettingError."""
         source = os.environ if environment is None else environment
         values = {key: value for key, value in source.items() if value != ""}
         values |= {key: value for key, value in (overrides or {}).items() if value is not None}
@@ -86,7 +86,7 @@ class Settings:
             ),
         )
         if strategy.startswith("exponential") and max_backoff < backoff:  # the others have no longest wait
-            raise WrongSetting(
+            raise WrongSettingError(
                 "RETRY_MAX_BACKOFF_MS",
                 str(max_backoff),
                 f"must be at least RETRY_BACKOFF_MS, which is {backoff}",
@@ -124,7 +124,7 @@ class Settings:
             settings.retry_policy()
         except SettingsError as error:
             # The policy knows rules that no single range above can say; it names its own field.
-            raise WrongSetting("RETRY_STRATEGY", settings.strategy, str(error)) from error
+            raise WrongSettingError("RETRY_STRATEGY", settings.strategy, str(error)) from error
         return settings
 
     def _check_topics_differ(self) -> None:
@@ -136,7 +136,9 @@ class Settings:
             ("KAFKA_RETRY_TOPIC", self.retry_topic),
         ):
             if topic in seen:
-                raise WrongSetting(key, topic, f"must differ from {seen[topic]}, which is the same topic")
+                raise WrongSettingError(
+                    key, topic, f"must differ from {seen[topic]}, which is the same topic"
+                )
             seen[topic] = key
 
     def retry_policy(self) -> RetryPolicy:
@@ -171,13 +173,13 @@ class _Reader:
     def one_of(self, key: str, default: str, allowed: Sequence[str]) -> str:
         value = self._values.get(key, default)
         if value not in allowed:
-            raise WrongSetting(key, value, f"must be one of {', '.join(allowed)}")
+            raise WrongSettingError(key, value, f"must be one of {', '.join(allowed)}")
         return value
 
     def matching(self, key: str, default: str, pattern: re.Pattern[str], allowed: str) -> str:
         value = self._values.get(key, default)
         if not pattern.fullmatch(value):
-            raise WrongSetting(key, value, f"must be {allowed}")
+            raise WrongSettingError(key, value, f"must be {allowed}")
         return value
 
     def topic(self, key: str, default: str) -> str:
@@ -185,7 +187,7 @@ class _Reader:
             key, default, _TOPIC, "a topic name: 1 to 249 letters, digits, dots, dashes or underscores"
         )
         if value in (".", ".."):
-            raise WrongSetting(key, value, "must be a topic name, which '.' and '..' are not")
+            raise WrongSettingError(key, value, "must be a topic name, which '.' and '..' are not")
         return value
 
     def host(self, key: str, default: str) -> str:
@@ -193,7 +195,7 @@ class _Reader:
         try:
             socket.getaddrinfo(value, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         except (OSError, UnicodeError) as error:
-            raise WrongSetting(
+            raise WrongSettingError(
                 key, value, "must be an address of this machine, as 127.0.0.1 or 0.0.0.0"
             ) from error
         return value
@@ -203,7 +205,7 @@ class _Reader:
         for server in value.split(","):
             found = _SERVER.fullmatch(server.strip())
             if found is None or not 1 <= int(found[2]) <= 65535:
-                raise WrongSetting(key, value, "must be host:port, or several with commas between them")
+                raise WrongSettingError(key, value, "must be host:port, or several with commas between them")
         return value
 
     def whole(self, key: str, default: int, low: int, high: int, unit: str) -> int:
@@ -211,7 +213,7 @@ class _Reader:
         if value is None:
             return default
         if not _WHOLE.fullmatch(value) or not low <= int(value) <= high:
-            raise WrongSetting(key, value, f"must be a whole number from {low} to {high} ({unit})")
+            raise WrongSettingError(key, value, f"must be a whole number from {low} to {high} ({unit})")
         return int(value)
 
     def decimal(self, key: str, default: float, low: float, high: float) -> float:
@@ -220,5 +222,5 @@ class _Reader:
             return default
         number = float(value) if _DECIMAL.fullmatch(value) else math.nan
         if not low <= number <= high:  # NaN fails this as well
-            raise WrongSetting(key, value, f"must be a number from {low:g} to {high:g}")
+            raise WrongSettingError(key, value, f"must be a number from {low:g} to {high:g}")
         return number

@@ -1,6 +1,6 @@
 import pytest
 
-from orders.settings import Settings, WrongSetting
+from orders.settings import Settings, WrongSettingError
 from relance import RetryPolicy
 
 
@@ -105,7 +105,7 @@ def test_a_strategy_without_a_longest_wait_does_not_ask_for_one(strategy: str) -
     ],
 )
 def test_a_wrong_setting_names_the_key_the_value_and_what_is_allowed(key: str, value: str, hint: str) -> None:
-    with pytest.raises(WrongSetting) as caught:
+    with pytest.raises(WrongSettingError) as caught:
         Settings.load({key: value})
     text = str(caught.value)
     assert text.startswith(f"{key}=")

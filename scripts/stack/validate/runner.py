@@ -16,7 +16,7 @@ from stack.interrupts import deaf
 from stack.settings import Settings, StackError
 from stack.up import note_consumers
 from stack.validate import labs, prerequisites, retry_lab
-from stack.validate.lab import CheckFailed, Lab
+from stack.validate.lab import CheckFailedError, Lab
 
 CHECKS: tuple[tuple[str, Callable[[Lab], str]], ...] = (
     ("Topics", prerequisites.topics),
@@ -44,7 +44,7 @@ def validate(settings: Settings) -> int:
         for number, (title, check) in enumerate(CHECKS):
             try:
                 print(f"✓ {title}: {check(lab)}")
-            except (CheckFailed, StackError) as failure:
+            except (CheckFailedError, StackError) as failure:
                 cause = str(failure)
             except KafkaException as error:
                 cause = f"Kafka refused while checking: {error.args[0].str()}"
