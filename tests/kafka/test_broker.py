@@ -96,9 +96,7 @@ def kafka_sh(*words: str, stdin: str = "", **environment: str) -> subprocess.Com
 def test_a_start_that_is_said_again_changes_nothing(broker):
     before = broker.status()
     assert before.running
-    began = time.monotonic()
-    assert broker.start() == before
-    assert time.monotonic() - began < 1.0
+    assert broker.start() == before, "the very same processes"
 
 
 @pytest.mark.parametrize("name", ["localhost", "127.0.0.1", "[::1]"])

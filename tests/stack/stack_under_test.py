@@ -48,6 +48,18 @@ class Stack:
             check=False,
         )
 
+    def begin(self, name: str, *args: str) -> subprocess.Popen[str]:
+        """The same, while it runs: in a session of its own, so that the whole of it can be interrupted."""
+        return subprocess.Popen(
+            [str(ROOT / "scripts" / f"{name}.sh"), *args],
+            env={**os.environ, **self.env},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
     def up(self, *args: str) -> str:
         done = self.script("up", *args)
         assert done.returncode == 0, done.stdout

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from stack.services import Service, order_api
 from stack.settings import Settings, StackError, from_environment
 
 from stack import supervisor
+from waiting import wait_until
 
 SLEEPER = "import time; print('up', flush=True); time.sleep(60)"
 
@@ -35,11 +35,11 @@ def sleeper() -> Service:
 
 
 def wait_for_log(settings: Settings, words: str) -> str:
-    deadline = time.monotonic() + 10
-    while words not in (text := supervisor.last_lines(settings, "order-api")):
-        assert time.monotonic() < deadline, text
-        time.sleep(0.01)
-    return text
+    def text() -> str:
+        return supervisor.last_lines(settings, "order-api")
+
+    wait_until(lambda: words in text(), 10, text)
+    return text()
 
 
 def test_a_started_service_is_found_again_by_its_file(settings: Settings, sleeper: Service) -> None:
@@ -65,10 +65,7 @@ def test_stopping_removes_process_and_file(settings: Settings, sleeper: Service)
 
 def test_a_service_that_ended_by_itself_is_no_longer_found(settings: Settings, sleeper: Service) -> None:
     started = supervisor.start(settings, replace(sleeper, command=(sys.executable, "-c", "")))
-    deadline = time.monotonic() + 10
-    while started.alive:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: not started.alive, 10, "its end")
     assert supervisor.find(settings, "order-api") is None
     assert list(settings.pids_dir.iterdir()) == []
 
