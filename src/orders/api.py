@@ -15,11 +15,12 @@ from fastapi.responses import JSONResponse
 from orders import docs, problems, schemas
 from orders.body import read_json_body
 from orders.docs import declares
+from orders.guard import Guard
 from orders.model import MalformedBodyError, ValidationError, WrongShapeError, read_submission
-from orders.problems import ProblemError, kafka_unavailable, not_sent
+from orders.problems import ProblemError, kafka_unavailable, not_sent, topic_missing
 from orders.service import OrdersService
 from orders.state import Counters, iso
-from relance import DeadLetter, RelanceError, SendError
+from relance import DeadLetter, RelanceError, SendError, TopicMissingError
 
 MAX_BATCH: Final = 10_000
 MAX_DLT_MESSAGES: Final = 100
@@ -51,6 +52,7 @@ def create_api(service: OrdersService, on_end: Callable[[], None] = lambda: None
         redirect_slashes=False,
     )
     problems.install(api)
+    api.add_middleware(Guard)
     if settings.role == "api":
         api.include_router(_orders(service))
     api.include_router(_flag(service))
@@ -107,7 +109,9 @@ def _orders(service: OrdersService) -> APIRouter:
             try:
                 await service.reject(body, submission, error)
             except (SendError, TimeoutError) as failure:
-                raise not_sent(failure, "the dead letter for the refused order") from failure
+                raise not_sent(
+                    failure, "the dead letter for the refused order", service.missing_topics()
+                ) from failure
             answer = schemas.Rejected(
                 orderId=submission.order.order_id if submission.has_order_id else None,
                 error=f"Validation failed: {error.reason}",
@@ -117,7 +121,7 @@ def _orders(service: OrdersService) -> APIRouter:
         try:
             sent = await service.accept(submission)
         except (SendError, TimeoutError) as failure:
-            raise not_sent(failure, "the order") from failure
+            raise not_sent(failure, "the order", service.missing_topics()) from failure
         return JSONResponse(
             schemas.Accepted(
                 orderId=submission.order.order_id,
@@ -143,7 +147,9 @@ def _orders(service: OrdersService) -> APIRouter:
         _check_connected(service, writes=True)
         batch = await service.accept_batch(count)
         if batch.failures:
-            problem = not_sent(batch.failures[0], f"{count - batch.accepted} of {count} orders")
+            problem = not_sent(
+                batch.failures[0], f"{count - batch.accepted} of {count} orders", service.missing_topics()
+            )
             problem.extra |= {
                 "batchId": batch.batch_id,
                 "accepted": batch.accepted,
@@ -335,6 +341,8 @@ def _dlt_message(letter: DeadLetter) -> schemas.DltMessage:
 
 
 def _no_answer(failure: RelanceError | TimeoutError) -> ProblemError:
+    if isinstance(failure, TopicMissingError):
+        return topic_missing([failure.topic])
     if isinstance(failure, RelanceError):
         return kafka_unavailable(str(failure))
     return kafka_unavailable("Kafka did not answer in time")

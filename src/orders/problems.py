@@ -5,7 +5,7 @@ A problem's `type` is `about:blank` where the status says all, else a URN that a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import quote
@@ -63,8 +63,28 @@ def maybe_written(error: SendError | TimeoutError) -> bool:
     return error.maybe_written if isinstance(error, SendError) else True
 
 
-def not_sent(error: SendError | TimeoutError, what: str) -> ProblemError:
-    """503 for a write that was not acknowledged; it says whether a second try may make a duplicate."""
+def topic_missing(topics: Sequence[str], what: str = "", **extra: Any) -> ProblemError:
+    """503: a topic is gone. How many partitions it should have is the stack's knowledge, not the broker's."""
+    names = ", ".join(topics)
+    return ProblemError(
+        503,
+        f"{what}there is no topic {names}; ./scripts/up.sh makes it (with Docker: docker compose up topics)",
+        kind="topic-missing",
+        title="A topic is missing",
+        headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+        extra=extra,
+    )
+
+
+def not_sent(error: SendError | TimeoutError, what: str, missing: Sequence[str] = ()) -> ProblemError:
+    """503 for a write that was not acknowledged; it says whether a second try may make a duplicate.
+
+    `missing` are the topics that are known to be gone.
+    """
+    if missing:
+        return topic_missing(
+            missing, f"{what} was not acknowledged: ", orderMayHaveBeenWritten=maybe_written(error)
+        )
     why = str(error) if isinstance(error, SendError) else "no acknowledgement in time"
     return kafka_unavailable(
         f"{what} was not acknowledged: {why}", orderMayHaveBeenWritten=maybe_written(error)

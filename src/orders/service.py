@@ -288,6 +288,10 @@ class OrdersService:
         health = self.app.health()
         return health.status == "UP", list(health.reasons), dict(health.details)
 
+    def missing_topics(self) -> list[str]:
+        """The topics that are gone, as far as relance has noticed: it looks every two seconds."""
+        return list(self.app.health().details.get("missing_topics", ()))
+
     def counted(self) -> Counters:
         """This process's counters since it started; a dead letter of the API is one of the service."""
         stats = self.app.stats()
