@@ -361,6 +361,12 @@ def test_every_setting_of_the_stack_has_its_row_and_its_default() -> None:
     assert stack_settings.from_environment(defaults) == stack_settings.from_environment({})
 
 
+def test_every_module_of_the_library_s_ground_floor_has_its_place_in_the_architecture() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    modules = [path.name for path in (ROOT / "src" / "relance").glob("[!_]*.py")]
+    assert [name for name in modules if name not in text] == []
+
+
 def error_table() -> str:
     groups: dict[tuple[str, str], list[str]] = {}
     for row in KAFKA_ERRORS.values():
