@@ -15,11 +15,12 @@ from fastapi.responses import JSONResponse
 from orders import docs, problems, schemas
 from orders.body import read_json_body
 from orders.docs import declares
-from orders.model import MalformedBody, ValidationError, WrongShape, read_submission
-from orders.problems import Problem, kafka_unavailable, not_sent
+from orders.guard import Guard
+from orders.model import MalformedBodyError, ValidationError, WrongShapeError, read_submission
+from orders.problems import ProblemError, kafka_unavailable, not_sent, topic_missing
 from orders.service import OrdersService
 from orders.state import Counters, iso
-from relance import DeadLetter, RelanceError, SendError
+from relance import DeadLetter, RelanceError, SendError, TopicMissingError
 
 MAX_BATCH: Final = 10_000
 MAX_DLT_MESSAGES: Final = 100
@@ -51,6 +52,7 @@ def create_api(service: OrdersService, on_end: Callable[[], None] = lambda: None
         redirect_slashes=False,
     )
     problems.install(api)
+    api.add_middleware(Guard)
     if settings.role == "api":
         api.include_router(_orders(service))
     api.include_router(_flag(service))
@@ -94,10 +96,12 @@ def _orders(service: OrdersService) -> APIRouter:
         try:
             submission = read_submission(body)
             submission.order.check()
-        except MalformedBody as error:
-            raise Problem(400, str(error), kind="malformed-body", title="The body can't be read") from None
-        except WrongShape as error:
-            raise Problem(
+        except MalformedBodyError as error:
+            raise ProblemError(
+                400, str(error), kind="malformed-body", title="The body can't be read"
+            ) from None
+        except WrongShapeError as error:
+            raise ProblemError(
                 422, str(error), kind="not-an-order", title="Not an order", extra={"field": error.field}
             ) from None
         except ValidationError as error:
@@ -105,7 +109,9 @@ def _orders(service: OrdersService) -> APIRouter:
             try:
                 await service.reject(body, submission, error)
             except (SendError, TimeoutError) as failure:
-                raise not_sent(failure, "the dead letter for the refused order") from failure
+                raise not_sent(
+                    failure, "the dead letter for the refused order", service.missing_topics()
+                ) from failure
             answer = schemas.Rejected(
                 orderId=submission.order.order_id if submission.has_order_id else None,
                 error=f"Validation failed: {error.reason}",
@@ -115,7 +121,7 @@ def _orders(service: OrdersService) -> APIRouter:
         try:
             sent = await service.accept(submission)
         except (SendError, TimeoutError) as failure:
-            raise not_sent(failure, "the order") from failure
+            raise not_sent(failure, "the order", service.missing_topics()) from failure
         return JSONResponse(
             schemas.Accepted(
                 orderId=submission.order.order_id,
@@ -141,7 +147,9 @@ def _orders(service: OrdersService) -> APIRouter:
         _check_connected(service, writes=True)
         batch = await service.accept_batch(count)
         if batch.failures:
-            problem = not_sent(batch.failures[0], f"{count - batch.accepted} of {count} orders")
+            problem = not_sent(
+                batch.failures[0], f"{count - batch.accepted} of {count} orders", service.missing_topics()
+            )
             problem.extra |= {
                 "batchId": batch.batch_id,
                 "accepted": batch.accepted,
@@ -332,7 +340,9 @@ def _dlt_message(letter: DeadLetter) -> schemas.DltMessage:
     )
 
 
-def _no_answer(failure: RelanceError | TimeoutError) -> Problem:
+def _no_answer(failure: RelanceError | TimeoutError) -> ProblemError:
+    if isinstance(failure, TopicMissingError):
+        return topic_missing([failure.topic])
     if isinstance(failure, RelanceError):
         return kafka_unavailable(str(failure))
     return kafka_unavailable("Kafka did not answer in time")

@@ -243,7 +243,7 @@ class AssignmentError(RelanceError):
     """Something was asked of a partition that this consumer does not own (any more)."""
 
 
-class HandlerWord(Exception):
+class HandlerWord(Exception):  # noqa: N818 (a word of the handler, no error: Retry, Reject, Fatal)
     """The root of what a handler raises to speak to relance rather than to report an error."""
 
     def __init__(self, reason: str = "") -> None:
