@@ -352,6 +352,12 @@ def test_a_partition_whose_topic_is_gone_when_it_starts_anew_is_not_given_back_t
         bench.work,
     )
     assert Counter(bench.handled) == Counter((tp, offset) for tp in (ZERO, other) for offset in range(200))
+    assert bench.member.hooks.calls[:4] == [
+        ("assigned", [ZERO, other]),
+        ("lost", [ZERO]),
+        ("revoked", [other]),
+        ("assigned", [ZERO, other]),
+    ]
 
 
 # -- what the group says of partitions -------------------------------------------------------------
@@ -527,7 +533,7 @@ def test_with_a_backlog_all_partitions_advance_though_the_client_serves_the_firs
     bench = Bench(monkeypatch, commit_interval=0.0, limits=Limits(ready=1_000))
     client, member = bench.client, bench.member
     tps = [TopicPartition("orders", n) for n in range(6)]
-    client.logs = dict.fromkeys(tps, (0, 5_000))
+    client.logs = dict.fromkeys(tps, (0, 1_000_000))
 
     def handle_for(seconds: float) -> None:
         """A lane at a time, 100 records a second each."""
@@ -538,8 +544,12 @@ def test_with_a_backlog_all_partitions_advance_though_the_client_serves_the_firs
         for out in outs:
             member.finish(out, bench.note)
 
+    most = 0
+
     def serve() -> list[Message]:
+        nonlocal most
         handle_for(poller._POLL)
+        most = max(most, bench.runtime.look().queued)
         ready = (tp for tp in tps if tp not in client.paused and client.held[tp] < client.logs[tp][1])
         first = next(ready, None)
         return [] if first is None else client.fetch(first)
@@ -551,5 +561,4 @@ def test_with_a_backlog_all_partitions_advance_though_the_client_serves_the_firs
     assert len(bench.handled) >= 5_000
     assert set(advanced) == set(tps), advanced
     assert min(advanced.values()) >= 400, advanced
-    look = bench.runtime.look()
-    assert look.queued <= 2_000, look
+    assert most <= 1_000 + len(tps) * poller._BATCH
