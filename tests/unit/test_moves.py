@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import tracemalloc
+import zlib
 from collections.abc import Iterable
 
 import pytest
@@ -95,15 +96,12 @@ def test_a_few_characters_that_claim_ten_million_unfinished_offsets_are_no_map_a
     assert most < 1_000_000
 
 
-@pytest.mark.parametrize("kind", ["r", "b"])
-def test_deflated_zeros_that_would_fill_the_memory_are_no_map(kind: str) -> None:
-    import zlib
-
+def test_deflated_zeros_that_would_fill_the_memory_are_no_map() -> None:
     squeezer = zlib.compressobj(9, zlib.DEFLATED, -15)
     head = b"".join(varint(n) for n in (7, 4_000_000_000, 0))
     bomb = squeezer.compress(head) + b"".join(squeezer.compress(bytes(1 << 20)) for _ in range(64))
     bomb += squeezer.flush()
-    text = f"r1:{TOPIC_ID}:{kind}{base64.urlsafe_b64encode(bomb).decode().rstrip('=')}"
+    text = f"r1:{TOPIC_ID}:b{base64.urlsafe_b64encode(bomb).decode().rstrip('=')}"
     tracemalloc.start()
     try:
         assert decode_map(text, TOPIC_ID, 7) is None
