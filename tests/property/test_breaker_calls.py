@@ -269,7 +269,7 @@ class ByTime(BreakerAgainstAList):
     timed = True
 
 
-PROFILE = settings(max_examples=150, stateful_step_count=60, deadline=None, print_blob=True)
+PROFILE = settings(max_examples=40, stateful_step_count=50, deadline=None, print_blob=True)
 
 
 @pytest.mark.parametrize("machine", [ByCount, ByTime], ids=["count", "time"])

@@ -137,7 +137,7 @@ def test_an_error_that_carries_something_hostile_is_judged_by_its_type() -> None
 
 
 def judge(error: Exception, policy: RetryPolicy) -> object:
-    """Its kind and delay; what comes out of judging only by its class, because pytest, too, looks at errors."""
+    """Its kind and delay; what comes out of it only by its class, because pytest, too, looks at errors."""
     try:
         verdict = classify(error, policy)
     except Exception as escaped:
