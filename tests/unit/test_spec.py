@@ -171,7 +171,7 @@ def test_a_wait_in_memory_may_be_a_whole_number_or_not(wait: float) -> None:
     assert app._specs[0].paths.max_in_memory_wait == wait
 
 
-def test_an_inline_handler_runs_one_record_at_a_time() -> None:
+def test_inline_a_sync_handler_runs_one_record_at_a_time() -> None:
     def blocking(value: dict) -> None:  # type: ignore[type-arg]
         pass
 
