@@ -420,7 +420,7 @@ class Runtime:
             if assignment.closed:
                 return
             told = assignment.stopped is not None
-            self.engine.stop(assignment, reason, offset)
+            self.engine.stop(assignment, f"{assignment.tp} is stopped at offset {offset}: {reason}", offset)
             self._changed.notify_all()
         if not told:
             _log_stopped(f"{assignment.tp} stops at offset {offset}: {reason}; {until}")

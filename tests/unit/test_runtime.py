@@ -371,7 +371,7 @@ def test_a_hand_off_that_fails_stops_its_partition_and_says_so_once(
         "orders-0 stops at offset 0: orders.DLT takes no record: no leader; trying again until it is written"
     ]
     assert member.take() is None
-    assert member.runtime.look().stopped == {"orders-0": "no leader"}
+    assert member.runtime.look().stopped == {"orders-0": "orders-0 is stopped at offset 0: no leader"}
     assert member.runtime.pauses("source") == {ORDERS}
     assert member.commit() == 0
 
