@@ -317,6 +317,34 @@ def test_nothing_is_repeated_after_a_clean_stop_while_a_rebalance_waits_for_anot
     assert again == []
 
 
+def test_a_member_without_partitions_leaves_the_group_when_it_stops(
+    bootstrap: str, make_topic: Callable[..., str]
+) -> None:
+    topic, admin = make_topic("t", 1), Admin(bootstrap)
+    group = f"g-{topic}"
+
+    def member() -> App:
+        app = App(group, settings=settings(bootstrap))
+
+        @app.consumer(topic)
+        async def handle(value: int) -> None:
+            pass
+
+        return app
+
+    async def main() -> None:
+        async with (first := member()).running():
+            await until(first.assignment)
+            async with (second := member()).running():
+                await until(lambda: len(admin.group(group).members) == 2)
+                await until(lambda: admin.group(group).state.upper() == "STABLE", what=admin.group(group))
+                assert (len(first.assignment()), second.assignment()) == (1, [])
+            # At once, not when the broker has missed its heartbeats for the six seconds of a session.
+            assert len(admin.group(group).members) == 1
+
+    asyncio.run(main())
+
+
 # -- dead letters that are too large ---------------------------------------------------------------
 
 BINARY = bytes(range(256)) * 3_600  # 921,600 bytes, of which a letter makes a third more

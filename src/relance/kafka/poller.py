@@ -345,6 +345,12 @@ class Poller:
 
     def _close(self) -> None:
         try:
+            # A cooperative client that owns nothing would close without a word, and hold up the group's next
+            # rebalances until its session is over (librdkafka 2.16, measured).
+            self._client.unsubscribe()
+        except KafkaException as error:
+            _log.debug("unsubscribing: %s", error)
+        try:
             self._client.close()
             self._raise_problem()
         except (KafkaException, RelanceError, RuntimeError) as error:
