@@ -97,6 +97,7 @@ class App:
         assignor: str | None = None,
         start: Where | None = None,
         on_out_of_range: Where | None = None,
+        max_crashes: int | None = 2,
     ) -> Callable[[H], H]:
         """Consume `topics` with the decorated function, `handler(value)` or `handler(value, record)`.
 
@@ -120,6 +121,9 @@ class App:
           the attempt has failed with HandlerTimeoutError; a thread cannot be ended, so health is DOWN.
         start: where to begin without a commit: "earliest", "latest" or "fail".
         on_out_of_range: the same for a commit whose offset is gone from the log.
+        max_crashes: how often the process may die while it handles a record alone, before the record is
+          dead-lettered with CrashLoopError unhandled; without a dead-letter topic its partition stops then.
+          None or 0: it is handled again for ever.
 
         Raises SettingsError for what cannot be meant.
         """
@@ -132,6 +136,7 @@ class App:
             lost = check_setting("on_out_of_range", on_out_of_range)
         check_options(topics, retry, paths, ordering, concurrency, strict_order)
         check_handling(workers, batch, timeout)
+        crashes = checked_max_crashes(max_crashes)
 
         def register(handler: H) -> H:
             shape = handler_shape(handler, batch=batch is not None)
@@ -150,6 +155,7 @@ class App:
                 assignor=chosen,
                 start=begin,
                 on_out_of_range=lost,
+                max_crashes=crashes,
             )
             check_spec(spec, beside=self._specs)
             self._specs.append(spec)
@@ -338,6 +344,8 @@ class App:
             reasons.extend(look.overdue)
             if look.map_full:
                 details.setdefault("slowed", []).extend(look.map_full)
+            if look.careful:
+                details.setdefault("careful", {}).update(look.careful)
         if runner.watch is not None:
             away = runner.watch.away()
             if away >= _AWAY:

@@ -70,6 +70,7 @@ class Consumer:
                 drain_timeout=settings.drain_timeout,
                 timeout=spec.timeout,
                 batch=spec.batch or 1,
+                max_crashes=spec.max_crashes,
             ),
             clock=SystemClock(),
             random=random.random,

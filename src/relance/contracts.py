@@ -33,6 +33,8 @@ class Plan:
     """Seconds that a handler may take before health says so."""
     batch: int = 1
     """How many records the handler gets at once."""
+    max_crashes: int = 2
+    """Deaths of the process during one record after which it is dead-lettered; 0: never."""
 
 
 @dataclass(slots=True)
@@ -59,6 +61,8 @@ class Look:
     overdue: list[str]
     """Records whose handlers are past their deadline."""
     map_full: list[str]
+    careful: dict[str, str]
+    """By partition, how its records start while one of them may kill its process."""
 
 
 class Writer(Protocol):

@@ -11,6 +11,7 @@
   · AssignmentError             the partition is not (or no longer) ours
   · HandlerTimeoutError         a handler took longer than its timeout (also a TimeoutError)
   · WorkerDiedError             the process that ran a handler ended; always retried
+  · CrashLoopError              each process that handled the record died; a class that dead letters carry
 
 Apart from the tree stand the handler's words, which a handler raises to override its retry policy. They
 are not RelanceErrors, so that an `except RelanceError` around a call to relance never swallows them:
@@ -41,6 +42,7 @@ __all__ = [
     "AssignmentError",
     "BatchError",
     "BrokerUnavailableError",
+    "CrashLoopError",
     "DecodeError",
     "Fatal",
     "HandlerTimeoutError",
@@ -174,6 +176,21 @@ class WorkerDiedError(RelanceError):
 
     def __str__(self) -> str:
         return f"the process that ran {self.args[0]} ended with {self.exit_status}"
+
+
+class CrashLoopError(RelanceError):
+    """The process died `crashes` times while this record was the only one it handled; it was given up.
+
+    Nobody catches it: no handler has run. It is the class that the record's dead letter names.
+    """
+
+    def __init__(self, crashes: int) -> None:
+        super().__init__(crashes)
+        self.crashes = crashes
+
+    def __str__(self) -> str:
+        times = "once" if self.crashes == 1 else f"{self.crashes} times"
+        return f"the process died {times} while it handled this record; replay it where its handler is mended"
 
 
 class BrokerUnavailableError(RelanceError, ConnectionError):

@@ -15,21 +15,23 @@ from relance.clock import Clock
 from relance.contracts import Counters, HooksLike, Look, Plan, StartLike, Writer
 from relance.dead_letters.ladder import TooLarge
 from relance.engine.assignment import Assignment, Commit
+from relance.engine.crashes import CALM, Careful, careful_after, read_mark
 from relance.engine.deferral import Deferral, NotOurs
 from relance.engine.deferral import wait as wait_of
 from relance.engine.engine import Engine
 from relance.engine.frontier import Frontier
 from relance.engine.lanes import Run
-from relance.engine.offset_map import OffsetMap, decode_map, is_ours
+from relance.engine.offset_map import OffsetMap, decode_map, is_ours, mark_text
 from relance.engine.outcome import RetryAt, Stop
 from relance.engine.parallel_consumer import read_parallel_consumer_map
-from relance.errors import DecodeError
+from relance.errors import CrashLoopError, DecodeError
 from relance.judge import Judge
 from relance.outgoing import MAX_RECORD, failure_text, once_more
 from relance.record import Outgoing, Record, TopicPartition
 
 __all__ = ["Runtime"]
 
+_crash_log = logging.getLogger("relance.crashes")
 _handoff_log = logging.getLogger("relance.handoff")
 
 
@@ -77,11 +79,11 @@ class Runtime:
 
     def assigned(self, feed: str, starts: Sequence[StartLike]) -> None:
         """Own these partitions from now on."""
-        maps = [_known(start) for start in starts]
+        found = [(start, _known(start), self._careful(start)) for start in starts]
         with self._lock:
-            for start, known in zip(starts, maps, strict=True):
+            for start, known, careful in found:
                 frontier = Frontier(start.offset, known)
-                assignment = self.engine.assign(start.tp, feed, frontier, start.topic_id)
+                assignment = self.engine.assign(start.tp, feed, frontier, start.topic_id, careful)
                 if start.problem is not None:
                     self.engine.refuse(assignment, start.problem)
             if self._halted:  # a rebalance need not know that we are leaving
@@ -101,15 +103,20 @@ class Runtime:
             assignment = self.engine.assignments.get(tp)
             if assignment is None:  # fetched before the partition was taken away
                 return
+            condemned: list[Record] = []
+            unreadable: list[tuple[Record, str]] = []
             if feed == "retry":
-                unreadable = self._take_deferred(assignment, records, now, wall)
-            else:
-                unreadable = []
+                unreadable = self._take_deferred(assignment, records, now, wall, condemned)
+            elif assignment.careful is None:
                 self.engine.intake(assignment, records, now=now, wall=wall)
+            else:
+                self._take_carefully(assignment, records, now, wall, condemned)
             self._work.notify_all()
         self._write_spilled(feed)
         for record, reason in unreadable:
             self._write_off(assignment, record, DecodeError(reason), attempts=0)
+        for record in condemned:
+            self._condemn(assignment, record)
         self.on_work()
 
     def end_reached(self, tp: TopicPartition, offset: int) -> None:
@@ -143,14 +150,35 @@ class Runtime:
         now, wall = self._clock.monotonic(), self._clock.time()
         with self._lock:
             found = self.engine.commits(feed, now=now, wall=wall, only=only)
+            calmed, self.engine.calmed = self.engine.calmed, []
+            if calmed:
+                self._work.notify_all()
+        for tp in calmed:
+            _crash_log.info("%s: careful no more, %.0f s went by without a crash", tp, CALM)
+        if calmed:
+            self.on_work()
         if only is None:
             self._write_spilled(feed)  # now it is known whose map is full
         return found
 
+    def urgent(self, feed: str) -> bool:
+        """Whether a commit should be made at once."""
+        with self._lock:
+            return self.engine.urgent(feed)
+
+    def careful(self, feed: str) -> bool:
+        """Whether records of `feed` wait for commits, now and again."""
+        with self._lock:
+            return self.engine.careful(feed)
+
     def committed(self, commit: Commit) -> None:
         """The broker has it."""
         with self._lock:
-            self.engine.committed(commit)
+            goes_on = self.engine.committed(commit)
+            if goes_on:
+                self._work.notify_all()
+        if goes_on:
+            self.on_work()
 
     def commit_failed(self, commit: Commit, *, too_large: bool = False) -> None:
         """The broker doesn't have it."""
@@ -178,6 +206,8 @@ class Runtime:
             late = [run for tp in tps if (a := self.engine.assignments.get(tp)) for run in a.running]
             self.engine.close(tps)
             self._changed.notify_all()
+            self._work.notify_all()
+        self.on_work()  # one of them may have had to be alone
         if lost:
             for run in late:
                 self.on_abandon(run)
@@ -344,14 +374,73 @@ class Runtime:
                     if now - run.started > longest
                 ],
                 map_full=[str(a.tp) for a in owned if a.map_full],
+                careful={str(a.tp): a.careful.told() for a in owned if a.careful is not None},
             )
 
     # -- inside ------------------------------------------------------------------------------------
 
+    def _take_carefully(
+        self,
+        assignment: Assignment,
+        records: list[Record],
+        now: float,
+        wall: float,
+        condemned: list[Record],
+    ) -> None:
+        """As the engine's intake, but those that killed their process too often go to `condemned`."""
+        assert assignment.careful is not None
+        never = assignment.careful.condemned
+        waits = assignment.frontier.waits
+        start = 0
+        for i, record in enumerate(records):
+            if record.log_offset in never:
+                self.engine.intake(assignment, records[start:i], now=now, wall=wall)
+                start = i + 1
+                if self.engine.hand_off_at_intake(assignment, record.log_offset):
+                    known = waits.get(record.log_offset)
+                    record.attempt = 1 if known is None else known.tries + 1
+                    condemned.append(record)
+        self.engine.intake(assignment, records[start:], now=now, wall=wall)
+
+    def _condemn(self, assignment: Assignment, record: Record) -> None:
+        """Dead-letter a record that killed its process too often, without handling it."""
+        careful = assignment.careful
+        if careful is None:  # taken away since
+            return
+        crashes = careful.crashes[record.log_offset]
+        error = CrashLoopError(crashes)
+        if self.plan.paths.dead_letter_topic is not None:
+            self._write_off(assignment, record, error, attempts=record.attempt - 1 + crashes)
+            return
+        until = "mend its handler, and then set max_crashes higher; or give it a dead_letter_topic"
+        self._stop(assignment, record.log_offset, failure_text(error), until)
+
+    def _careful(self, start: StartLike) -> Careful | None:
+        """How to begin at `start`, given what its last owner said; says so."""
+        mark = read_mark(mark_text(start.metadata, start.topic_id))
+        careful = careful_after(mark, start.offset, self.plan.max_crashes)
+        if careful is None or mark is None or start.problem is not None:
+            return None
+        _crash_log.warning(
+            "%s: %s from offset %d on: %s%s",
+            start.tp,
+            careful.told(),
+            start.offset,
+            "its last owner died (or lost it)" if mark.open else "an owner before the last one died",
+            "".join(f"; the process died {n}x at offset {o}" for o, n in sorted(careful.crashes.items())),
+        )
+        return careful
+
     def _take_deferred(
-        self, assignment: Assignment, records: list[Record], now: float, wall: float
+        self,
+        assignment: Assignment,
+        records: list[Record],
+        now: float,
+        wall: float,
+        condemned: list[Record],
     ) -> list[tuple[Record, str]]:
         unreadable = []
+        never = assignment.careful.condemned if assignment.careful is not None else set()
         for record in records:
             found = self._judge.deferral_of(record, wall)
             if isinstance(found, NotOurs):
@@ -361,6 +450,10 @@ class Runtime:
                 record.topic, record.partition = found.origin_topic, found.origin_partition
                 record.offset, record.attempt = found.origin_offset, found.attempt
                 record.history = found.history
+                if record.log_offset in never:
+                    if self.engine.hand_off_at_intake(assignment, record.log_offset):
+                        condemned.append(record)
+                    continue
                 due = now + wait_of(found, wall)
                 self.engine.wait_at_intake(assignment, record, due, now=now, wall=wall)
             elif self.engine.hand_off_at_intake(assignment, record.log_offset):

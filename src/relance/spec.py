@@ -18,7 +18,15 @@ from relance.kafka.cluster import checked_topic_name
 from relance.kafka.starts import Where
 from relance.policies.retry import RetryPolicy
 
-__all__ = ["ConsumerSpec", "Workers", "check_handling", "check_options", "check_spec", "default_workers"]
+__all__ = [
+    "ConsumerSpec",
+    "Workers",
+    "check_handling",
+    "check_options",
+    "check_spec",
+    "checked_max_crashes",
+    "default_workers",
+]
 
 Workers = Literal["loop", "inline", "threads", "processes"]
 
@@ -40,6 +48,7 @@ class ConsumerSpec:
     assignor: str
     start: Where
     on_out_of_range: Where
+    max_crashes: int = 2
 
     @property
     def all_topics(self) -> list[str]:
@@ -106,6 +115,13 @@ def check_handling(workers: Workers | None, batch: int | None, timeout: float | 
         raise SettingsError("batch", f"{batch!r} is not a number of records from 1 to 10000")
     if timeout is not None and (type(timeout) not in (int, float) or not 0 < timeout <= MAX_WAIT):
         raise SettingsError("timeout", f"{timeout!r} is not a number of seconds, above 0 and at most a day")
+
+
+def checked_max_crashes(found: int | None) -> int:
+    """Deaths of the process that make a dead letter; 0 for never. Raises SettingsError."""
+    if found is not None and (type(found) is not int or not 0 <= found <= 1000):
+        raise SettingsError("max_crashes", f"{found!r} is not a number from 0 to 1000, or None (as 0: never)")
+    return found or 0
 
 
 def default_workers(shape: HandlerShape, concurrency: int) -> Workers:

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from relance.engine.crashes import Careful, Mark
 from relance.engine.frontier import Frontier
 from relance.engine.lanes import Lane, Run
 from relance.engine.offset_map import LIMIT, Wait, encode_map
@@ -67,6 +68,10 @@ class Assignment:
     """Something finished or began to wait since the last commit was made."""
     unanswered: Commit | None = None
     """The last commit made, until the broker acknowledges it."""
+    careful: Careful | None = None
+    """How records start while one of them may kill its process, or None: as usual."""
+    told: bool | None = None
+    """Whether the last commit made says that somebody is at work here; None before the first."""
 
     def weigh(self, records: list[Record]) -> None:
         """Take some values of a batch into `mean_size`: large ones count at once, small ones slowly."""
@@ -79,18 +84,26 @@ class Assignment:
         """True while a worker is out, or a hand-off that doesn't fail: what a drain waits for."""
         return bool(self.running or self.settling - self.failing)
 
-    def commit(self, *, now: float, wall: float) -> Commit:
-        """What to commit now: the frontier, and the map of what is finished above it."""
+    @property
+    def ending(self) -> bool:
+        """Nothing runs and nothing will start: what is said now stands for a clean end."""
+        return self.draining and not self.running
+
+    def commit(self, *, now: float, wall: float, last: bool) -> Commit:
+        """What to commit now: the frontier, what is finished above it, and whether it is the `last` word."""
         # Up to the next millisecond: early is wrong and late is not.
         shift = wall - now
         waits = {
             offset: Wait(tries, max(0, math.ceil((due + shift) * 1000)), math.ceil(delay * 1000))
             for offset, (tries, due, delay) in self.tried.items()
         }
-        text, whole = encode_map(self.frontier.map(waits), self.topic_id, self.map_limit)
+        found = self.frontier.map(waits)
+        mark = Mark(not last) if self.careful is None else self.careful.mark(found, open_=not last)
+        text, whole = encode_map(found, self.topic_id, self.map_limit, mark=mark.text())
         self.map_full = not whole
         self.changed = False
-        self.unanswered = Commit(self, self.frontier.base, text)
+        self.told = not last
+        self.unanswered = Commit(self, self.frontier.base, text, mark)
         return self.unanswered
 
 
@@ -101,3 +114,5 @@ class Commit:
     assignment: Assignment
     offset: int
     metadata: str
+    mark: Mark
+    """As it stands in the metadata."""

@@ -7,7 +7,8 @@ calls (`runtime.Runtime` with a lock, the test world by being single-threaded). 
 * what is committed is never past an unfinished record, and never goes back within an assignment;
 * a record whose hand-off (retry topic, dead letter) is not acknowledged is unfinished;
 * a completion that belongs to a closed assignment changes nothing;
-* a waiting record is not started before it is due.
+* a waiting record is not started before it is due;
+* of a careful assignment (`crashes`) nothing starts that the broker was not told of.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from operator import attrgetter
 from typing import Literal
 
 from relance.engine.assignment import Assignment, Commit, Tried
+from relance.engine.crashes import WINDOW, Careful
 from relance.engine.due import DueHeap
 from relance.engine.flow import Flow, Limits
 from relance.engine.frontier import Frontier
@@ -46,17 +48,27 @@ class Engine:
         self._due: DueHeap[Lane] = DueHeap()
         self._epoch = 0
         self._flow = Flow(self.limits)
+        self._alone: Assignment | None = None  # whose suspect must be the only record that runs
+        self.calmed: list[TopicPartition] = []
+        """Partitions whose careful mode has ended since somebody emptied this."""
         self.settling = 0
         self.in_flight = 0
         """Runs that are out with workers."""
 
     # -- ownership ---------------------------------------------------------------------------------
 
-    def assign(self, tp: TopicPartition, feed: str, frontier: Frontier, topic_id: str = "") -> Assignment:
+    def assign(
+        self,
+        tp: TopicPartition,
+        feed: str,
+        frontier: Frontier,
+        topic_id: str = "",
+        careful: Careful | None = None,
+    ) -> Assignment:
         """Own `tp` from now on. An ownership that was not given back is fenced first."""
         self.close([tp])
         self._epoch += 1
-        assignment = Assignment(tp, feed, self._epoch, frontier, topic_id)
+        assignment = Assignment(tp, feed, self._epoch, frontier, topic_id, careful=careful)
         assignment.committed = frontier.base
         self.assignments[tp] = assignment
         return assignment
@@ -95,6 +107,7 @@ class Engine:
             assignment.settling.clear()
             assignment.lanes.clear()
             assignment.held.clear()
+            assignment.careful = None
             assignment.tried.clear()
             assignment.later.clear()
 
@@ -152,8 +165,12 @@ class Engine:
     def end_reached(self, tp: TopicPartition, offset: int) -> None:
         """The log's end: what lies between the last record and `offset` are markers."""
         assignment = self.assignments.get(tp)
-        if assignment is not None and not assignment.draining and offset > assignment.frontier.position:
+        if assignment is None or assignment.draining:
+            return
+        if offset > assignment.frontier.position:
             self.skip(assignment, offset - 1)
+        if assignment.careful is not None and offset >= assignment.frontier.position:
+            assignment.careful.log_ends_at(offset)
 
     # -- work --------------------------------------------------------------------------------------
 
@@ -175,6 +192,8 @@ class Engine:
         ready = self._ready
         if self.settling >= self.limits.settling:
             return None
+        if self._alone is not None and not self._may_go_alone(self._alone):
+            return None
         while ready:
             lane = ready.popleft()
             assignment = lane.assignment
@@ -188,6 +207,12 @@ class Engine:
             if assignment.later:
                 length = self._startable(lane, length)
                 if length == 0:
+                    continue
+            if assignment.careful is not None:
+                length = self._carefully(lane, assignment.careful, length)
+                if length == 0:
+                    if self._alone is not None and not self._may_go_alone(self._alone):
+                        return None
                     continue
             if len(queue) == length:
                 records = list(queue)
@@ -333,20 +358,44 @@ class Engine:
                 continue
             for run in assignment.running:
                 self.report(run)
-            if not assignment.changed and (only is None or assignment.unanswered is None):
+            if assignment.careful is not None:
+                self._look_after(assignment, assignment.careful, now)
+            last = assignment.draining and (only is not None or assignment.ending)
+            untold = last and assignment.told is True
+            if not (assignment.changed or untold) and (only is None or assignment.unanswered is None):
                 continue
-            commit = assignment.commit(now=now, wall=wall)
+            commit = assignment.commit(now=now, wall=wall, last=last)
             if commit.offset < assignment.committed:
                 raise AssertionError(f"{tp}: frontier went back, {assignment.committed} -> {commit.offset}")
             found.append(commit)
         return found
 
-    def committed(self, commit: Commit) -> None:
-        """The broker has acknowledged `commit`."""
+    def urgent(self, feed: str) -> bool:
+        """True while a commit should not wait for its interval: records wait for it, or nobody knows of us."""
+        return any(
+            a.told is None or (a.careful is not None and a.careful.wants_commit)
+            for a in self.assignments.values()
+            if a.feed == feed and not a.draining
+        )
+
+    def careful(self, feed: str) -> bool:
+        """True while a partition of `feed` is careful."""
+        return any(a.careful is not None and a.feed == feed for a in self.assignments.values())
+
+    def committed(self, commit: Commit) -> bool:
+        """The broker has acknowledged `commit`. True if something may start now that could not before."""
         assignment = commit.assignment
         assignment.committed = max(assignment.committed, commit.offset)
         if assignment.unanswered is commit:
             assignment.unanswered = None
+        careful = assignment.careful
+        if careful is None:
+            return False
+        lanes = careful.acknowledged(commit.mark)
+        if self._alone is assignment and careful.suspect is not None:
+            return True  # `take` puts it first itself, because others may be due by then
+        self._ready.extendleft(reversed(lanes))
+        return bool(lanes) or self._alone is assignment
 
     def commit_failed(self, commit: Commit, *, too_large: bool = False) -> None:
         """It has not: the next call of `commits` makes a new one; if it was `too_large`, a shorter one."""
@@ -449,6 +498,8 @@ class Engine:
         assignment.running.remove(run)
         self.in_flight -= 1
         self.report(run)
+        if assignment.careful is not None:
+            self._came_back(assignment, assignment.careful, run)
         rest = run.records[run.done :]
         if rest:
             if run.reordered:
@@ -469,6 +520,74 @@ class Engine:
             self._wait(lane, due)
             return 0
         return next((i for i, r in enumerate(islice(lane.queue, length)) if r.log_offset in later), length)
+
+    def _carefully(self, lane: Lane, careful: Careful, length: int) -> int:
+        """How many of the lane's first records may start; if none, the lane is kept until it may."""
+        first = lane.queue[0].log_offset
+        if careful.end is None:
+            length = careful.startable(r.log_offset for r in islice(lane.queue, length))
+            if length == 0:
+                careful.short = lane.assignment.changed = True
+                careful.beyond.append(lane)
+            return length
+        if first >= careful.end:
+            careful.beyond.append(lane)
+        elif lane is careful.suspect and first == careful.offset and careful.named:
+            careful.out = True
+            return 1
+        elif careful.suspect is None and careful.tried < WINDOW:
+            careful.choose(lane, first)
+            if careful.needs_to_be_alone(first):
+                self._alone = lane.assignment
+            else:
+                careful.asked = lane.assignment.changed = True
+        elif lane is not careful.suspect:
+            careful.inside.append(lane)
+        return 0
+
+    def _may_go_alone(self, assignment: Assignment) -> bool:
+        """Whether `take` may go on: the suspect of `assignment` is first in line then, or all is over.
+
+        The order matters: nothing else runs, then a commit names it, then it runs, then a commit doesn't
+        name it, then others run. So whoever dies while a commit names it dies of it.
+        """
+        careful = assignment.careful
+        if careful is None or ((assignment.draining or assignment.stopped is not None) and not careful.out):
+            if careful is not None and (lane := careful.suspect) is not None:
+                careful.drop_suspect()
+                self._ready.append(lane)
+            self._alone = None
+            return True
+        if careful.suspect is None:
+            if not careful.clean:
+                return False
+            self._alone = None
+            return True
+        if careful.out:
+            return False
+        if not careful.asked and self.in_flight == 0:
+            careful.asked = assignment.changed = True
+        if not careful.named:
+            return False
+        self._ready.appendleft(careful.suspect)
+        return True
+
+    def _came_back(self, assignment: Assignment, careful: Careful, run: Run) -> None:
+        """A run of a careful assignment has ended, and the process lives."""
+        if run.lane is careful.suspect:
+            assignment.changed = True
+            lane = careful.drop_suspect()
+            if lane is not None:
+                self._ready.appendleft(lane)
+
+    def _look_after(self, assignment: Assignment, careful: Careful, now: float) -> None:
+        frontier = assignment.frontier
+        lanes = careful.goes_on(now, frontier.base, frontier.position)
+        if lanes is None:
+            lanes, assignment.careful = careful.close(), None
+            assignment.changed = True
+            self.calmed.append(assignment.tp)
+        self._ready.extend(lanes)
 
     def _finished(self, assignment: Assignment, offsets: list[int]) -> None:
         assignment.frontier.finish_all(offsets)

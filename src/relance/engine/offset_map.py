@@ -4,7 +4,8 @@ Promise: a map that cannot be read, or belongs to another incarnation of the top
 map: records are then handled again rather than skipped wrongly. What does not fit into the broker's limit
 is left out from the far end, so a short map, too, only costs repeats.
 
-The text is `r1:<topic id>:<kind><payload>`; the payload is unpadded URL-safe base64 of varints:
+The text is `r1:<topic id>:<mark>:<kind><payload>`; the mark is the owner's (`crashes`), the payload unpadded
+URL-safe base64 of varints:
 
     kind `-`  nothing is finished above the base (no payload)
     kind `R`  run lengths   kind `B`  bit set   (lower case: deflated)
@@ -24,7 +25,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-__all__ = ["LIMIT", "OffsetMap", "Wait", "belongs", "decode_map", "encode_map", "is_ours"]
+__all__ = ["LIMIT", "OffsetMap", "Wait", "belongs", "decode_map", "encode_map", "is_ours", "mark_text"]
 
 LIMIT = 4095
 """Characters. The broker's default maximum is 4096, and it refuses just that (measured)."""
@@ -68,9 +69,9 @@ class OffsetMap:
         )
 
 
-def encode_map(found: OffsetMap, topic_id: str, limit: int = LIMIT) -> tuple[str, bool]:
+def encode_map(found: OffsetMap, topic_id: str, limit: int = LIMIT, *, mark: str = "o") -> tuple[str, bool]:
     """(text, whole): at most `limit` characters; `whole` is False where the far end had to be left out."""
-    head = f"{_VERSION}:{topic_id}:"
+    head = f"{_VERSION}:{topic_id}:{mark}:"
     whole = True
     if len(head) >= limit:  # a broker that takes hardly any metadata: no map, so repeats after a move
         return "", True
@@ -95,10 +96,10 @@ def decode_map(text: str | None, topic_id: str, committed: int) -> OffsetMap | N
     """The map beside the offset `committed`; None where there is none that may be believed."""
     if not text:
         return None
-    parts = text.split(":", 2)
-    if len(parts) != 3 or parts[0] != _VERSION or not parts[2] or not belongs(text, topic_id):
+    parts = text.split(":", 3)
+    if len(parts) != 4 or parts[0] != _VERSION or not parts[3] or not belongs(text, topic_id):
         return None
-    kind, payload = parts[2][0], parts[2][1:]
+    kind, payload = parts[3][0], parts[3][1:]
     if kind == "-":
         return None
     if kind not in "RrBb":
@@ -114,6 +115,12 @@ def decode_map(text: str | None, topic_id: str, committed: int) -> OffsetMap | N
     except (ValueError, IndexError, binascii.Error, zlib.error):
         return None
     return found if found.base == committed else None
+
+
+def mark_text(text: str, topic_id: str) -> str:
+    """The owner's mark in `text`; "" where there is none that may be believed."""
+    parts = text.split(":", 3)
+    return parts[2] if len(parts) == 4 and is_ours(text) and belongs(text, topic_id) else ""
 
 
 def is_ours(text: str) -> bool:

@@ -23,6 +23,8 @@ __all__ = ["GroupCommitter", "wire"]
 
 _rebalance_log = logging.getLogger("relance.rebalance")
 
+_AFTER_REFUSAL = 0.1  # seconds before an urgent commit is offered again
+
 _STALE = frozenset(
     {
         KafkaError.ILLEGAL_GENERATION,
@@ -44,12 +46,15 @@ class GroupCommitter:
         self._interval = interval
         self._tell = tell
         self._next = 0.0
+        self._hurry_from = 0.0
         self._in_flight: list[Commit] | None = None
 
     def commit_if_due(self, client: Client) -> None:
-        """Send what has changed, every `interval` seconds; the answer comes to `answered`."""
+        """Send what has changed, every `interval` seconds or when it is urgent; see `answered`."""
         now = time.monotonic()
-        if now < self._next or self._in_flight is not None:
+        if self._in_flight is not None:
+            return
+        if now < self._next and (now < self._hurry_from or not self._hub.urgent(self._feed)):
             return
         self._next = now + self._interval
         commits = self._hub.commits(self._feed, None)
@@ -101,6 +106,7 @@ class GroupCommitter:
             if problem is None:
                 self._hub.committed(commit)
                 continue
+            self._hurry_from = time.monotonic() + _AFTER_REFUSAL
             self._hub.commit_failed(commit, too_large=problem.code() == KafkaError.OFFSET_METADATA_TOO_LARGE)
             if problem.code() not in _STALE:
                 tp = commit.assignment.tp

@@ -24,6 +24,8 @@ class Hub(Protocol):
     def wait_for_room(self, feed: str, timeout: float) -> bool: ...  # noqa: D102
     def pauses(self, feed: str, *, crowded: bool) -> set[TopicPartition]: ...  # noqa: D102
     def commits(self, feed: str, only: Sequence[TopicPartition] | None) -> list[Commit]: ...  # noqa: D102
+    def urgent(self, feed: str) -> bool: ...  # noqa: D102
+    def careful(self, feed: str) -> bool: ...  # noqa: D102
     def committed(self, commit: Commit) -> None: ...  # noqa: D102
     def commit_failed(self, commit: Commit, *, too_large: bool = False) -> None: ...  # noqa: D102
     def revoking(self, feed: str, tps: list[TopicPartition]) -> None: ...  # noqa: D102

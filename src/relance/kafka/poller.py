@@ -38,6 +38,7 @@ ASKING = 10.0
 """Seconds for which the group is asked where to start."""
 
 _POLL = 0.05  # seconds; the longest a command, a commit or a stop waits for an idle client
+_CAREFUL_POLL = 0.005  # seconds; the same while records wait for commits (see `engine.crashes`)
 _BATCH = 2000  # records; each call gives the lock of the interpreter away, and must get it back
 _PATIENCE = 0.5  # seconds of a full buffer before partitions are paused (pausing drops what was fetched)
 
@@ -142,7 +143,7 @@ class Poller:
         if self._backed_up():
             return
         self._sync_pauses()
-        first = self._client.poll(_POLL)
+        first = self._client.poll(_CAREFUL_POLL if self._hub.careful(self.feed.name) else _POLL)
         self._raise_problem()
         if first is None:
             return
@@ -259,6 +260,7 @@ class Poller:
         self._paused.update(s.tp for s in starts if s.problem)
         if self._paused:  # pausing counts only after the assignment
             self._client.pause([ClientPartition(*tp) for tp in self._paused if tp in self._owned])
+        self._committer.commit_if_due(self._client)  # the mark that somebody works here, before records come
 
     def _place(self, starts: dict[TopicPartition, int]) -> None:
         self._placed.update(starts)
