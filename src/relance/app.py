@@ -37,7 +37,15 @@ from relance.record import TopicPartition
 from relance.runner import Runner
 from relance.settings import Settings, check_setting
 from relance.signals import caught_signals
-from relance.spec import ConsumerSpec, Workers, check_handling, check_options, check_spec, default_workers
+from relance.spec import (
+    ConsumerSpec,
+    Workers,
+    check_handling,
+    check_options,
+    check_spec,
+    checked_max_crashes,
+    default_workers,
+)
 from relance.stats import Health, Stats
 
 __all__ = ["App"]

@@ -1,7 +1,8 @@
 """A record that kills its process, found from what dead owners left: a mark beside each commit.
 
-Promise: a record is given up only after `max_crashes` deaths during which a commit named it as the only suspect,
-and before the last of which nothing else of its consumer ran. Normal work pays one commit at its beginning.
+Promise: a record is given up only after `max_crashes` deaths during which a commit named it as the only
+suspect of its partition, and during the last of them nothing else of its consumer ran. Normal work pays a
+commit when it begins and one when it ends, and nothing for each record.
 
 An owner's commits say *open*; the last one of a clean end says *closed*. Who finds *open* goes on carefully:
 

@@ -371,7 +371,7 @@ class Engine:
         return found
 
     def urgent(self, feed: str) -> bool:
-        """True while a commit should not wait for its interval: records wait for it, or nobody knows of us."""
+        """True while a commit should not wait: records wait for it, or nobody knows yet that we work."""
         return any(
             a.told is None or (a.careful is not None and a.careful.wants_commit)
             for a in self.assignments.values()
