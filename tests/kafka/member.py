@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import sys
 import threading
 import time
@@ -69,6 +70,8 @@ def begin(value: dict[str, Any], record: Record) -> float:
     )
     if "exit" in value:
         sys.exit(value["exit"])
+    if value.get("abort"):
+        os.abort()
     if value.get("reject"):
         raise Reject("asked to")
     if record.attempt <= value.get("fail", 0):
@@ -89,6 +92,7 @@ options: dict[str, Any] = {
     "ordering": config.get("ordering", "key"),
     "max_in_memory_wait": config.get("max_in_memory_wait", 10.0),
     "assignor": config.get("assignor"),
+    "max_crashes": config.get("max_crashes", 2),
 }
 
 if config.get("sync"):

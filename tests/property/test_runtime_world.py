@@ -101,6 +101,7 @@ class World(RuleBasedStateMachine):
             ordering=self.ordering,
             retry_topic=RETRY if deferring else None,
             max_in_memory_wait=in_memory,
+            max_crashes=0,  # here crashes come by chance, so they say nothing about a record
         )
         self.members = [Member(self.broker, self.clock, self.plan) for _ in range(2)]
         self.owner: dict[TopicPartition, Tenure | None] = dict.fromkeys(EVERY)
@@ -533,6 +534,9 @@ class World(RuleBasedStateMachine):
             for assignment in mine:
                 lanes = {*engine._ready, *assignment.held, *assignment.waiting, *assignment.lanes.values()}
                 lanes |= {run.lane for run in assignment.running}
+                if (careful := assignment.careful) is not None:
+                    lanes |= {*careful.inside, *careful.beyond}
+                    lanes |= {careful.suspect} if careful.suspect is not None else set()
                 lanes = {lane for lane in lanes if lane.assignment is assignment}
                 if not assignment.draining:  # else some were dropped already
                     assert assignment.queued == sum(len(lane.queue) for lane in lanes)
@@ -599,6 +603,11 @@ class World(RuleBasedStateMachine):
                 self.move(member, out)
         while member.writes:
             self.land(member, member.writes[0])
+        for tenure in self.open_tenures():
+            if (sent := self.make_commit(tenure)) is not None:
+                self.answer(sent, True)
+            if tenure.assignment.careful is not None:
+                self.clock.advance(1.0)
         due = member.runtime.next_due()
         if due is not None:
             self.clock.advance(max(0.0, due - self.clock.now))

@@ -15,7 +15,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import TopicPartition as ClientPartition
 
 from relance.engine.flow import Limits
-from relance.engine.offset_map import LIMIT
+from relance.engine.offset_map import LIMIT, mark_text
 from relance.kafka import commits, poller
 from relance.kafka.poller import Poller
 from relance.kafka.starts import Feed
@@ -434,7 +434,7 @@ def test_a_commit_that_is_refused_again_and_again_holds_the_leaving_up_to_the_de
     assert "Offsets not committed, the next owner repeats them" in caplog.text
 
 
-def test_one_who_has_committed_all_leaves_at_once_and_commits_nothing_more(
+def test_one_who_has_committed_all_says_at_once_that_it_ends_and_commits_nothing_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bench = Bench(monkeypatch, commit_interval=0.0)
@@ -443,7 +443,8 @@ def test_one_who_has_committed_all_leaves_at_once_and_commits_nothing_more(
         lambda: client.assign_now(ZERO), lambda: client.fetch(ZERO), bench.work, lambda: None, lambda: None
     )
     assert client.offsets[ZERO][0] == 200
-    assert [offered.offset for offers in client.offered for offered in offers].count(200) == 1
+    said = [offered.metadata for offers in client.offered for offered in offers if offered.offset == 200]
+    assert [mark_text(text, "") for text in said] == ["o", "c"]
     assert client.closed_at == bench.clock.now
 
 

@@ -485,6 +485,7 @@ def test_assigning_starts_where_the_last_commit_says_and_skips_what_its_map_know
     member.assign(ORDERS)
     member.read()
     handler = Handler()
+    member.commit()
     member.work(handler)
     assert handler.calls == []
     member.clock.advance(1.001)

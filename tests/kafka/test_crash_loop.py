@@ -1,0 +1,109 @@
+"""A record that kills its process, on a real broker: found, given up alone, and nothing else with it."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer
+from members import Group
+
+from relance.dead_letters.envelope import DeadLetter, decode
+from relance.kafka.admin import Admin
+from relance.kafka.browse import Browser
+from waiting import wait_until
+
+PARTITIONS = 2
+
+
+@pytest.fixture
+def group(tmp_path: Path, bootstrap: str, make_topic: Callable[..., str]) -> Iterator[Callable[..., Group]]:
+    made: list[Group] = []
+
+    def make(**config: Any) -> Group:
+        topic = make_topic("crash", PARTITIONS)
+        letters = make_topic("crash-dlt", 1)
+        config = {"topic": topic, "group": f"group-{topic}", "dead_letter_topic": letters, **config}
+        made.append(Group(tmp_path, bootstrap=bootstrap, **config))
+        return made[-1]
+
+    yield make
+    for found in made:
+        found.close()
+
+
+def write(bootstrap: str, topic: str, count: int, poison: int | None = None) -> set[str]:
+    """Records by turns to each partition; those that may be handled."""
+    producer = Producer({"bootstrap.servers": bootstrap})
+    good = set()
+    for i in range(count):
+        value = {"id": f"r{i}", "abort": i == poison}
+        producer.produce(
+            topic, json.dumps(value).encode(), key=f"k{i % 20}".encode(), partition=i % PARTITIONS
+        )
+        if i != poison:
+            good.add(f"r{i}")
+    assert producer.flush(10) == 0
+    return good
+
+
+def letters(bootstrap: str, group: Group) -> list[DeadLetter]:
+    found = Browser(bootstrap).latest(group.config["dead_letter_topic"], 50)
+    return [decode(record.value) for record in found]
+
+
+def lag(bootstrap: str, group: Group, count: int) -> int:
+    found = Admin(bootstrap).committed(group.config["group"])
+    return count - sum(place.offset for tp, place in found.items() if tp.topic == group.config["topic"])
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"ordering": "partition", "sync": True},
+        {"ordering": "key", "concurrency": 8, "work": 0.005},
+    ],
+    ids=["partition order", "key order on a loop"],
+)
+def test_the_record_that_kills_its_process_is_given_up_and_all_others_are_handled(
+    group: Callable[..., Group], bootstrap: str, config: dict[str, Any]
+) -> None:
+    crashing = group(**config)
+    good = write(bootstrap, crashing.config["topic"], 120, poison=41)
+    for _ in range(4):  # as usual; within a window; and twice alone
+        assert crashing.start().ended(40.0) == -signal.SIGABRT
+    last = crashing.start()
+    crashing.wait_handled(good)
+    wait_until(lambda: lag(bootstrap, crashing, 120) == 0, 20.0, lambda: last.log)
+    assert last.stop() == 0
+    [letter] = letters(bootstrap, crashing)
+    assert (letter.original_partition, letter.original_offset) == (1, 20)
+    assert letter.error_class == "relance.errors.CrashLoopError" or letter.error_class == "CrashLoopError"
+    assert letter.retry_count == 1
+    assert "the process died 2x at offset 20" in last.log
+    assert "[DLT] P1:O20" in last.log
+
+
+def test_killing_a_healthy_consumer_under_load_costs_no_dead_letter(
+    group: Callable[..., Group], bootstrap: str
+) -> None:
+    healthy = group(ordering="key", concurrency=8, work=0.005)
+    good = write(bootstrap, healthy.config["topic"], 3000)
+    for _ in range(3):
+        member, before = healthy.start(), len(healthy.handled())
+        wait_until(lambda before=before: len(healthy.handled()) > before + 30, 30.0, lambda m=member: m.log)  # type: ignore[misc]
+        member.signal(signal.SIGKILL)
+        member.ended()
+    last = healthy.start()
+    healthy.wait_handled(good, 60.0)
+    wait_until(lambda: lag(bootstrap, healthy, 3000) == 0, 20.0, lambda: last.log)
+    assert last.stop() == 0
+    assert letters(bootstrap, healthy) == []
+    after = healthy.start()  # a clean end leaves no suspicion beyond the careful time
+    wait_until(lambda: after.owned() == {0, 1}, 30.0, lambda: after.log)
+    assert "died at offset" not in after.log
+    assert after.stop() == 0
