@@ -9,7 +9,7 @@ import pytest
 
 from relance.engine.crashes import CALM, WINDOW, Careful, Mark, careful_after, read_mark
 from relance.engine.offset_map import mark_text
-from relance.errors import CrashLoopError, TransientError
+from relance.errors import CrashLoopError, Retry, TransientError
 from relance.record import Record, TopicPartition
 from world import DLT, ORDERS, RETRY, TOPIC_ID, FakeClock, Member, a_member, a_plan
 
@@ -173,31 +173,24 @@ def test_the_log_that_ends_within_the_window_ends_it_too() -> None:
     assert mark_at(member).startswith("o1.")
 
 
-def test_a_record_that_waits_for_its_retry_holds_the_window_only_for_seconds() -> None:
-    member = a_member_after("o1.2", 3, ordering="key")
+def test_a_record_that_waits_for_a_long_retry_holds_the_window_only_for_seconds() -> None:
+    member = a_member_after("o1.1", 3, ordering="key")
     member.read()
-    member.work()
-    member.commit()
-    out = member.take()
-    assert out is not None
-    member.begin(out)
-    member.end(out, TransientError())
-    member.commit()
-    offsets(member)
-    member.commit()
-    assert offsets(member) == [1]
-    member.commit()
-    assert isinstance(member.clock, FakeClock)
-    member.clock.advance(0.5)
+
+    def wait_long(record: Record) -> None:
+        raise Retry(after=600.0)
+
     assert offsets(member) == []
-    member.clock.now += 5.0  # the virtual wait of a second is over too: it is a suspect once more
-    member.runtime._clock = member.clock
-    offsets(member)
     member.commit()
-    assert offsets(member) == [0]
+    member.work(wait_long)
     member.commit()
+    assert offsets(member) == []
+    assert mark_at(member) == "o2.1"
+    assert isinstance(member.clock, FakeClock)
+    member.clock.advance(6.0)
     member.commit()
-    assert offsets(member) == [2]
+    assert mark_at(member).startswith("o1.")
+    assert offsets(member) == [1, 2]
 
 
 def test_the_only_suspect_of_too_many_deaths_is_dead_lettered_unhandled(

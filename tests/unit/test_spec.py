@@ -8,6 +8,7 @@ import pytest
 
 from relance import App, RetryPolicy, Settings
 from relance.errors import SettingsError
+from relance.spec import checked_max_crashes
 
 
 def an_app() -> App:
@@ -156,6 +157,10 @@ def test_a_topic_that_cannot_be_written_to_is_refused(option: str, topic: object
         ("ordering", "keys"),
         ("ordering", None),
         ("assignor", "stickiest"),
+        ("max_crashes", "2"),
+        ("max_crashes", -1),
+        ("max_crashes", True),
+        ("max_crashes", 1001),
     ],
 )
 def test_a_value_that_an_option_cannot_mean_is_refused(option: str, value: object) -> None:
@@ -178,3 +183,8 @@ def test_inline_a_sync_handler_runs_one_record_at_a_time() -> None:
     with pytest.raises(SettingsError, match="blocking runs one record at a time") as caught:
         an_app().consumer("orders", workers="inline", concurrency=2)(blocking)
     assert caught.value.key == "concurrency"
+
+
+@pytest.mark.parametrize(("given", "meant"), [(None, 0), (0, 0), (1, 1)])
+def test_no_number_of_deaths_means_that_none_are_counted(given: int | None, meant: int) -> None:
+    assert checked_max_crashes(given) == meant

@@ -192,29 +192,25 @@ class Careful:
         if self.end is not None:
             self.end = min(self.end, offset)
 
-    def goes_on(self, now: float, base: int, position: int) -> list[Lane] | None:
-        """Look at the clock. Lanes to be looked at again since level 2 is over, [] for none; None: all over.
+    def goes_on(self, now: float, base: int, position: int) -> bool:
+        """Whether it does; where level 2 is over, the next commit opens the first window of level 1.
 
         `base` and `position` are the frontier's, `now` is the monotonic clock.
         """
         if self.suspect is not None or self.inside:
             self._since = None
             if self.tried < WINDOW or self.suspect is not None:
-                return []
+                return True
         if self._since is None:
             self._since = now
         quiet = now - self._since
         if self.end is not None:
             done = base >= self.end or self.tried >= WINDOW
-            if not done and (position < self.end or quiet < _IDLE):
-                return []
-            self.end, self._since, self.limit = None, now, base
-            lanes = [*self.inside, *self._let_go()]
-            self.inside.clear()
-            return lanes
-        if quiet < CALM or self.condemned:
-            return []
-        return None
+            if done or (position >= self.end and quiet >= _IDLE):
+                self.end, self._since, self.limit = None, now, base
+                self.beyond, self.short = self.close(), True
+            return True
+        return quiet < CALM or bool(self.condemned)
 
     def _let_go(self) -> list[Lane]:
         lanes, self.beyond = self.beyond, []

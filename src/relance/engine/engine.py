@@ -582,12 +582,14 @@ class Engine:
 
     def _look_after(self, assignment: Assignment, careful: Careful, now: float) -> None:
         frontier = assignment.frontier
-        lanes = careful.goes_on(now, frontier.base, frontier.position)
-        if lanes is None:
-            lanes, assignment.careful = careful.close(), None
-            assignment.changed = True
+        level = careful.level
+        if not careful.goes_on(now, frontier.base, frontier.position):
+            assignment.careful = None
+            self._ready.extend(careful.close())
             self.calmed.append(assignment.tp)
-        self._ready.extend(lanes)
+        elif careful.level == level:
+            return
+        assignment.changed = True
 
     def _finished(self, assignment: Assignment, offsets: list[int]) -> None:
         assignment.frontier.finish_all(offsets)
