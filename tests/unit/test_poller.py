@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -563,3 +564,55 @@ def test_with_a_backlog_all_partitions_advance_though_the_client_serves_the_firs
     assert set(advanced) == set(tps), advanced
     assert min(advanced.values()) >= 400, advanced
     assert most <= 1_000 + len(tps) * poller._BATCH
+
+
+# -- marks that records wait for -------------------------------------------------------------------
+
+
+def test_the_word_that_somebody_works_goes_out_with_the_assignment_before_anything_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench(monkeypatch)
+    client = bench.client
+
+    def assign() -> None:
+        client.assign_now(ZERO, ONE)
+        [offers] = client.offered
+        assert {(o.partition, o.offset, mark_text(o.metadata, "")) for o in offers} == {
+            (0, 0, "o"),
+            (1, 0, "o"),
+        }
+
+    bench.run(assign, lambda: client.fetch(ZERO), bench.work)
+    assert client.offsets[ZERO][0] == 200
+
+
+def test_that_word_is_offered_again_after_a_refusal_but_not_at_every_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench(monkeypatch)
+    client = bench.client
+    offered_at: list[float] = []
+
+    def refuse(offered: ClientPartition) -> int | None:
+        offered_at.append(bench.clock.now)
+        return KafkaError.REBALANCE_IN_PROGRESS if len(offered_at) < 4 else None
+
+    client.judge = refuse
+    bench.run(lambda: client.assign_now(ZERO), *[lambda: None] * 30)
+    waits = [b - a for a, b in pairwise(offered_at[:4])]
+    assert len(waits) == 3
+    assert all(0.1 <= wait <= 0.3 for wait in waits), waits
+
+
+def test_suspects_are_named_at_once_and_not_by_the_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(monkeypatch)
+    client = bench.client
+    client.offsets[ZERO] = (0, "r1::o1.3:-")
+    bench.run(
+        lambda: client.assign_now(ZERO), lambda: client.fetch(ZERO), *[bench.work] * 20, leave_within=8.0
+    )
+    assert bench.offsets_of(ZERO) == list(range(200))
+    said = [mark_text(o.metadata, "") for offers in client.offered for o in offers]
+    assert [text for text in said if text.startswith("o2.3.")] == ["o2.3.0", "o2.3.1", "o2.3.2"]
+    assert bench.clock.now < Time().now + 3.0

@@ -72,6 +72,8 @@ class Assignment:
     """How records start while one of them may kill its process, or None: as usual."""
     told: bool | None = None
     """Whether the last commit made says that somebody is at work here; None before the first."""
+    heard: bool = False
+    """Whether the broker has acknowledged any commit."""
 
     def weigh(self, records: list[Record]) -> None:
         """Take some values of a batch into `mean_size`: large ones count at once, small ones slowly."""

@@ -373,7 +373,7 @@ class Engine:
     def urgent(self, feed: str) -> bool:
         """True while a commit should not wait: records wait for it, or nobody knows yet that we work."""
         return any(
-            a.told is None or (a.careful is not None and a.careful.wants_commit)
+            not a.heard or (a.careful is not None and a.careful.wants_commit)
             for a in self.assignments.values()
             if a.feed == feed and not a.draining
         )
@@ -386,6 +386,7 @@ class Engine:
         """The broker has acknowledged `commit`. True if something may start now that could not before."""
         assignment = commit.assignment
         assignment.committed = max(assignment.committed, commit.offset)
+        assignment.heard = True
         if assignment.unanswered is commit:
             assignment.unanswered = None
         careful = assignment.careful
