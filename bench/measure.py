@@ -122,13 +122,13 @@ class Bench:
     def _options(self, work: Work) -> Mapping[str, Any]:
         return work.quick_options or work.options if self._quick else work.options
 
-    def _run(self, work: Work, peer: str, n: int, rate: float = 0.0, **more: Any) -> Result:
+    def _run(self, work: Work, peer: str, n: int, lasts: float = 180.0, **more: Any) -> Result:
         asked = Asked(
             work=work,
             peer=PEERS[peer],
             n=n,
             options={**self._options(work), **more.pop("options", {})},
-            limit=_START + (4 * n / rate if rate else 180.0),
+            limit=_START + lasts,
             **more,
         )
         return run(asked, self._commands[peer], self._topics, self._show.share)
@@ -140,30 +140,26 @@ class Bench:
         floor = work.quick_n if self._quick else work.n
         runs: dict[str, list[Result]] = {name: [] for name in peers}
         sizes: dict[str, int] = {}
-        rates: dict[str, float] = {}
         for name in peers:
             self._show.say(f"{work.name}: {name}: warm-up")
-            rates[name], tried = rounds.estimated(lambda n, name=name: self._run(work, name, n), self._quick)
-            if not rates[name]:
+            tried = rounds.estimated(lambda n, name=name: self._run(work, name, n), self._quick)
+            if not rounds.is_result(tried):
                 self._tell(work, name, "warm-up", tried)
-                runs[name].append(tried | {"problem": tried.get("problem") or "the warm-up gave no figure"})
+                runs[name].append(tried)
                 continue
             # A floor is for those who get there in a few minutes; a slow peer shows its speed with fewer.
-            wanted = floor if floor / rates[name] < 120 else 0
-            sizes[name] = rounds.records_for(rates[name], least * _MARGIN, wanted)
+            wanted = floor if floor / tried["records_per_s"] < 120 else 0
+            sizes[name] = rounds.records_for(tried, least * _MARGIN, wanted)
         able = list(sizes)
         for round_ in range(self._rounds):
             for name in rounds.rotated(able, round_):
                 where = f"round {round_ + 1} of {self._rounds}"
                 self._show.say(f"{work.name}: {name}: {where}, {sizes[name]:,} records")
-                result = self._run(work, name, sizes[name], rates[name])
+                result = self._run(work, name, sizes[name])
                 if rounds.is_result(result) and result["seconds"] < least:
-                    rates[name] = float(result["records_per_s"])
-                    larger = rounds.records_for(rates[name], least * _MARGIN, sizes[name])
-                    if larger > sizes[name]:
-                        sizes[name] = larger
-                        self._show.say(f"{work.name}: {name}: {where} again, {larger:,} records")
-                        result = self._run(work, name, larger, rates[name])
+                    sizes[name] = rounds.records_for(result, least * _MARGIN, sizes[name])
+                    self._show.say(f"{work.name}: {name}: {where} again, {sizes[name]:,} records")
+                    result = self._run(work, name, sizes[name])
                 self._tell(work, name, where, result)
                 runs[name].append(result)
         entries = [rounds.entry(work.name, name, runs[name]) for name in peers]
@@ -189,16 +185,14 @@ class Bench:
         entries = []
         for name in peers:
             self._show.say(f"{work.name}: {name}: {n:,} records")
-            result = self._run(work, name, n, self._pace(work, n))
+            result = self._run(work, name, n, self._lasts(work, n))
             self._tell(work, name, "", result)
             entries.append(rounds.entry(work.name, name, [result]))
         return entries
 
-    def _pace(self, work: Work, n: int) -> float:
-        """What to expect of its speed, for the time limit."""
-        if work.rate:
-            return float(work.rate)
-        return n / (120.0 + float(self._options(work).get("hold_s", 0.0)))
+    def _lasts(self, work: Work, n: int) -> float:
+        """How many seconds it may take, beside its start."""
+        return (n / work.rate if work.rate else 300.0) + float(self._options(work).get("hold_s", 0.0))
 
     def _isolation(self, work: Work) -> list[Result]:
         n = work.quick_n if self._quick else work.n
@@ -206,7 +200,7 @@ class Bench:
         clean: Result = {}
         for case, failing in (("clean", False), ("failing", True)):
             self._show.say(f"{work.name}: relance: {case}, {n:,} records")
-            result = self._run(work, "relance", n, float(work.rate), options={"failing": failing})
+            result = self._run(work, "relance", n, self._lasts(work, n), options={"failing": failing})
             self._tell(work, "relance", case, result)
             if case == "clean":
                 clean = result

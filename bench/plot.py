@@ -16,7 +16,9 @@ _STYLE = """<style>
 text { font: 13px system-ui, sans-serif; fill: #24292f }
 .work { font-weight: 600 }
 .small { font-size: 11px; fill: #57606a }
-.bar { fill: #2f6f9f } .axis { stroke: #8c959f; stroke-width: 1 } .grid { stroke: #8c959f; stroke-opacity: .3 }
+.bar { fill: #2f6f9f }
+.axis { stroke: #8c959f; stroke-width: 1 }
+.grid { stroke: #8c959f; stroke-opacity: .3 }
 @media (prefers-color-scheme: dark) {
   text { fill: #e6edf3 } .small { fill: #9198a1 } .bar { fill: #6cb6ff } }
 </style>"""
