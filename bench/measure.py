@@ -147,8 +147,8 @@ class Bench:
                 self._tell(work, name, "warm-up", tried)
                 runs[name].append(tried)
                 continue
-            # A floor is for those who get there in a few minutes; a slow peer shows its speed with fewer.
-            wanted = floor if floor / tried["records_per_s"] < 120 else 0
+            # A floor is for those who get there in a minute or two; a slow peer shows its speed with fewer.
+            wanted = floor if floor / tried["records_per_s"] < 10 * least else 0
             sizes[name] = rounds.records_for(tried, least * _MARGIN, wanted)
         able = list(sizes)
         for round_ in range(self._rounds):
