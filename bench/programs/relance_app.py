@@ -283,7 +283,7 @@ def memory(job: Job) -> None:
         "max_in_memory_wait": 3600.0,
     }
     is_bad, done, keys = job.is_bad, tally.done, job.keys
-    parked_goal = job.options["parked"]
+    to_park = sum(1 for number in range(job.n) if is_bad(number % keys))
     samples: list[tuple[float, float]] = []
     most = parked = 0.0
     healed = False
@@ -296,12 +296,11 @@ def memory(job: Job) -> None:
 
     def hold() -> None:
         nonlocal healed, most, parked
-        while len(tally.numbers) < job.n - parked_goal:
+        while len(tally.numbers) < job.n - to_park:
             time.sleep(0.1)
         time.sleep(job.options["settle_s"])
         until = time.monotonic() + job.options["hold_s"]
-        stats = app.stats()
-        parked = stats.queued + stats.waiting
+        parked = app.stats().queued
         while time.monotonic() < until:
             samples.append((time.monotonic(), rss_mb()))
             time.sleep(0.5)
