@@ -286,7 +286,7 @@ def test_nothing_is_repeated_after_a_clean_stop_while_a_rebalance_waits_for_anot
     """The broker answers no commit of a member that has joined anew until the slowest member has, too."""
     topic = group.config["topic"]
     leaving = group.start(work=0.02)
-    slow = group.start(sync=True, concurrency=1, work=60.0, drain_timeout=5.0)
+    slow = group.start(work=60.0, drain_timeout=5.0)
     group.settle(leaving, slow, partitions=6)
     settled = len(slow.told("revoked"))  # whoever came first had them all
     producer = Producer({"bootstrap.servers": bootstrap})
@@ -294,7 +294,9 @@ def test_nothing_is_repeated_after_a_clean_stop_while_a_rebalance_waits_for_anot
         for n in range(400):
             producer.produce(topic, b'{"id": "%d-%d"}' % (partition, n), partition=partition)
     assert producer.flush(10) == 0
-    wait_until(lambda: leaving.told("end") and slow.told("start"), 20.0)
+    # Busy in each of its partitions, so that whichever it gives up must be drained.
+    wait_until(lambda: {e["partition"] for e in slow.told("start")} >= slow.owned(), 20.0)
+    wait_until(lambda: leaving.told("end"), 20.0)
     given_up = len(leaving.told("revoked"))
     third = group.start(work=0.0)
     # It has given partitions up and joined again; the slow one drains for five seconds.
