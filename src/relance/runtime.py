@@ -21,7 +21,7 @@ from relance.engine.engine import Engine
 from relance.engine.frontier import Frontier
 from relance.engine.lanes import Run
 from relance.engine.offset_map import OffsetMap, decode_map, is_ours
-from relance.engine.outcome import RetryAt, Stop
+from relance.engine.outcome import DeadLetter, Defer, RetryAt, Stop
 from relance.engine.parallel_consumer import read_parallel_consumer_map
 from relance.errors import DecodeError
 from relance.judge import Judge
@@ -258,20 +258,46 @@ class Runtime:
                 self._give_back(run)
             self._on_failure(outcome.error)
             return False
-        deferred = isinstance(outcome, tuple)
-        with self._lock:
-            if not self.engine.hand_off(run, record):
-                return True
-            if deferred:
-                self.counters.retried += 1
-        assignment = run.lane.assignment
-        if isinstance(outcome, tuple):
-            defer, outgoing = outcome
-            self._judge.log_retry(record, defer.delay, error)
-            self._write(assignment, record.log_offset, outgoing)
-        else:
-            self._write_off(assignment, record, outcome.error, attempts=record.attempt)
+        self._hand_over(run, record, error, outcome)
         return True
+
+    def failed_together(self, run: Run, failed: list[tuple[Record, Exception]]) -> bool:
+        """These, ascending, of what is left of a batch failed. True: dealt with; what is left goes back.
+
+        Each is judged as if it had been handled alone, and each failure has used up an attempt.
+        """
+        ended: list[Record] = []
+        waits: list[tuple[Record, float, float]] = []
+        stop: Stop | None = None
+        for record, error in failed:
+            record.outbox = None
+            outcome = self._judge.judge(record, error)
+            with self._lock:
+                self.counters.failed += 1
+            if isinstance(outcome, Stop):
+                stop = stop or outcome
+            elif isinstance(outcome, RetryAt):
+                self._judge.log_retry(record, outcome.delay, error)
+                self._judge.note_failure(record, error)
+                waits.append((record, self._clock.monotonic() + outcome.delay, outcome.delay))
+            else:
+                self._hand_over(run, record, error, outcome)
+                ended.append(record)
+        run.reorder(ended)
+        run.done += len(ended)
+        if stop is None and not waits:
+            return True
+        with self._lock:
+            if stop is not None:
+                self._halt()  # first: given back, the record would be taken again at once
+            self.counters.retried += len(waits)
+            self._count_run(run)
+            self.engine.retry_some(run, waits)
+            self._changed.notify_all()
+            self._work.notify_all()
+        if stop is not None:
+            self._on_failure(stop.error)
+        return False
 
     def returned(self, run: Run, record: Record) -> None:
         """The handler of the record at `run.done` returned and left an outbox: the record ends with that."""
@@ -338,10 +364,11 @@ class Runtime:
                 settling=self.engine.settling,
                 stopped={str(a.tp): a.stopped for a in owned if a.stopped is not None},
                 overdue=[
-                    f"a handler has been at {run.lane.assignment.tp}, offset {run.records[run.done].offset},"
+                    f"a handler has been at {record.topic}-{record.partition}, offset {record.offset},"
                     f" for {now - run.started:.0f} s (timeout {longest:g} s)"
                     for run in running
                     if now - run.started > longest
+                    for record in run.records[run.done : run.done + 1]  # none if it ends at this moment
                 ],
                 map_full=[str(a.tp) for a in owned if a.map_full],
             )
@@ -386,6 +413,23 @@ class Runtime:
             self.engine.retry(run, self._clock.monotonic() + delay, delay)
             self._changed.notify_all()
             self._work.notify_all()
+
+    def _hand_over(
+        self, run: Run, record: Record, error: Exception, outcome: DeadLetter | tuple[Defer, Outgoing]
+    ) -> None:
+        """The record goes to the retry topic or the dead letters, and ends when it is there."""
+        with self._lock:
+            if not self.engine.hand_off(run, record):
+                return
+            if isinstance(outcome, tuple):
+                self.counters.retried += 1
+        assignment = run.lane.assignment
+        if isinstance(outcome, tuple):
+            defer, outgoing = outcome
+            self._judge.log_retry(record, defer.delay, error)
+            self._write(assignment, record.log_offset, outgoing)
+        else:
+            self._write_off(assignment, record, outcome.error, attempts=record.attempt)
 
     def _write_off(self, assignment: Assignment, record: Record, error: Exception, *, attempts: int) -> None:
         letter = self._judge.letter(record, error, attempts=attempts)
