@@ -7,7 +7,11 @@ import os
 import time
 from pathlib import Path
 
-match os.environ.get("BROKEN_HANDLER") if multiprocessing.parent_process() else None:
+in_a_child = getattr(
+    multiprocessing.current_process(), "_inheriting", False
+)  # true while it is imported there
+
+match os.environ.get("BROKEN_HANDLER") if in_a_child else None:
     case "raise":
         raise RuntimeError("the licence file is missing")
     case "hang":

@@ -50,8 +50,9 @@ def encode_key(key: object) -> bytes | None:
 
 def checked_headers(headers: Sequence[tuple[str, bytes | None]]) -> list[tuple[str, bytes | None]]:
     """The headers as a list. Raises SendError (not written) for what Kafka has no place for."""
-    found = []
-    for header in headers:
+    given: Sequence[object] = headers
+    found: list[tuple[str, bytes | None]] = []
+    for header in given:
         if not isinstance(header, tuple | list) or len(header) != 2:
             raise _refused(f"a header is (name, value), not {header!r:.100}")
         name, value = header

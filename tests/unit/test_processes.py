@@ -12,10 +12,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import broken_handler
-import process_handlers
 import pytest
 
+import broken_handler
+import process_handlers
 from relance.dead_letters.envelope import decode
 from relance.decoding import handler_shape
 from relance.encoding import encode
@@ -170,7 +170,11 @@ def test_huge_values_there_and_huge_records_back_arrive() -> None:
 
 def test_what_a_record_sends_in_a_child_is_written_before_it_counts_and_dropped_if_it_fails() -> None:
     with Bench() as bench:
-        bench.give({"send": "out"}, {"send": "out", "raise": "transient", "times": 2}, {"send": "out", "raise": "reject"})
+        bench.give(
+            {"send": "out"},
+            {"send": "out", "raise": "transient", "times": 2},
+            {"send": "out", "raise": "reject"},
+        )
         wait_until(lambda: len(bench.member.writes) == 2 and bench.runtime.counters.retried == 2, 20)
         wait_until(lambda: bench.runtime.look().settling == 2)
         assert bench.base() == 0
@@ -202,7 +206,9 @@ def test_what_a_record_sends_in_a_child_is_written_before_it_counts_and_dropped_
         ("exit", 3, "exit status 5"),
     ],
 )
-def test_an_exception_of_a_child_is_judged_as_it_would_be_at_home(name: str, tries: int, message: str) -> None:
+def test_an_exception_of_a_child_is_judged_as_it_would_be_at_home(
+    name: str, tries: int, message: str
+) -> None:
     with Bench() as bench:
         bench.give({"raise": name}, {})
         wait_until(lambda: bench.letters(), 20, lambda: f"{bench.error!r} {bench.runtime.look()}")
@@ -221,11 +227,14 @@ def test_an_exception_of_a_child_is_judged_as_it_would_be_at_home(name: str, tri
 
 
 @pytest.mark.parametrize("how", ["kill", "exit", "segfault", "with a thread", "with a heir"])
-def test_a_death_uses_up_one_attempt_of_the_record_it_was_at_and_of_no_other(tmp_path: Path, how: str) -> None:
+def test_a_death_uses_up_one_attempt_of_the_record_it_was_at_and_of_no_other(
+    tmp_path: Path, how: str
+) -> None:
     value = {"key": "one", "notes": str(tmp_path)}
     with Bench() as bench:
         # One lane, so that all of them are with the child at once.
-        bench.give(*({**value} for _ in range(10)), {**value, "die": how, "times": 1}, *({**value} for _ in range(10)))
+        good = [{**value} for _ in range(20)]
+        bench.give(*good[:10], {**value, "die": how, "times": 1}, *good[10:])
         bench.wait_for(21, 30.0)
         wait_until(bench.member.at_rest)
     calls = [(int(offset), int(attempt)) for _, _, _, offset, attempt in notes(tmp_path)]
@@ -239,7 +248,9 @@ def test_a_record_that_kills_every_child_is_dead_lettered_after_its_attempts_and
 ) -> None:
     with Bench(concurrency=2) as bench:
         bench.give(
-            {"key": "k", "die": "kill"}, {"key": "k", "notes": str(tmp_path)}, {"notes": str(tmp_path), "work": 0.3}
+            {"key": "k", "die": "kill"},
+            {"key": "k", "notes": str(tmp_path)},
+            {"notes": str(tmp_path), "work": 0.3},
         )
         wait_until(lambda: bench.letters(), 30)
         [letter] = bench.letters()
@@ -257,7 +268,7 @@ def test_a_child_that_dies_with_nothing_to_do_costs_no_record_an_attempt(tmp_pat
             bench.wait_for(offset + 1)
             child = int(notes(tmp_path)[-1][1])
             os.kill(child, signal.SIGKILL)
-            wait_until(lambda: not alive(child))
+            wait_until(lambda child=child: not alive(child))
         bench.give({"notes": str(tmp_path)}, start=3)
         bench.wait_for(4)
     assert bench.runtime.counters.failed == 0
@@ -268,15 +279,15 @@ def test_fifty_deaths_leave_no_pipe_and_no_zombie() -> None:
     with Bench(process_handlers.plain, retry=RetryPolicy.fixed(0.0, max_attempts=51)) as bench:
         bench.give({})
         bench.wait_for(1)
-        before = len(os.listdir("/proc/self/fd"))
+        before = len(list(Path("/proc/self/fd").iterdir()))
         bench.give({"die": "exit"}, start=1)
         wait_until(lambda: bench.letters(), 60, lambda: f"{bench.runtime.counters}")
         bench.member.ack()
         bench.give({}, start=2)
         bench.wait_for(3)
         gc.collect()
-        assert len(os.listdir("/proc/self/fd")) <= before + 1
-        children = Path(f"/proc/self/task").iterdir()
+        assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1
+        children = Path("/proc/self/task").iterdir()
         pids = [p for task in children for p in (task / "children").read_text().split()]
         states = [Path(f"/proc/{p}/stat").read_text().rpartition(")")[2].split()[0] for p in pids]
         assert "Z" not in states
@@ -333,7 +344,10 @@ def test_a_child_that_hangs_as_it_starts_is_ended_with_its_partition_and_stops_n
 
 def test_a_handler_past_its_deadline_is_ended_with_its_process_and_the_attempt_counts(tmp_path: Path) -> None:
     with Bench(timeout=0.3) as bench:
-        bench.give({"key": "k", "work": 30, "times": 1, "notes": str(tmp_path)}, {"key": "k", "notes": str(tmp_path)})
+        bench.give(
+            {"key": "k", "work": 30, "times": 1, "notes": str(tmp_path)},
+            {"key": "k", "notes": str(tmp_path)},
+        )
         bench.wait_for(2)
     calls = notes(tmp_path)
     assert [(call[3], call[4]) for call in calls] == [("0", "1"), ("0", "2"), ("1", "1")]
@@ -428,7 +442,9 @@ def test_the_children_of_a_parent_that_is_killed_end_although_their_handlers_han
         wait_until(lambda: not any(alive(child) for child in children), 5)
 
 
-def test_a_program_that_ends_without_stopping_its_worker_does_not_wait_for_the_children(tmp_path: Path) -> None:
+def test_a_program_that_ends_without_stopping_its_worker_does_not_wait_for_the_children(
+    tmp_path: Path,
+) -> None:
     end = f"\n    while not __import__('os').path.exists({str(tmp_path / 'go')!r}): time.sleep(0.01)"
     with program(tmp_path, end) as parent:
         wait_until(lambda: len(notes(tmp_path)) == 2, 30)
@@ -442,7 +458,8 @@ def test_a_signal_for_the_whole_group_leaves_the_children_to_the_parent_also_whi
     tmp_path: Path,
 ) -> None:
     end = (
-        "\n    import signal; signal.signal(signal.SIGTERM, lambda *_: None); signal.signal(signal.SIGINT, lambda *_: None)"
+        "\n    import signal"
+        "\n    for number in signal.SIGTERM, signal.SIGINT: signal.signal(number, lambda *_: None)"
         "\n    print('ready', flush=True)"
         "\n    bench.thread.join(20)"
         "\n    sys.exit(repr(bench.error))"
