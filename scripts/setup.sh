@@ -21,7 +21,7 @@ usable() { # a version manager's shim answers to a name it can't run, and Debian
 find_python() {
   local name
   for name in python3.11 python3.12 python3.13 python3 \
-    "$HOME"/.pyenv/versions/3.1[123].*/bin/python3 /usr/bin/python3 /opt/homebrew/bin/python3; do
+    "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.1[123].*/bin/python3 /usr/bin/python3 /opt/homebrew/bin/python3; do
     if command -v "$name" >/dev/null 2>&1 && usable "$name"; then
       command -v "$name"
       return

@@ -18,9 +18,8 @@ from relance.contracts import Plan
 from relance.engine.assignment import Assignment, Commit
 from relance.engine.lanes import Run
 from relance.engine.outcome import Paths
-from relance.outgoing import Outgoing
 from relance.policies.retry import RetryPolicy
-from relance.record import Record, TopicPartition
+from relance.record import Outgoing, Record, TopicPartition
 from relance.runtime import Runtime
 
 ORDERS = TopicPartition("orders", 0)
@@ -116,7 +115,13 @@ class Write:
 
     assignment: Assignment
     offset: int
-    outgoing: Outgoing
+    all_outgoing: tuple[Outgoing, ...]
+
+    @property
+    def outgoing(self) -> Outgoing:
+        """The only one."""
+        [only] = self.all_outgoing
+        return only
 
 
 class Hooks:
@@ -220,8 +225,8 @@ class Member:
     def engine(self) -> Any:
         return self.runtime.engine
 
-    def write(self, assignment: Assignment, offset: int, outgoing: Outgoing) -> None:
-        write = Write(assignment, offset, outgoing)
+    def write(self, assignment: Assignment, offset: int, outgoing: Sequence[Outgoing]) -> None:
+        write = Write(assignment, offset, tuple(outgoing))
         self.writes.append(write)
         if self.refuse_at_once:
             self.refuse(write)
@@ -317,6 +322,8 @@ class Member:
         if error is not None and not self.runtime.failed(out.run, found, error):
             self.outs.remove(out)
             return False
+        if error is None and found.outbox is not None:
+            self.runtime.returned(out.run, found)
         out.run.done += 1
         return True
 
@@ -341,7 +348,8 @@ class Member:
         """One write (the oldest) lies in its topic, and we know."""
         write = write or self.writes[0]
         self.writes.remove(write)
-        self.broker.write(write.outgoing)
+        for outgoing in write.all_outgoing:
+            self.broker.write(outgoing)
         self.runtime.settled(write.assignment, write.offset)
 
     def refuse(self, write: Write | None = None, reason: str = "no leader") -> None:

@@ -7,14 +7,14 @@ Promise: a usage error ends with status 2 and its reason, a failure with 1 and i
 from __future__ import annotations
 
 import argparse
-import fcntl
 import io
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
+from relance.broker.files import locked
 from relance.errors import RelanceError
 from stack import logs
 from stack.down import down
@@ -28,8 +28,12 @@ def main(argv: list[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True, errors="backslashreplace")
     try:
-        options = _parser().parse_args(argv)
+        options, unknown = _parser().parse_known_args(argv)
+        if unknown:
+            # Told by the command's own parser: its usage names the script and the options that there are.
+            options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
         settings = from_environment(os.environ)
+        check_folder(settings)
         run: Callable[[Settings, argparse.Namespace], int] = options.run
         return run(settings, options)
     except UsageError as error:
@@ -55,11 +59,11 @@ def _parser() -> argparse.ArgumentParser:
 
     up = commands.add_parser("up", prog="./scripts/up.sh", help="start what doesn't run, and wait for it")
     up.add_argument("--scale", metavar="consumer=N", help="how many second consumers run (0 to 20)")
-    up.set_defaults(run=_up)
+    up.set_defaults(run=_up, parser=up)
 
     stop = commands.add_parser("down", prog="./scripts/down.sh", help="stop everything")
     stop.add_argument("--purge", action="store_true", help="delete the broker's data and the logs, too")
-    stop.set_defaults(run=_down)
+    stop.set_defaults(run=_down, parser=stop)
 
     log = commands.add_parser("logs", prog="./scripts/logs.sh", help="show the logs")
     log.add_argument(
@@ -67,18 +71,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     log.add_argument("--tail", type=_count, metavar="N", help="only the last N lines")
     log.add_argument("-f", "--follow", action="store_true", help="go on as lines are written")
-    log.set_defaults(run=_logs)
+    log.set_defaults(run=_logs, parser=log)
 
     check = commands.add_parser(
         "validate", prog="./scripts/validate.sh", help="run the labs' checkpoint list"
     )
-    check.set_defaults(run=_validate)
+    check.set_defaults(run=_validate, parser=check)
     return parser
 
 
 def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of lines")
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of lines (0 to 999999999)")
     return int(text)
 
 
@@ -120,14 +124,16 @@ def _validate(settings: Settings, options: argparse.Namespace) -> int:
         return validate(settings)
 
 
-@contextmanager
-def alone(settings: Settings) -> Iterator[None]:
+def check_folder(settings: Settings) -> None:
+    """Raise UsageError where the run folder isn't there and can't be made."""
+    try:
+        settings.run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        problem = f"can't make the folder {settings.run_dir}: {error.strerror}"
+        raise UsageError(f"wrong setting: RELANCE_RUN_DIR: {problem}") from None
+
+
+def alone(settings: Settings) -> AbstractContextManager[None]:
     """One `up`, `down` or `validate` of a stack at a time: a second one waits and says so."""
-    settings.run_dir.mkdir(parents=True, exist_ok=True)
-    with (settings.run_dir / "stack.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print("another up, down or validate of this stack is at work: waiting for it", file=sys.stderr)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    busy = "another up, down or validate of this stack is at work: waiting for it"
+    return locked(settings.run_dir / "stack.lock", lambda: print(busy, file=sys.stderr))

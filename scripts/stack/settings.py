@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from orders.settings import Settings as OrdersSettings
+from orders.settings import WrongSettingError
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 SIBLING_PORTS = frozenset({18080, 18081, 18084, 18090, 18091, 9090, 3000, 9404, 8474})
@@ -16,6 +19,23 @@ SIBLING_PORTS = frozenset({18080, 18081, 18084, 18090, 18091, 9090, 3000, 9404, 
 
 STATE_TOPIC = "relance.state"
 """The simulation flag and its like; without "orders" in its name, so that the course's grep shows three."""
+
+LETTER_BYTES = 8 * 1024 * 1024
+"""What `orders.DLT` takes at most: a letter is JSON, in which each byte of a value may become six."""
+
+NAMES = ("KAFKA_BOOTSTRAP_SERVERS", "KAFKA_GROUP_ID", "KAFKA_TOPIC", "KAFKA_DLT_TOPIC", "KAFKA_RETRY_TOPIC")
+"""What the stack and its services must agree on."""
+
+TUNING = (
+    "KAFKA_AUTO_OFFSET_RESET",
+    "MAX_RETRIES",
+    "RETRY_STRATEGY",
+    "RETRY_BACKOFF_MS",
+    "RETRY_MAX_BACKOFF_MS",
+    "RETRY_MULTIPLIER",
+    "RETRY_JITTER",
+)
+"""What else the order services read: a service that was started with other values is stale."""
 
 MAX_CONSUMERS = 20
 """`orders` has 6 partitions: a seventh member idles already; this only stops a slip of the keyboard."""
@@ -51,8 +71,8 @@ class Settings:
     api_port: int
     first_consumer_port: int
     console_port: int
-    max_retries: int
-    """What the services read from the same name; the checks expect as many."""
+    tuning: tuple[tuple[str, str], ...] = ()
+    """Those of TUNING that were said, by name."""
 
     @property
     def logs_dir(self) -> Path:
@@ -66,7 +86,7 @@ class Settings:
     def topics(self) -> tuple[Topic, ...]:
         return (
             Topic(self.topic, 6),
-            Topic(self.dlt_topic, 3),
+            Topic(self.dlt_topic, 3, (("max.message.bytes", str(LETTER_BYTES)),)),
             Topic(self.retry_topic, 3),
             Topic(STATE_TOPIC, 1, (("cleanup.policy", "compact"),)),
         )
@@ -89,34 +109,43 @@ class Settings:
             "KAFKA_TOPIC": self.topic,
             "KAFKA_DLT_TOPIC": self.dlt_topic,
             "KAFKA_RETRY_TOPIC": self.retry_topic,
+            **dict(self.tuning),
         }
+
+    @property
+    def max_retries(self) -> int:
+        """As the services understand it; the checks expect as many."""
+        return OrdersSettings.load(dict(self.tuning)).max_retries
 
 
 def from_environment(env: Mapping[str, str]) -> Settings:
-    """Settings by environment: RELANCE_* for what is this stack's own, the course's names for the rest."""
+    """Settings by environment: RELANCE_* for what is this stack's own, the course's names for the rest.
+
+    What the services read is checked by their own rules. Raises UsageError.
+    """
     run_dir = Path(env.get("RELANCE_RUN_DIR") or ROOT / ".run")
+    try:
+        orders = OrdersSettings.load({key: env[key] for key in (*NAMES, *TUNING) if key in env})
+    except WrongSettingError as error:
+        raise UsageError(f"wrong setting: {error}") from None
     return Settings(
         run_dir=run_dir if run_dir.is_absolute() else ROOT / run_dir,
-        bootstrap=env.get("KAFKA_BOOTSTRAP_SERVERS") or "localhost:9092",
-        group=env.get("KAFKA_GROUP_ID") or "orders-consumer-group",
-        topic=env.get("KAFKA_TOPIC") or "orders",
-        dlt_topic=env.get("KAFKA_DLT_TOPIC") or "orders.DLT",
-        retry_topic=env.get("KAFKA_RETRY_TOPIC") or "orders.retry",
+        bootstrap=orders.bootstrap_servers,
+        group=orders.group_id,
+        topic=orders.topic,
+        dlt_topic=orders.dlt_topic,
+        retry_topic=orders.retry_topic,
         api_port=_port(env, "RELANCE_API_PORT", 18082),
         first_consumer_port=_port(env, "RELANCE_CONSUMER_PORT", 18083),
         console_port=_port(env, "RELANCE_CONSOLE_PORT", 8080),
-        max_retries=_whole(env, "MAX_RETRIES", 3, 0, 100, "a number of retries"),
+        tuning=tuple((key, env[key]) for key in TUNING if env.get(key)),
     )
 
 
 def _port(env: Mapping[str, str], key: str, default: int) -> int:
-    return _whole(env, key, default, 1, 65535, "a port")
-
-
-def _whole(env: Mapping[str, str], key: str, default: int, lowest: int, highest: int, what: str) -> int:
     text = env.get(key) or str(default)
-    if not text.isascii() or not text.isdigit() or len(text) > 9 or not lowest <= int(text) <= highest:
-        raise UsageError(f"{key}={text!r} is not {what} ({lowest} to {highest})")
+    if not text.isascii() or not text.isdigit() or len(text) > 9 or not 1 <= int(text) <= 65535:
+        raise UsageError(f"wrong setting: {key}={text!r}: must be a port (1 to 65535)")
     return int(text)
 
 

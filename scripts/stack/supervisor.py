@@ -14,26 +14,27 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from relance.broker import processes
+from relance.broker import files, processes
 from relance.broker.processes import Identity
-from stack.services import Service
-from stack.settings import ROOT, Settings, StackError
+from stack.services import API, Service, consumer_number
+from stack.settings import ROOT, TUNING, Settings, StackError
 
 ROTATE_BYTES = 20 * 2**20
-STOP_PATIENCE = 12.0  # seconds: more than the drain deadline of a consumer (8 s)
+STOP_PATIENCE = 12.0  # seconds: more than the drain deadline of an orders service (4 s) and its last words
 
 
 @dataclass(frozen=True)
 class Running:
-    """A service's process as its pid file tells it. `recipe` is what it was started from."""
+    """A service's process as its pid file tells it. `recipe` and `env` are what it was started from."""
 
     name: str
     who: Identity
     port: int
     recipe: str
+    env: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def alive(self) -> bool:
@@ -68,7 +69,9 @@ def start(settings: Settings, service: Service) -> Running:
     log = log_path(settings, service.name)
     if log.exists() and log.stat().st_size > ROTATE_BYTES:
         log.replace(log.with_suffix(".log.1"))
-    env = {**os.environ, **service.env, "PYTHONUNBUFFERED": "1"}
+    # What this terminal says of the tuning counts only as far as the recipe knows it.
+    inherited = {key: value for key, value in os.environ.items() if key not in TUNING}
+    env = {**inherited, **service.env, "PYTHONUNBUFFERED": "1"}
     _log_starts[service.name] = log.stat().st_size if log.exists() else 0
     with processes.uninterrupted():
         with log.open("ab") as output:
@@ -86,7 +89,7 @@ def start(settings: Settings, service: Service) -> Running:
         who = processes.identify(child.pid)
         if who is None:
             raise StackError(f"{service.title} ended at once\n{last_lines(settings, service.name)}")
-        running = Running(service.name, who, service.port, recipe(service))
+        running = Running(service.name, who, service.port, recipe(service), dict(service.env))
         _write(settings, running)
     return running
 
@@ -96,7 +99,8 @@ def find(settings: Settings, name: str) -> Running | None:
     path = settings.pids_dir / f"{name}.json"
     try:
         noted = json.loads(path.read_text())
-        running = Running(name, Identity(noted["pid"], noted["started"]), noted["port"], noted["recipe"])
+        who = Identity(noted["pid"], noted["started"])
+        running = Running(name, who, noted["port"], noted["recipe"], dict(noted.get("env", {})))
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError):
@@ -111,6 +115,19 @@ def find_all(settings: Settings) -> list[Running]:
     """Every service of this stack that runs."""
     names = sorted(path.stem for path in settings.pids_dir.glob("*.json"))
     return [running for name in names if (running := find(settings, name))]
+
+
+def as_started(settings: Settings) -> Settings:
+    """The settings with which the order API runs, where they differ from what the environment says now."""
+    running = find(settings, API)
+    if running is None:
+        return settings
+    return replace(settings, tuning=tuple((key, running.env[key]) for key in TUNING if key in running.env))
+
+
+def surplus(settings: Settings, consumers: int) -> list[Running]:
+    """The second consumers above that number."""
+    return [one for one in find_all(settings) if (consumer_number(one.name) or 0) > consumers]
 
 
 def forget(settings: Settings, name: str) -> None:
@@ -165,12 +182,6 @@ def _write(settings: Settings, running: Running) -> None:
         "started": running.who.started,
         "port": running.port,
         "recipe": running.recipe,
+        "env": dict(running.env),
     }
-    write_whole(settings.pids_dir / f"{running.name}.json", json.dumps(noted) + "\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """A reader, and a run after an interrupted one, sees the old file or the new one, never half of it."""
-    scratch = path.with_suffix(".new")
-    scratch.write_text(text)
-    scratch.replace(path)
+    files.write_whole(settings.pids_dir / f"{running.name}.json", json.dumps(noted) + "\n")

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from relance.broker import LocalBroker, processes
+from relance import ports
+from relance.broker import LocalBroker, files
 from relance.broker.processes import Identity
 from stack import services, supervisor, web
 from stack.cluster import Cluster, Group
@@ -111,10 +112,10 @@ class Launch:
 
     def check_port(self, service: Service) -> None:
         """Raises StackError, naming the program that holds the service's port."""
-        if not processes.port_is_free(service.port):
+        if not ports.port_is_free(service.port):
             raise StackError(
                 f"port {service.port} for the {service.title} is in use by "
-                f"{processes.holder_of(service.port)}; stop that program first"
+                f"{ports.holder_of(service.port)}; stop that program first"
             )
 
     def _why_restart(self, service: Service, running: Running) -> str | None:
@@ -128,11 +129,7 @@ class Launch:
         return None
 
     def _stop_surplus(self, consumers: int) -> None:
-        surplus = [
-            running
-            for running in supervisor.find_all(self.settings)
-            if (services.consumer_number(running.name) or 0) > consumers
-        ]
+        surplus = supervisor.surplus(self.settings, consumers)
         since = time.monotonic()
         killed = supervisor.stop(self.settings, surplus)
         for running in surplus:
@@ -239,8 +236,7 @@ def wanted_consumers(settings: Settings) -> int:
 
 
 def note_consumers(settings: Settings, count: int) -> None:
-    settings.run_dir.mkdir(parents=True, exist_ok=True)
-    supervisor.write_whole(settings.run_dir / "consumers", f"{count}\n")
+    files.write_whole(settings.run_dir / "consumers", f"{count}\n")
 
 
 def table(settings: Settings, wanted: list[Service]) -> str:

@@ -17,12 +17,22 @@ import uvicorn
 
 from orders import logs
 from orders.api import create_api
-from orders.ports import PortTaken, listen
+from orders.ports import PortTakenError, listen
 from orders.service import OrdersService
-from orders.settings import Settings, WrongSetting
+from orders.settings import Settings, WrongSettingError
 from relance import SettingsError
 
 log = logging.getLogger("orders")
+
+
+class _Server(uvicorn.Server):
+    """Takes a second signal for a first: uvicorn's own would leave without committing what runs.
+
+    The stop is bounded anyway: a second for open connections, four for running orders, one for the counters.
+    """
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.should_exit = True
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,13 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     try:
         settings = Settings.load(os.environ, overrides)
-    except WrongSetting as error:
+    except WrongSettingError as error:
         print(f"orders: wrong setting: {error}", file=sys.stderr)
         return 2
     logs.configure()
     try:
         listener = listen(settings.host, settings.port)
-    except PortTaken as error:
+    except PortTakenError as error:
         print(f"orders: {logs.visible(str(error))}", file=sys.stderr)
         return 1
     try:
@@ -61,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def ended() -> None:
         server.should_exit = True
 
-    server = uvicorn.Server(
+    server = _Server(
         uvicorn.Config(
             create_api(service, on_end=ended),
             http="h11",
@@ -78,8 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def stop(_signal: int, _frame: FrameType | None) -> None:
         server.should_exit = True
 
-    # The server puts its own handlers in place while it runs, and raises the signal again afterwards: this
-    # one makes that harmless (a stop on demand is exit 0), and keeps a signal that comes before.
+    # The server has its own handlers while it runs; these keep a signal that comes before or after.
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     log.info(

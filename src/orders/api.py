@@ -15,11 +15,12 @@ from fastapi.responses import JSONResponse
 from orders import docs, problems, schemas
 from orders.body import read_json_body
 from orders.docs import declares
-from orders.model import MalformedBody, ValidationError, WrongShape, read_submission
-from orders.problems import Problem, kafka_unavailable, not_sent
+from orders.guard import Guard
+from orders.model import MalformedBodyError, ValidationError, WrongShapeError, read_submission
+from orders.problems import ProblemError, kafka_unavailable, not_sent, topic_missing
 from orders.service import OrdersService
 from orders.state import Counters, iso
-from relance import DeadLetter, RelanceError, SendError
+from relance import DeadLetter, RelanceError, SendError, TopicMissingError
 
 MAX_BATCH: Final = 10_000
 MAX_DLT_MESSAGES: Final = 100
@@ -51,6 +52,7 @@ def create_api(service: OrdersService, on_end: Callable[[], None] = lambda: None
         redirect_slashes=False,
     )
     problems.install(api)
+    api.add_middleware(Guard)
     if settings.role == "api":
         api.include_router(_orders(service))
     api.include_router(_flag(service))
@@ -67,7 +69,7 @@ def _orders(service: OrdersService) -> APIRouter:
         summary="Send one order",
         response_model=schemas.Accepted,
         responses={
-            **declares(408, 413, 415, 422, 503),
+            **declares(403, 408, 413, 415, 422, 503),
             400: {
                 "description": "A rule of the business is broken, and the order is in the dead-letter topic "
                 "(application/json); or the body is not JSON, and nothing was written (problem+json)",
@@ -94,10 +96,12 @@ def _orders(service: OrdersService) -> APIRouter:
         try:
             submission = read_submission(body)
             submission.order.check()
-        except MalformedBody as error:
-            raise Problem(400, str(error), kind="malformed-body", title="The body can't be read") from None
-        except WrongShape as error:
-            raise Problem(
+        except MalformedBodyError as error:
+            raise ProblemError(
+                400, str(error), kind="malformed-body", title="The body can't be read"
+            ) from None
+        except WrongShapeError as error:
+            raise ProblemError(
                 422, str(error), kind="not-an-order", title="Not an order", extra={"field": error.field}
             ) from None
         except ValidationError as error:
@@ -105,7 +109,9 @@ def _orders(service: OrdersService) -> APIRouter:
             try:
                 await service.reject(body, submission, error)
             except (SendError, TimeoutError) as failure:
-                raise not_sent(failure, "the dead letter for the refused order") from failure
+                raise not_sent(
+                    failure, "the dead letter for the refused order", service.missing_topics()
+                ) from failure
             answer = schemas.Rejected(
                 orderId=submission.order.order_id if submission.has_order_id else None,
                 error=f"Validation failed: {error.reason}",
@@ -115,7 +121,7 @@ def _orders(service: OrdersService) -> APIRouter:
         try:
             sent = await service.accept(submission)
         except (SendError, TimeoutError) as failure:
-            raise not_sent(failure, "the order") from failure
+            raise not_sent(failure, "the order", service.missing_topics()) from failure
         return JSONResponse(
             schemas.Accepted(
                 orderId=submission.order.order_id,
@@ -129,7 +135,7 @@ def _orders(service: OrdersService) -> APIRouter:
         "/batch",
         summary="Send made-up orders",
         response_model=schemas.BatchAccepted,
-        responses=declares(422, 503),
+        responses=declares(403, 422, 503),
     )
     async def create_batch(
         count: Annotated[int, Query(ge=1, le=MAX_BATCH, description="how many")] = 10,
@@ -141,7 +147,9 @@ def _orders(service: OrdersService) -> APIRouter:
         _check_connected(service, writes=True)
         batch = await service.accept_batch(count)
         if batch.failures:
-            problem = not_sent(batch.failures[0], f"{count - batch.accepted} of {count} orders")
+            problem = not_sent(
+                batch.failures[0], f"{count - batch.accepted} of {count} orders", service.missing_topics()
+            )
             problem.extra |= {
                 "batchId": batch.batch_id,
                 "accepted": batch.accepted,
@@ -163,14 +171,24 @@ def _orders(service: OrdersService) -> APIRouter:
 def _flag(service: OrdersService) -> APIRouter:
     router = APIRouter(prefix="/api/v1/config", tags=["labs"])
 
-    @router.get("/simulate-transient-error", response_model=schemas.Simulation, responses=declares(503))
+    @router.get(
+        "/simulate-transient-error",
+        summary="Whether failures are simulated",
+        response_model=schemas.Simulation,
+        responses=declares(503),
+    )
     async def read_simulation() -> schemas.Simulation:
         """Whether transient errors are being simulated, as this instance knows it."""
         _check_connected(service)
         enabled = service.flag.enabled
         return schemas.Simulation(simulateTransientError=enabled, message=_simulation_text(enabled))
 
-    @router.post("/simulate-transient-error", response_model=schemas.Simulation, responses=declares(422, 503))
+    @router.post(
+        "/simulate-transient-error",
+        summary="Switch simulated failures on or off",
+        response_model=schemas.Simulation,
+        responses=declares(403, 422, 503),
+    )
     async def write_simulation(
         enabled: Annotated[Literal["true", "false"], Query(description="on or off")],
     ) -> schemas.Simulation:
@@ -195,13 +213,13 @@ def _numbers(service: OrdersService) -> APIRouter:
     router = APIRouter()
     settings = service.settings
 
-    @router.get("/api/v1/stats", tags=["monitoring"], responses=declares(503))
+    @router.get("/api/v1/stats", summary="The group's numbers", tags=["monitoring"], responses=declares(503))
     async def stats() -> schemas.GroupStats:
         """The whole group's numbers; see the schema for what each one counts."""
         _check_connected(service)
         return _group_stats(service)
 
-    @router.get("/api/v1/consumer/stats", tags=["monitoring"])
+    @router.get("/api/v1/consumer/stats", summary="This instance's numbers", tags=["monitoring"])
     async def consumer_stats() -> schemas.ConsumerStats:
         """This process's numbers since it started."""
         own = service.stats()
@@ -224,13 +242,18 @@ def _numbers(service: OrdersService) -> APIRouter:
             circuitBreakerOpen=False,
         )
 
-    @router.get("/api/v1/partitions", tags=["monitoring"])
+    @router.get("/api/v1/partitions", summary="This instance's partitions", tags=["monitoring"])
     async def partitions() -> schemas.Partitions:
         """The partitions of the orders topic that this instance owns now."""
         owned = service.partitions()
         return schemas.Partitions(partitions=owned, count=len(owned))
 
-    @router.get("/api/v1/dlt/count", tags=["dead letters"], responses=declares(503))
+    @router.get(
+        "/api/v1/dlt/count",
+        summary="How many dead letters there are",
+        tags=["dead letters"],
+        responses=declares(503),
+    )
     async def dlt_count() -> schemas.DltCount:
         """How many records the dead-letter topic holds, counted there."""
         _check_connected(service)
@@ -240,7 +263,12 @@ def _numbers(service: OrdersService) -> APIRouter:
             raise _no_answer(failure) from failure
         return schemas.DltCount(dltTopic=settings.dlt_topic, count=count, dltCount=count)
 
-    @router.get("/api/v1/dlt/messages", tags=["dead letters"], responses=declares(422, 503))
+    @router.get(
+        "/api/v1/dlt/messages",
+        summary="The newest dead letters",
+        tags=["dead letters"],
+        responses=declares(422, 503),
+    )
     async def dlt_messages(
         count: Annotated[int, Query(ge=1, le=MAX_DLT_MESSAGES, description="how many, at most")] = 10,
     ) -> schemas.DltMessages:
@@ -254,6 +282,7 @@ def _numbers(service: OrdersService) -> APIRouter:
 
     @router.get(
         "/health",
+        summary="Whether this instance does its part",
         tags=["monitoring"],
         responses={503: {"model": schemas.HealthAnswer, "description": "DOWN"}},
         response_model=schemas.HealthAnswer,
@@ -332,7 +361,9 @@ def _dlt_message(letter: DeadLetter) -> schemas.DltMessage:
     )
 
 
-def _no_answer(failure: RelanceError | TimeoutError) -> Problem:
+def _no_answer(failure: RelanceError | TimeoutError) -> ProblemError:
+    if isinstance(failure, TopicMissingError):
+        return topic_missing([failure.topic])
     if isinstance(failure, RelanceError):
         return kafka_unavailable(str(failure))
     return kafka_unavailable("Kafka did not answer in time")

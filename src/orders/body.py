@@ -11,7 +11,7 @@ from typing import Final
 
 from starlette.requests import Request
 
-from orders.problems import Problem
+from orders.problems import ProblemError
 
 MAX_BODY: Final = 256 * 1024
 """Bytes of a body. An order takes a hundred; a record of Kafka's default limit holds four of the largest."""
@@ -22,14 +22,14 @@ BODY_DEADLINE: Final = 10.0
 
 
 async def read_json_body(request: Request) -> bytes:
-    """The bytes of a JSON body. Raises Problem 408, 413 or 415, and ClientDisconnect."""
+    """The bytes of a JSON body. Raises ProblemError 408, 413 or 415, and ClientDisconnect."""
     _check_encoding(request)
     _check_type(request)
     try:
         async with asyncio.timeout(BODY_DEADLINE):
             return await _read(request)
     except TimeoutError:
-        raise Problem(
+        raise ProblemError(
             408,
             f"the body was not complete within {BODY_DEADLINE:g} seconds",
             headers={"Connection": "close"},
@@ -39,7 +39,7 @@ async def read_json_body(request: Request) -> bytes:
 def _check_encoding(request: Request) -> None:
     for encoding in request.headers.get("content-encoding", "identity").split(","):
         if encoding.strip().lower() not in ("", "identity"):
-            raise Problem(
+            raise ProblemError(
                 415,
                 f"a body with Content-Encoding {encoding.strip()[:40]!r} is not read; send it uncompressed",
                 headers={"Accept-Encoding": "identity"},
@@ -49,18 +49,20 @@ def _check_encoding(request: Request) -> None:
 def _check_type(request: Request) -> None:
     declared = request.headers.get("content-type")
     if declared is None:
-        raise Problem(415, "Content-Type is missing; it must be application/json")
+        raise ProblemError(415, "Content-Type is missing; it must be application/json")
     media_type, *parameters = (part.strip().lower() for part in declared.split(";"))
     if media_type != "application/json":
-        raise Problem(415, f"Content-Type must be application/json, not {media_type[:80]!r}")
+        raise ProblemError(415, f"Content-Type must be application/json, not {media_type[:80]!r}")
     for parameter in parameters:
         name, _, value = parameter.partition("=")
         if name.strip() == "charset" and value.strip().strip('"') not in ("utf-8", "utf8"):
-            raise Problem(415, "JSON is UTF-8 (RFC 8259); another charset is not read")
+            raise ProblemError(415, "JSON is UTF-8 (RFC 8259); another charset is not read")
 
 
 async def _read(request: Request) -> bytes:
-    too_large = Problem(413, f"the body is larger than {MAX_BODY} bytes", headers={"Connection": "close"})
+    too_large = ProblemError(
+        413, f"the body is larger than {MAX_BODY} bytes", headers={"Connection": "close"}
+    )
     declared = request.headers.get("content-length", "")
     announced = int(declared) if declared.isdecimal() and len(declared) < 20 else 0
     if announced > MAX_BODY and (announced > MAX_DISCARDED or "expect" in request.headers):

@@ -1,7 +1,7 @@
 """An order, and the three ways of being wrong; promise: the API and the consumer judge an order alike.
 
-* `MalformedBody`: not JSON that we read (syntax, depth, numbers out of range, a name twice).
-* `WrongShape`: JSON, but not an order (not an object, a wrong type, a text too long or not printable).
+* `MalformedBodyError`: not JSON that we read (syntax, depth, numbers out of range, a name twice).
+* `WrongShapeError`: JSON, but not an order (not an object, a wrong type, a text too long or not printable).
 * `ValidationError`: an order by its shape that breaks a rule of the business. Only this one is dead-lettered
   by the API; the consumer, which can't answer anybody, dead-letters all of them.
 """
@@ -25,11 +25,11 @@ DEFAULT_STATUS: Final = "PENDING"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
-class MalformedBody(ValueError):
+class MalformedBodyError(ValueError):
     """The body is not JSON, or not JSON that can be read without loss."""
 
 
-class WrongShape(ValueError):
+class WrongShapeError(ValueError):
     """The body is JSON and not an order; `field` names the culprit, None where it is the whole body."""
 
     def __init__(self, field: str | None, problem: str) -> None:
@@ -58,17 +58,19 @@ class Order(msgspec.Struct, frozen=True, rename="camel"):
     status: str = DEFAULT_STATUS
 
     def check(self) -> None:
-        """Raise WrongShape or ValidationError unless this is a good order."""
+        """Raise WrongShapeError or ValidationError unless this is a good order."""
         if len(self.order_id) > MAX_ORDER_ID:
-            raise WrongShape(
+            raise WrongShapeError(
                 "orderId", f"must be at most {MAX_ORDER_ID} characters, not {len(self.order_id)}"
             )
         empty = not self.order_id.strip()
         if not empty and _CONTROL.search(self.order_id):
             # A line break in a key would forge log lines.
-            raise WrongShape("orderId", "must not contain control characters")
+            raise WrongShapeError("orderId", "must not contain control characters")
         if len(self.status) > MAX_STATUS:
-            raise WrongShape("status", f"must be at most {MAX_STATUS} characters, not {len(self.status)}")
+            raise WrongShapeError(
+                "status", f"must be at most {MAX_STATUS} characters, not {len(self.status)}"
+            )
         if empty:
             raise ValidationError("orderId must not be empty")
         if self.amount is None:
@@ -94,10 +96,10 @@ class Submission:
 
 
 def read_submission(body: bytes) -> Submission:
-    """Read a request body. Raises MalformedBody or WrongShape; the rules of business are `Order.check`'s."""
+    """Read a request body. Raises MalformedBodyError, WrongShapeError; business rules are `Order.check`'s."""
     found = _parse(body)
     if not isinstance(found, dict):
-        raise WrongShape(None, f"the body must be a JSON object, not {_kind(found)}")
+        raise WrongShapeError(None, f"the body must be a JSON object, not {_kind(found)}")
     for field, wanted, fits in (
         ("orderId", "a string", str),
         ("amount", "a number", int | float),
@@ -105,13 +107,13 @@ def read_submission(body: bytes) -> Submission:
     ):
         # bool is an int to Python and not a number to JSON.
         if field in found and (isinstance(found[field], bool) or not isinstance(found[field], fits)):
-            raise WrongShape(field, f"must be {wanted}, not {_kind(found[field])}")
+            raise WrongShapeError(field, f"must be {wanted}, not {_kind(found[field])}")
     amount = found.get("amount")
     try:
         # As 1e400, such a number has no double, which is what every other reader would make of it.
         float(amount or 0)
     except OverflowError:
-        raise MalformedBody("amount is a number out of range") from None
+        raise MalformedBodyError("amount is a number out of range") from None
     order = Order(found.get("orderId", ""), amount, found.get("status", DEFAULT_STATUS))
     # Raw keeps the digits as they came: 1.10 stays 1.10, and twenty decimals stay twenty.
     raw: dict[str, Any] = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
@@ -124,13 +126,13 @@ def _parse(body: bytes) -> object:
         found: object = msgspec.json.decode(body)
         _refuse_names_used_twice(body)
     except RecursionError:
-        raise MalformedBody("the body is nested too deeply") from None
+        raise MalformedBodyError("the body is nested too deeply") from None
     except UnicodeDecodeError:
-        raise MalformedBody("the body is not UTF-8") from None
+        raise MalformedBodyError("the body is not UTF-8") from None
     except msgspec.DecodeError as error:
         if _holds_a_lone_surrogate(body):
-            raise WrongShape(None, "a text holds a lone surrogate, which no UTF-8 can carry") from None
-        raise MalformedBody(f"the body can't be read: {error}") from None
+            raise WrongShapeError(None, "a text holds a lone surrogate, which no UTF-8 can carry") from None
+        raise MalformedBodyError(f"the body can't be read: {error}") from None
     return found
 
 
@@ -141,7 +143,7 @@ def _refuse_names_used_twice(body: bytes) -> None:
         seen: set[str] = set()
         for name, _ in items:
             if name in seen:
-                raise MalformedBody(f"the name {name[:50]!r} stands twice in one object")
+                raise MalformedBodyError(f"the name {name[:50]!r} stands twice in one object")
             seen.add(name)
 
     json.loads(body, object_pairs_hook=pairs, parse_int=_nothing, parse_float=_nothing)

@@ -9,12 +9,12 @@ from pathlib import Path
 _LISTEN = "0A"  # TCP_LISTEN in /proc/net/tcp (Linux, net/tcp_states.h)
 
 
-class PortTaken(Exception):
+class PortTakenError(Exception):
     """The port can't be had; the text is one line, with the holder's pid and command where visible."""
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises PortTaken; the address itself was checked with the settings."""
+    """A listening socket. Raises PortTakenError; the address itself was checked with the settings."""
     family, kind, proto, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
@@ -27,7 +27,7 @@ def listen(host: str, port: int) -> socket.socket:
         listener.setblocking(False)
     except OSError as error:
         listener.close()
-        raise PortTaken(_why(host, port, error)) from error
+        raise PortTakenError(_why(host, port, error)) from error
     return listener
 
 

@@ -5,7 +5,7 @@ A problem's `type` is `about:blank` where the status says all, else a URN that a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import quote
@@ -23,7 +23,7 @@ MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER_SECONDS: Final = 5
 
 
-class Problem(Exception):
+class ProblemError(Exception):
     """An answer that is not the asked one; raised anywhere below a route."""
 
     def __init__(
@@ -45,9 +45,9 @@ class Problem(Exception):
         self.extra = dict(extra or {})
 
 
-def kafka_unavailable(detail: str, **extra: Any) -> Problem:
+def kafka_unavailable(detail: str, **extra: Any) -> ProblemError:
     """503: Kafka can't be asked now; try again in a few seconds."""
-    return Problem(
+    return ProblemError(
         503,
         detail,
         kind="kafka-unavailable",
@@ -63,15 +63,35 @@ def maybe_written(error: SendError | TimeoutError) -> bool:
     return error.maybe_written if isinstance(error, SendError) else True
 
 
-def not_sent(error: SendError | TimeoutError, what: str) -> Problem:
-    """503 for a write that was not acknowledged; it says whether a second try may make a duplicate."""
+def topic_missing(topics: Sequence[str], what: str = "", **extra: Any) -> ProblemError:
+    """503: a topic is gone. How many partitions it should have is the stack's knowledge, not the broker's."""
+    names = ", ".join(topics)
+    return ProblemError(
+        503,
+        f"{what}there is no topic {names}; ./scripts/up.sh makes it (with Docker: docker compose up topics)",
+        kind="topic-missing",
+        title="A topic is missing",
+        headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+        extra=extra,
+    )
+
+
+def not_sent(error: SendError | TimeoutError, what: str, missing: Sequence[str] = ()) -> ProblemError:
+    """503 for a write that was not acknowledged; it says whether a second try may make a duplicate.
+
+    `missing` are the topics that are known to be gone.
+    """
+    if missing:
+        return topic_missing(
+            missing, f"{what} was not acknowledged: ", orderMayHaveBeenWritten=maybe_written(error)
+        )
     why = str(error) if isinstance(error, SendError) else "no acknowledgement in time"
     return kafka_unavailable(
         f"{what} was not acknowledged: {why}", orderMayHaveBeenWritten=maybe_written(error)
     )
 
 
-def problem_response(request: Request, problem: Problem) -> Response:
+def problem_response(request: Request, problem: ProblemError) -> Response:
     """The problem as RFC 9457 writes it; `instance` is the path that was asked."""
     members = {
         "type": problem.type,
@@ -92,8 +112,8 @@ def problem_response(request: Request, problem: Problem) -> Response:
 def install(api: FastAPI) -> None:
     """Answer every failure of `api` by a problem."""
 
-    @api.exception_handler(Problem)
-    async def _problem(request: Request, problem: Problem) -> Response:
+    @api.exception_handler(ProblemError)
+    async def _problem(request: Request, problem: ProblemError) -> Response:
         return problem_response(request, problem)
 
     @api.exception_handler(HTTPException)
@@ -106,7 +126,7 @@ def install(api: FastAPI) -> None:
             detail = f"{request.method} is not possible here, but {', '.join(allowed)}"
         elif error.status_code == 404:
             detail = "there is nothing at this path; /docs lists what there is"
-        return problem_response(request, Problem(error.status_code, detail, headers=headers))
+        return problem_response(request, ProblemError(error.status_code, detail, headers=headers))
 
     @api.exception_handler(RequestValidationError)
     async def _query(request: Request, error: RequestValidationError) -> Response:
@@ -116,17 +136,21 @@ def install(api: FastAPI) -> None:
             for item in error.errors()
         ]
         detail = "; ".join(f"{item['name']}: {item['problem']}" for item in wrong)
-        return problem_response(request, Problem(422, detail, extra={"errors": wrong}))
+        return problem_response(request, ProblemError(422, detail, extra={"errors": wrong}))
 
     @api.exception_handler(ClientDisconnect)
     async def _gone(request: Request, error: ClientDisconnect) -> Response:
         # Nobody is left to read it; without this the server would log a traceback for each of them.
-        return problem_response(request, Problem(400, "the client went away before the body was complete"))
+        return problem_response(
+            request, ProblemError(400, "the client went away before the body was complete")
+        )
 
     @api.exception_handler(Exception)
     async def _unexpected(request: Request, error: Exception) -> Response:
         # Starlette raises the error again after this answer, and the server logs it with its traceback.
-        return problem_response(request, Problem(500, "an error of the service itself; its log says which"))
+        return problem_response(
+            request, ProblemError(500, "an error of the service itself; its log says which")
+        )
 
 
 def _methods_of(api: FastAPI, path: str) -> list[str]:

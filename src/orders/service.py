@@ -23,7 +23,7 @@ from orders.model import (
     SimulatedTransientError,
     Submission,
     ValidationError,
-    WrongShape,
+    WrongShapeError,
 )
 from orders.settings import Settings
 from orders.state import STATE_TOPIC, Counters, SharedCounters, SimulationFlag
@@ -104,7 +104,7 @@ class OrdersService:
         """Handle one order. Raises ValidationError (never retried) and SimulatedTransientError (retried)."""
         try:
             order.check()
-        except WrongShape as error:
+        except WrongShapeError as error:
             raise ValidationError(str(error)) from None
         if await self.flag.enabled_at(_stamp_of(record)):
             raise SimulatedTransientError(f"{order.order_id}: transient errors are being simulated")
@@ -195,7 +195,10 @@ class OrdersService:
         return sent
 
     async def accept_batch(self, count: int) -> Batch:
-        """Write `count` made-up good orders, a bounded number of them in flight. Raises nothing."""
+        """Write `count` made-up good orders, a bounded number of them in flight.
+
+        A SendError or TimeoutError ends it early and is told in `failures`; anything else is raised.
+        """
         batch_id = uuid.uuid4().hex[:8]
         partitions: Counter[int] = Counter()
         failures: list[SendError | TimeoutError] = []
@@ -285,6 +288,10 @@ class OrdersService:
         health = self.app.health()
         return health.status == "UP", list(health.reasons), dict(health.details)
 
+    def missing_topics(self) -> list[str]:
+        """The topics that are gone, as far as relance has noticed: it looks every two seconds."""
+        return list(self.app.health().details.get("missing_topics", ()))
+
     def counted(self) -> Counters:
         """This process's counters since it started; a dead letter of the API is one of the service."""
         stats = self.app.stats()
@@ -300,7 +307,7 @@ def _relance_settings(settings: Settings) -> relance.Settings:
     return relance.Settings.load(
         group=settings.group_id,
         bootstrap_servers=settings.bootstrap_servers,
-        # Teaching settings (decision 7): partitions of a stopped or killed member move in seconds.
+        # Teaching settings: partitions of a stopped or killed member move in seconds.
         session_timeout=10.0,
         heartbeat_interval=0.5,
         send_timeout=SEND_TIMEOUT,

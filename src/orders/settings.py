@@ -1,6 +1,6 @@
 """The service's settings, from the environment names of the course; a wrong one never starts anything.
 
-Promise: `Settings.load` returns a checked object or raises `WrongSetting`, whose text is one line that
+Promise: `Settings.load` returns a checked object or raises `WrongSettingError`, whose text is one line that
 names the key, the value and what is allowed. An empty variable counts as unset (compose files pass those).
 """
 
@@ -32,7 +32,7 @@ _WHOLE = re.compile(r"[0-9]{1,12}")
 _DECIMAL = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?")
 
 
-class WrongSetting(ValueError):
+class WrongSettingError(ValueError):
     """A setting that cannot be right: `KEY=value: what is allowed`, in one line."""
 
     def __init__(self, key: str, value: object, allowed: str) -> None:
@@ -42,7 +42,7 @@ class WrongSetting(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What the service runs with. Field names are the environment's, in lower case; waits are in ms there."""
+    """What the service runs with; `load` says from which variable each comes. `_ms` are milliseconds."""
 
     role: Role
     instance: str
@@ -67,7 +67,7 @@ class Settings:
     def load(
         cls, environment: Mapping[str, str] | None = None, overrides: Mapping[str, str | None] | None = None
     ) -> Settings:
-        """Read the environment; `overrides` (the command line) win over it. Raises WrongSetting."""
+        """Read the environment; `overrides` (the command line) win over it. Raises WrongSettingError."""
         source = os.environ if environment is None else environment
         values = {key: value for key, value in source.items() if value != ""}
         values |= {key: value for key, value in (overrides or {}).items() if value is not None}
@@ -77,8 +77,16 @@ class Settings:
         port = read.whole("SERVER_PORT", DEFAULT_PORTS[role], 0, 65535, "a port; 0 takes a free one")
         backoff = read.whole("RETRY_BACKOFF_MS", 1000, 0, 86_400_000, "milliseconds")
         max_backoff = read.whole("RETRY_MAX_BACKOFF_MS", 300_000, 0, 86_400_000, "milliseconds")
-        if max_backoff < backoff:
-            raise WrongSetting(
+        strategy = cast(
+            Strategy,
+            read.one_of(
+                "RETRY_STRATEGY",
+                "exponential-jitter",
+                ("immediate", "fixed", "exponential", "exponential-jitter"),
+            ),
+        )
+        if strategy.startswith("exponential") and max_backoff < backoff:  # the others have no longest wait
+            raise WrongSettingError(
                 "RETRY_MAX_BACKOFF_MS",
                 str(max_backoff),
                 f"must be at least RETRY_BACKOFF_MS, which is {backoff}",
@@ -104,14 +112,7 @@ class Settings:
                 "1 to 249 letters, digits, dots, dashes or underscores",
             ),
             start=START_OF[read.one_of("KAFKA_AUTO_OFFSET_RESET", "earliest", tuple(START_OF))],
-            strategy=cast(
-                Strategy,
-                read.one_of(
-                    "RETRY_STRATEGY",
-                    "exponential-jitter",
-                    ("immediate", "fixed", "exponential", "exponential-jitter"),
-                ),
-            ),
+            strategy=strategy,
             max_retries=read.whole("MAX_RETRIES", 3, 0, 100, "retries after the first try"),
             retry_backoff_ms=backoff,
             retry_max_backoff_ms=max_backoff,
@@ -123,7 +124,7 @@ class Settings:
             settings.retry_policy()
         except SettingsError as error:
             # The policy knows rules that no single range above can say; it names its own field.
-            raise WrongSetting("RETRY_STRATEGY", settings.strategy, str(error)) from error
+            raise WrongSettingError("RETRY_STRATEGY", settings.strategy, str(error)) from error
         return settings
 
     def _check_topics_differ(self) -> None:
@@ -135,7 +136,9 @@ class Settings:
             ("KAFKA_RETRY_TOPIC", self.retry_topic),
         ):
             if topic in seen:
-                raise WrongSetting(key, topic, f"must differ from {seen[topic]}, which is the same topic")
+                raise WrongSettingError(
+                    key, topic, f"must differ from {seen[topic]}, which is the same topic"
+                )
             seen[topic] = key
 
     def retry_policy(self) -> RetryPolicy:
@@ -170,13 +173,13 @@ class _Reader:
     def one_of(self, key: str, default: str, allowed: Sequence[str]) -> str:
         value = self._values.get(key, default)
         if value not in allowed:
-            raise WrongSetting(key, value, f"must be one of {', '.join(allowed)}")
+            raise WrongSettingError(key, value, f"must be one of {', '.join(allowed)}")
         return value
 
     def matching(self, key: str, default: str, pattern: re.Pattern[str], allowed: str) -> str:
         value = self._values.get(key, default)
         if not pattern.fullmatch(value):
-            raise WrongSetting(key, value, f"must be {allowed}")
+            raise WrongSettingError(key, value, f"must be {allowed}")
         return value
 
     def topic(self, key: str, default: str) -> str:
@@ -184,7 +187,7 @@ class _Reader:
             key, default, _TOPIC, "a topic name: 1 to 249 letters, digits, dots, dashes or underscores"
         )
         if value in (".", ".."):
-            raise WrongSetting(key, value, "must be a topic name, which '.' and '..' are not")
+            raise WrongSettingError(key, value, "must be a topic name, which '.' and '..' are not")
         return value
 
     def host(self, key: str, default: str) -> str:
@@ -192,7 +195,7 @@ class _Reader:
         try:
             socket.getaddrinfo(value, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         except (OSError, UnicodeError) as error:
-            raise WrongSetting(
+            raise WrongSettingError(
                 key, value, "must be an address of this machine, as 127.0.0.1 or 0.0.0.0"
             ) from error
         return value
@@ -202,7 +205,7 @@ class _Reader:
         for server in value.split(","):
             found = _SERVER.fullmatch(server.strip())
             if found is None or not 1 <= int(found[2]) <= 65535:
-                raise WrongSetting(key, value, "must be host:port, or several with commas between them")
+                raise WrongSettingError(key, value, "must be host:port, or several with commas between them")
         return value
 
     def whole(self, key: str, default: int, low: int, high: int, unit: str) -> int:
@@ -210,7 +213,7 @@ class _Reader:
         if value is None:
             return default
         if not _WHOLE.fullmatch(value) or not low <= int(value) <= high:
-            raise WrongSetting(key, value, f"must be a whole number from {low} to {high} ({unit})")
+            raise WrongSettingError(key, value, f"must be a whole number from {low} to {high} ({unit})")
         return int(value)
 
     def decimal(self, key: str, default: float, low: float, high: float) -> float:
@@ -219,5 +222,5 @@ class _Reader:
             return default
         number = float(value) if _DECIMAL.fullmatch(value) else math.nan
         if not low <= number <= high:  # NaN fails this as well
-            raise WrongSetting(key, value, f"must be a number from {low:g} to {high:g}")
+            raise WrongSettingError(key, value, f"must be a number from {low:g} to {high:g}")
         return number

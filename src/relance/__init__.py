@@ -12,9 +12,11 @@ if TYPE_CHECKING:
     from relance.dead_letters.envelope import DeadLetter
     from relance.delivery import Delivery, Sent
     from relance.errors import (
+        BatchError,
         BrokerUnavailableError,
         DecodeError,
         Fatal,
+        HandlerTimeoutError,
         KafkaErrorKind,
         MaxRetriesExceededError,
         Reject,
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
         SettingsError,
         TopicMissingError,
         TransientError,
+        WorkerDiedError,
         kafka_error,
     )
     from relance.kafka.letters import DeadLetters
@@ -38,9 +41,11 @@ _HOMES = {
     "relance.dead_letters.envelope": ("DeadLetter",),
     "relance.delivery": ("Delivery", "Sent"),
     "relance.errors": (
+        "BatchError",
         "BrokerUnavailableError",
         "DecodeError",
         "Fatal",
+        "HandlerTimeoutError",
         "KafkaErrorKind",
         "MaxRetriesExceededError",
         "Reject",
@@ -50,6 +55,7 @@ _HOMES = {
         "SettingsError",
         "TopicMissingError",
         "TransientError",
+        "WorkerDiedError",
         "kafka_error",
     ),
     "relance.kafka.letters": ("DeadLetters",),
@@ -63,12 +69,14 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "App",
+    "BatchError",
     "BrokerUnavailableError",
     "DeadLetter",
     "DeadLetters",
     "DecodeError",
     "Delivery",
     "Fatal",
+    "HandlerTimeoutError",
     "Health",
     "KafkaErrorKind",
     "MaxRetriesExceededError",
@@ -86,6 +94,7 @@ __all__ = [
     "TopicMissingError",
     "TopicPartition",
     "TransientError",
+    "WorkerDiedError",
     "kafka_error",
 ]
 

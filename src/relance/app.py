@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import multiprocessing
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -18,8 +19,9 @@ from typing import Any, TypeVar
 from relance.consumer import Consumer
 from relance.dead_letters.envelope import build, metadata_headers
 from relance.dead_letters.envelope import encode as encode_letter
-from relance.decoding import decoder_for, encode, handler_shape
+from relance.decoding import decoder_for, handler_shape
 from relance.delivery import Delivery
+from relance.encoding import encode
 from relance.engine.engine import Ordering
 from relance.engine.outcome import Paths
 from relance.errors import (
@@ -36,7 +38,7 @@ from relance.record import TopicPartition
 from relance.runner import Runner
 from relance.settings import Settings, check_setting
 from relance.signals import caught_signals
-from relance.spec import ConsumerSpec, check_options, check_spec
+from relance.spec import ConsumerSpec, Workers, check_handling, check_options, check_spec, default_workers
 from relance.stats import Health, Stats
 
 __all__ = ["App"]
@@ -87,6 +89,9 @@ class App:
         dead_letter_topic: str | None = None,
         ordering: Ordering = "partition",
         concurrency: int = 1,
+        workers: Workers | None = None,
+        batch: int | None = None,
+        timeout: float | None = None,
         dead_letter_pointer: bool = False,
         max_in_memory_wait: float = 10.0,
         strict_order: bool = False,
@@ -105,7 +110,15 @@ class App:
         dead_letter_pointer: whether a letter that its topic does not take may leave the value out and say
           where it lies (which retention may delete). Without it the partition waits for a larger topic.
         ordering: what is handled one after the other: a "partition", a "key", or nothing ("none").
-        concurrency: how many records an async handler may have in flight at once.
+        concurrency: how many records may be in flight at once.
+        workers: where a sync handler runs: "inline" (on one thread, the default), "threads" (the default with
+          `concurrency`), or "processes", for work that needs the processor or may bring its process down;
+          the handler must then be importable. An async handler runs on the loop.
+        batch: give the handler up to this many records at once, `handler(values)` or `handler(values,
+          records)`, in the order that `ordering` promises. It fails one by one by raising BatchError;
+          whatever else it raises, the batch is handled again record by record, and each is judged alone.
+        timeout: seconds that the handler may take. An async one is cancelled then and a process ended, and
+          the attempt has failed with HandlerTimeoutError; a thread cannot be ended, so health is DOWN.
         start: where to begin without a commit: "earliest", "latest" or "fail".
         on_out_of_range: the same for a commit whose offset is gone from the log.
 
@@ -119,9 +132,10 @@ class App:
         if on_out_of_range is not None:
             lost = check_setting("on_out_of_range", on_out_of_range)
         check_options(topics, retry, paths, ordering, concurrency, strict_order)
+        check_handling(workers, batch, timeout)
 
         def register(handler: H) -> H:
-            shape = handler_shape(handler)
+            shape = handler_shape(handler, batch=batch is not None)
             decoder_for(shape.annotation)  # refuses now what could never be decoded
             spec = ConsumerSpec(
                 handler=handler,
@@ -131,6 +145,9 @@ class App:
                 paths=paths,
                 ordering=ordering,
                 concurrency=concurrency,
+                workers=workers or default_workers(shape, concurrency),
+                batch=batch,
+                timeout=timeout,
                 assignor=chosen,
                 start=begin,
                 on_out_of_range=lost,
@@ -225,6 +242,12 @@ class App:
     def _run_once(self, *, owns_process: bool) -> Runner:
         if self._runner is not None:
             raise RelanceError("an App runs once; make another")
+        if getattr(multiprocessing.current_process(), "_inheriting", False):
+            # Without this, each child would be a consumer with children of its own.
+            raise RelanceError(
+                "the application was started by the import of its own module in a worker process: put what"
+                ' starts it (app.run()) under `if __name__ == "__main__":`'
+            )
         self._runner = Runner(
             self.settings, self._specs, self._tables.values(), self._hooks, owns_process=owns_process
         )
@@ -242,7 +265,9 @@ class App:
         """
         producer = None if self._runner is None else self._runner.producer
         if producer is None:
-            raise RelanceError("the application is not running: nothing can be sent")
+            here = multiprocessing.parent_process() is None
+            hint = "" if here else "; in a worker process, record.send sends"
+            raise RelanceError(f"the application is not running: nothing can be sent{hint}")
         delivery = Delivery()
         raw_key = key.encode() if isinstance(key, str) else key
         producer.send(topic, encode(value), key=raw_key, headers=headers, answer=delivery.answer)
@@ -319,6 +344,7 @@ class App:
             if not runner.stopping:
                 reasons.extend(consumer.stuck(_STUCK))
             reasons.extend(look.stopped.values())
+            reasons.extend(look.overdue)
             if look.map_full:
                 details.setdefault("slowed", []).extend(look.map_full)
         if runner.watch is not None:

@@ -11,12 +11,10 @@ import itertools
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from relance.clock import SystemClock
 from relance.contracts import Plan
-from relance.decoding import decoder_for
-from relance.delivery import Sent
 from relance.engine.assignment import Assignment
 from relance.engine.flow import Limits
 from relance.errors import SendError
@@ -29,12 +27,11 @@ from relance.kafka.producer import KafkaProducer
 from relance.kafka.stall import Stall
 from relance.kafka.starts import Feed
 from relance.kafka.watch import TopicWatch
-from relance.outgoing import Outgoing
+from relance.record import Outgoing
 from relance.runtime import Runtime
 from relance.settings import Settings
 from relance.spec import ConsumerSpec
-from relance.workers.inline import InlineWorker
-from relance.workers.loop import LoopWorker
+from relance.workers.make import make_worker
 
 __all__ = ["Consumer"]
 
@@ -71,6 +68,8 @@ class Consumer:
                     parked_bytes=2 * settings.max_buffered_bytes,
                 ),
                 drain_timeout=settings.drain_timeout,
+                timeout=spec.timeout,
+                batch=spec.batch or 1,
             ),
             clock=SystemClock(),
             random=random.random,
@@ -102,12 +101,7 @@ class Consumer:
         self._rebalance = settings.drain_timeout + ASKING
         patience = settings.session_timeout + settings.drain_timeout + _STALL_MARGIN
         self._stalls = [Stall(patience) for _ in self.pollers]
-        decoding = decoder_for(spec.shape.annotation)
-        self.worker: InlineWorker | LoopWorker
-        if spec.shape.is_async:
-            self.worker = LoopWorker(self.runtime, spec.handler, spec.shape, decoding, spec.concurrency)
-        else:
-            self.worker = InlineWorker(self.runtime, spec.handler, spec.shape, decoding)
+        self.worker = make_worker(spec, self.runtime)
 
     def start(self) -> None:
         """Join the groups."""
@@ -160,16 +154,12 @@ class Consumer:
 
     # -- runtime.Writer ----------------------------------------------------------------------------
 
-    def write(self, assignment: Assignment, offset: int, outgoing: Outgoing) -> None:
+    def write(self, assignment: Assignment, offset: int, outgoing: Sequence[Outgoing]) -> None:
         """Write a hand-off until it is durable."""
-        self._handoffs.submit(
-            Handoff(assignment, offset, outgoing.topic, outgoing.key, outgoing.value, outgoing.headers)
-        )
+        self._handoffs.submit(Handoff(assignment, offset, tuple(outgoing)))
 
-    def _settled(self, handoff: Handoff, sent: Sent) -> None:
+    def _settled(self, handoff: Handoff) -> None:
         self.runtime.settled(handoff.assignment, handoff.offset)
 
-    def _not_settled(self, handoff: Handoff, error: SendError) -> None:
-        self.runtime.not_settled(
-            handoff.assignment, handoff.offset, f"{handoff.topic} takes no record: {error}"
-        )
+    def _not_settled(self, handoff: Handoff, topic: str, error: SendError) -> None:
+        self.runtime.not_settled(handoff.assignment, handoff.offset, f"{topic} takes no record: {error}")

@@ -5,6 +5,7 @@ Only shapes: the pollers, workers and the test world depend on these, not on one
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,9 +13,8 @@ from relance.engine.assignment import Assignment
 from relance.engine.engine import Ordering
 from relance.engine.flow import Limits
 from relance.engine.outcome import Paths
-from relance.outgoing import Outgoing
 from relance.policies.retry import RetryPolicy
-from relance.record import TopicPartition
+from relance.record import Outgoing, TopicPartition
 
 __all__ = ["Counters", "HooksLike", "Look", "Plan", "StartLike", "Writer"]
 
@@ -29,6 +29,10 @@ class Plan:
     ordering: Ordering = "partition"
     limits: Limits = field(default_factory=Limits)
     drain_timeout: float = 8.0
+    timeout: float | None = None
+    """Seconds that a handler may take before health says so."""
+    batch: int = 1
+    """How many records the handler gets at once."""
 
 
 @dataclass(slots=True)
@@ -52,14 +56,16 @@ class Look:
     queued: int
     settling: int
     stopped: dict[str, str]
+    overdue: list[str]
+    """Records whose handlers are past their deadline."""
     map_full: list[str]
 
 
 class Writer(Protocol):
     """Where hand-offs go; answers by `settled` and `not_settled` of the runtime."""
 
-    def write(self, assignment: Assignment, offset: int, outgoing: Outgoing) -> None:
-        """Write `outgoing`, durably, however often that takes."""
+    def write(self, assignment: Assignment, offset: int, outgoing: Sequence[Outgoing]) -> None:
+        """Write all of `outgoing`, durably, however often that takes."""
 
 
 class StartLike(Protocol):

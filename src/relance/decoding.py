@@ -26,20 +26,19 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 
-from relance.errors import DecodeError, SendError, SettingsError
+from relance.errors import DecodeError, SettingsError
 from relance.record import Record
 
-__all__ = ["Decoding", "HandlerShape", "decoder_for", "encode", "handler_shape"]
+__all__ = ["Decoding", "HandlerShape", "decoder_for", "handler_shape"]
 
 _JSON_KINDS: Final = (dict, list, str, int, float, bool, type(None))
 _LONGEST_PROBLEM: Final = 1000
-_VALUE_SERIALIZATION: Final = -161  # librdkafka's code: the record is at fault, so nothing is retried
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,11 +219,16 @@ class HandlerShape:
     """Whether the call returns a coroutine."""
 
 
-def handler_shape(handler: Callable[..., Any], localns: Mapping[str, Any] | None = None) -> HandlerShape:
+def handler_shape(
+    handler: Callable[..., Any], localns: Mapping[str, Any] | None = None, *, batch: bool = False
+) -> HandlerShape:
     """Look a handler over: `handler(value)` or `handler(value, record)`, sync or async.
 
     A second parameter gets the record if it is required, or named `record`, or annotated with Record. Names
     in a string annotation are looked up in the handler's module and in `localns`.
+
+    With `batch` it takes lists, `handler(values)` or `handler(values, records)`, and the annotation told is
+    that of one value.
 
     Raises SettingsError, naming the handler, for anything that could not be called so.
     """
@@ -251,18 +255,30 @@ def handler_shape(handler: Callable[..., Any], localns: Mapping[str, Any] | None
     annotation = _annotation_of(positional[0], code, key, localns)
     if annotation is Record:
         raise SettingsError(key, "takes the record second: handler(value, record)")
+    if batch:
+        annotation = _element_of(annotation, key)
     return HandlerShape(
         name=name,
         annotation=annotation,
-        takes_record=len(positional) > 1 and _wants_record(positional[1]),
+        takes_record=len(positional) > 1 and _wants_record(positional[1], batch),
         is_async=inspect.iscoroutinefunction(code),
     )
 
 
-def _wants_record(parameter: inspect.Parameter) -> bool:
-    if parameter.default is parameter.empty or parameter.name == "record":
+def _element_of(annotation: Any, key: str) -> Any:
+    kind, of = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
+    if kind is inspect.Parameter.empty:
+        return kind
+    if kind in (list, Sequence, Iterable) and len(of) <= 1:
+        return of[0] if of else inspect.Parameter.empty
+    raise SettingsError(key, f"with batch= it gets a list of values: list[{_name(annotation)}]")
+
+
+def _wants_record(parameter: inspect.Parameter, batch: bool) -> bool:
+    if parameter.default is parameter.empty or parameter.name == ("records" if batch else "record"):
         return True
-    return parameter.annotation is Record or parameter.annotation == "Record"
+    wanted = (list[Record], "list[Record]") if batch else (Record, "Record")
+    return parameter.annotation in wanted
 
 
 def _code_of(handler: Any) -> Any:
@@ -300,34 +316,3 @@ def _annotation_of(
             f" the type at module level, before the handler, and import it outside of TYPE_CHECKING"
         )
         raise SettingsError(key, problem) from error
-
-
-# -- sending ------------------------------------------------------------------------------------------
-
-
-def encode(value: Any) -> bytes | None:
-    """The bytes to send for a value; None is a null value (a tombstone).
-
-    bytes are sent as they are, str as UTF-8, a pydantic model as its `model_dump_json`, all else as JSON by
-    msgspec, in which NaN and infinities become null. Raises SendError (not written) for what has no JSON.
-    """
-    if value is None or type(value) is bytes:
-        return value
-    try:
-        if isinstance(value, str):
-            return value.encode()
-        if isinstance(value, bytes | bytearray | memoryview):
-            return bytes(value)
-        if hasattr(value, "model_dump_json"):
-            text: str = value.model_dump_json()
-            return text.encode()
-        return msgspec.json.encode(value, enc_hook=_plain)
-    except (TypeError, ValueError, OverflowError, RecursionError, NotImplementedError) as error:
-        problem = f"a value of type {type(value).__name__} cannot be encoded: {error}"
-        raise SendError(problem, maybe_written=False, code=_VALUE_SERIALIZATION) from error
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
-    raise NotImplementedError(f"no JSON for {type(value).__name__}")

@@ -1,23 +1,20 @@
-"""Settings from environment variables, read against a small specification; wrong ones are all named at once.
+"""What one setting may be, and a list of what is wrong, so that all of it is told at once.
 
-Promise: a variable becomes a value of the right type within its bounds, or a problem that names it. Whoever
-starts a service with three wrong variables learns of all three.
-
-    read_env({"MAX_RETRIES": Setting(int, 3, low=0, high=100), "RETRY_JITTER": Setting(float, 0.2, 0, 1)})
+Promise: a text or a value becomes one of the right type within its bounds, or a problem that names its key.
+Whoever starts a service with three wrong variables learns of all three.
 """
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, ParamSpec, TypeVar
 
 from relance.errors import SettingsError
 from relance.policies.checks import integer, number
 
-__all__ = ["Problems", "Setting", "read_env"]
+__all__ = ["Problems", "Setting"]
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -33,8 +30,6 @@ class Setting:
 
     kind: type[bool] | type[int] | type[float] | type[str]
     """bool, int, float or str."""
-    default: Any = None
-    """The value where it isn't set, for `read_env`."""
     low: float = -math.inf
     """The least number, for int and float."""
     high: float = math.inf
@@ -108,21 +103,6 @@ class Problems:
         if self._found:
             (key, problem), *more = self._found
             raise SettingsError(key, problem, *more)
-
-
-def read_env(spec: Mapping[str, Setting], env: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The variables that `spec` names, parsed and checked; defaults where one is missing or empty.
-
-    `env` is the process's environment if it isn't given. Raises one SettingsError that tells every problem.
-    """
-    source = os.environ if env is None else env
-    problems = Problems()
-    values: dict[str, Any] = {}
-    for name, setting in spec.items():
-        text = source.get(name, "")
-        values[name] = problems.attempt(setting.parse, name, text) if text.strip() else setting.default
-    problems.raise_if_any()
-    return values
 
 
 def _bound(bound: float, otherwise: int) -> int:

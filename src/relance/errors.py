@@ -9,6 +9,8 @@
   · BrokerUnavailableError      no broker answered before the deadline (also a ConnectionError)
   · TopicMissingError           the topic does not exist; the message holds the command that makes it
   · AssignmentError             the partition is not (or no longer) ours
+  · HandlerTimeoutError         a handler took longer than its timeout (also a TimeoutError)
+  · WorkerDiedError             the process that ran a handler ended; always retried
 
 Apart from the tree stand the handler's words, which a handler raises to override its retry policy. They
 are not RelanceErrors, so that an `except RelanceError` around a call to relance never swallows them:
@@ -16,6 +18,7 @@ are not RelanceErrors, so that an `except RelanceError` around a call to relance
 * Retry                         try this record again
 * Reject                        this record can never succeed: dead-letter it now
 * Fatal                         no record can succeed now: stop, commit nothing more
+* BatchError                    these records of a batch failed, the others are handled
 
 and, for the errors of the handler's own services,
 
@@ -27,6 +30,9 @@ Beside the tree, `kafka_error(code)` answers what a Kafka error code means for a
 
 from __future__ import annotations
 
+import contextlib
+import signal
+from collections.abc import Mapping
 from typing import Final
 
 from relance.kafka_errors import KAFKA_ERRORS, KafkaErrorKind, KafkaErrorRow, kafka_error
@@ -35,9 +41,11 @@ __all__ = [
     "KAFKA_ERRORS",
     "MAX_WAIT",
     "AssignmentError",
+    "BatchError",
     "BrokerUnavailableError",
     "DecodeError",
     "Fatal",
+    "HandlerTimeoutError",
     "HandlerWord",
     "HandoffError",
     "KafkaErrorKind",
@@ -50,6 +58,7 @@ __all__ = [
     "SettingsError",
     "TopicMissingError",
     "TransientError",
+    "WorkerDiedError",
     "kafka_error",
 ]
 
@@ -144,6 +153,39 @@ class HandoffError(SendError):
     """A retry or dead letter could not be written durably, so its source offset must not be committed."""
 
 
+class HandlerTimeoutError(RelanceError, TimeoutError):
+    """A handler took longer than its `timeout`. As a TimeoutError it is retried by the default policy."""
+
+    def __init__(self, handler: str, seconds: float) -> None:
+        super().__init__(handler, seconds)
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        return f"{self.args[0]} took longer than its timeout of {self.seconds:g} s"
+
+
+class WorkerDiedError(RelanceError):
+    """The process that ran the handler ended: killed, out of memory, a crash below Python. Always retried.
+
+    `exit_status` as of `multiprocessing.Process.exitcode`: negative for a signal.
+    """
+
+    def __init__(self, handler: str, exit_status: int | None) -> None:
+        super().__init__(handler, exit_status)
+        self.exit_status = exit_status
+
+    @property
+    def how(self) -> str:
+        """What became of the process, to put behind the handler's name."""
+        if self.exit_status is not None and self.exit_status < 0:
+            with contextlib.suppress(ValueError):  # a real-time signal has no name
+                return f"its process was ended by {signal.Signals(-self.exit_status).name}"
+        return f"its process ended with exit status {self.exit_status}"
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}: {self.how}"
+
+
 class BrokerUnavailableError(RelanceError, ConnectionError):
     """No broker answered before the deadline. As a ConnectionError it is retried by the default policy."""
 
@@ -211,7 +253,7 @@ class AssignmentError(RelanceError):
     """Something was asked of a partition that this consumer does not own (any more)."""
 
 
-class HandlerWord(Exception):
+class HandlerWord(Exception):  # noqa: N818 (a word of the handler, no error: Retry, Reject, Fatal)
     """The root of what a handler raises to speak to relance rather than to report an error."""
 
     def __init__(self, reason: str = "") -> None:
@@ -245,6 +287,21 @@ class Retry(HandlerWord):
 def _is_wait(value: object) -> bool:
     # bool is an int to Python, but Retry(True) is a slip, not a second.
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MAX_WAIT
+
+
+class BatchError(HandlerWord):
+    """Some records of a batch have failed, all others have been handled.
+
+    `errors`: by index in the list that the handler was given, what each failed with; judged one by one as if
+    each had been handled alone.
+    """
+
+    def __init__(self, errors: Mapping[int, Exception]) -> None:
+        super().__init__(f"{len(errors)} of a batch failed")
+        self.errors = dict(errors)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.errors,)
 
 
 class Reject(HandlerWord):

@@ -15,8 +15,8 @@ from relance.contracts import Plan
 from relance.dead_letters.ladder import TooLarge
 from relance.engine.deferral import Deferral, Failure, NotOurs, Unreadable, from_headers
 from relance.engine.outcome import DeadLetter, Defer, RetryAt, Stop, decide
-from relance.outgoing import Outgoing, dead_letter, failure_text, read_headers, retry_record
-from relance.record import Record
+from relance.outgoing import dead_letter, failure_text, read_headers, retry_record
+from relance.record import Outgoing, Record
 
 __all__ = ["Judge"]
 

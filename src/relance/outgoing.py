@@ -7,7 +7,6 @@ cannot be made to fit, is said to be so rather than cut.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import NamedTuple
 
 import msgspec
 
@@ -15,9 +14,18 @@ from relance.dead_letters.envelope import build, metadata_headers
 from relance.dead_letters.ladder import HEADER_OVERHEAD, RECORD_OVERHEAD, TooLarge, fit
 from relance.engine.deferral import Failure, defer, to_headers
 from relance.errors import DecodeError, MaxRetriesExceededError
-from relance.record import HeaderList, Record
+from relance.record import HeaderList, Outgoing, Record
 
-__all__ = ["LARGEST", "MAX_RECORD", "Outgoing", "dead_letter", "failure_text", "read_headers", "retry_record"]
+__all__ = [
+    "LARGEST",
+    "MAX_RECORD",
+    "dead_letter",
+    "failure_text",
+    "once_more",
+    "read_headers",
+    "retry_record",
+    "size_of",
+]
 
 MAX_RECORD = 1_000_000
 """Bytes of a record with all that belongs to it that a topic takes, where nobody knows better: a little below
@@ -27,22 +35,13 @@ LARGEST = 100_000_000
 """Bytes: what we never go beyond, below the broker's `socket.request.max.bytes`."""
 
 
-class Outgoing(NamedTuple):
-    """A record to be written."""
-
-    topic: str
-    key: bytes | None
-    value: bytes | None
-    headers: HeaderList
-
-    @property
-    def size(self) -> int:
-        """Bytes that it takes in its topic; never too few."""
-        headers = sum(
-            len(name.encode("utf-8", "surrogatepass")) + len(value or b"") + HEADER_OVERHEAD
-            for name, value in self.headers
-        )
-        return len(self.key or b"") + len(self.value or b"") + headers + RECORD_OVERHEAD
+def size_of(outgoing: Outgoing) -> int:
+    """Bytes that it takes in its topic; never too few."""
+    headers = sum(
+        len(name.encode("utf-8", "surrogatepass")) + len(value or b"") + HEADER_OVERHEAD
+        for name, value in outgoing.headers
+    )
+    return len(outgoing.key or b"") + len(outgoing.value or b"") + headers + RECORD_OVERHEAD
 
 
 def failure_text(error: BaseException) -> str:
@@ -95,7 +94,12 @@ def retry_record(
         history=record.history,
     )
     outgoing = Outgoing(topic, record.key, record.raw, to_headers(deferral, headers))
-    return outgoing if outgoing.size <= limit else None
+    return outgoing if size_of(outgoing) <= limit else None
+
+
+def once_more(record: Record, topic: str) -> Outgoing:
+    """A record of the retry topic as it lies there: attempt, due time and all."""
+    return Outgoing(topic, record.key, record.raw, record.source.headers() or [])
 
 
 def dead_letter(

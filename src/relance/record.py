@@ -7,15 +7,17 @@ needs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from relance.encoding import checked_headers, checked_topic, encode, encode_key
 from relance.engine.deferral import Deferral, Failure, original_headers
 from relance.errors import DecodeError
 
-__all__ = ["Record", "Source", "TopicPartition"]
+__all__ = ["Outgoing", "Record", "Source", "TopicPartition"]
 
 HeaderList = list[tuple[str, bytes | None]]
 
@@ -42,6 +44,15 @@ class Source(Protocol):
 
     def timestamp(self) -> tuple[int, int]:
         """(type, milliseconds since the epoch); -1 where there is none."""
+
+
+class Outgoing(NamedTuple):
+    """A record to be written."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: HeaderList
 
 
 class _Unreadable(NamedTuple):
@@ -75,6 +86,28 @@ class Record(msgspec.Struct, gc=False):
     attempt: int = 1
     deferral: Deferral | None = None
     history: tuple[Failure, ...] = ()
+    outbox: list[Outgoing] | None = None
+
+    def send(
+        self,
+        topic: str,
+        value: Any,
+        *,
+        key: str | bytes | None = None,
+        headers: Sequence[tuple[str, bytes | None]] = (),
+    ) -> None:
+        """Write a record that belongs to this one: only while its handler runs, and only if that returns.
+
+        It is held back until then and dropped if the handler raises; this record's offset is committed when
+        all it sent is acknowledged, or with `handoff="transactional"` in the same transaction. `value`: as
+        `App.send`. Raises SendError at once for what can't be encoded.
+        """
+        # All is checked here: what the client refused later would stop the partition for ever.
+        if self.outbox is None:
+            self.outbox = []
+        self.outbox.append(
+            Outgoing(checked_topic(topic), encode_key(key), encode(value), checked_headers(headers))
+        )
 
     @property
     def headers(self) -> HeaderList:

@@ -26,7 +26,6 @@ from relance.kafka.watch import TopicWatch
 from relance.outgoing import LARGEST
 from relance.settings import Settings
 from relance.spec import ConsumerSpec
-from relance.workers.inline import InlineWorker
 from relance.workers.loop import LoopWorker
 
 __all__ = ["Runner"]
@@ -120,7 +119,7 @@ class Runner:
         """Run the workers on this, the main, thread: a single sync one directly, else on a loop."""
         self._working = True
         try:
-            if len(self.consumers) == 1 and isinstance(self.consumers[0].worker, InlineWorker):
+            if len(self.consumers) == 1 and not isinstance(self.consumers[0].worker, LoopWorker):
                 self.consumers[0].worker.run()
             else:
                 asyncio.run(self._work_on_loop())

@@ -7,6 +7,7 @@ Promises: the engine is only touched with the lock held; no user code runs with 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Sequence
 
@@ -19,12 +20,13 @@ from relance.engine.deferral import wait as wait_of
 from relance.engine.engine import Engine
 from relance.engine.frontier import Frontier
 from relance.engine.lanes import Run
-from relance.engine.offset_map import decode_map
-from relance.engine.outcome import RetryAt, Stop
+from relance.engine.offset_map import OffsetMap, decode_map, is_ours
+from relance.engine.outcome import DeadLetter, Defer, RetryAt, Stop
+from relance.engine.parallel_consumer import read_parallel_consumer_map
 from relance.errors import DecodeError
 from relance.judge import Judge
-from relance.outgoing import MAX_RECORD, Outgoing, failure_text
-from relance.record import Record, TopicPartition
+from relance.outgoing import MAX_RECORD, failure_text, once_more
+from relance.record import Outgoing, Record, TopicPartition
 
 __all__ = ["Runtime"]
 
@@ -47,7 +49,7 @@ class Runtime:
     ) -> None:
         self.plan = plan
         self.counters = Counters()
-        self.engine = Engine(plan.ordering, plan.limits)
+        self.engine = Engine(plan.ordering, plan.limits, batch=plan.batch)
         self.writer: Writer | None = None
         self.on_work: Callable[[], None] = lambda: None
         """Called, without the lock, when there may be something to take."""
@@ -75,9 +77,9 @@ class Runtime:
 
     def assigned(self, feed: str, starts: Sequence[StartLike]) -> None:
         """Own these partitions from now on."""
+        maps = [_known(start) for start in starts]
         with self._lock:
-            for start in starts:
-                known = decode_map(start.metadata, start.topic_id, start.offset)
+            for start, known in zip(starts, maps, strict=True):
                 frontier = Frontier(start.offset, known)
                 assignment = self.engine.assign(start.tp, feed, frontier, start.topic_id)
                 if start.problem is not None:
@@ -105,6 +107,7 @@ class Runtime:
                 unreadable = []
                 self.engine.intake(assignment, records, now=now, wall=wall)
             self._work.notify_all()
+        self._write_spilled(feed)
         for record, reason in unreadable:
             self._write_off(assignment, record, DecodeError(reason), attempts=0)
         self.on_work()
@@ -139,7 +142,10 @@ class Runtime:
         """What may be committed now."""
         now, wall = self._clock.monotonic(), self._clock.time()
         with self._lock:
-            return self.engine.commits(feed, now=now, wall=wall, only=only)
+            found = self.engine.commits(feed, now=now, wall=wall, only=only)
+        if only is None:
+            self._write_spilled(feed)  # now it is known whose map is full
+        return found
 
     def committed(self, commit: Commit) -> None:
         """The broker has it."""
@@ -220,6 +226,8 @@ class Runtime:
                 self.engine.wake(now)
                 run = self.engine.take(max_run)
                 if run is not None or not wait:
+                    if run is not None and self.plan.timeout is not None:
+                        run.started = now
                     return run
                 due = self.engine.next_due()
                 self._work.wait(None if due is None else max(0.0, due - now))
@@ -237,6 +245,7 @@ class Runtime:
 
     def failed(self, run: Run, record: Record, error: Exception) -> bool:
         """The record at `run.done` raised. True: it is dealt with, go on with the next one of the run."""
+        record.outbox = None
         outcome = self._judge.judge(record, error)
         if isinstance(outcome, RetryAt):
             self._retry_here(run, record, error, outcome.delay)
@@ -249,20 +258,55 @@ class Runtime:
                 self._give_back(run)
             self._on_failure(outcome.error)
             return False
-        deferred = isinstance(outcome, tuple)
-        with self._lock:
-            if not self.engine.hand_off(run, record):
-                return True
-            if deferred:
-                self.counters.retried += 1
-        assignment = run.lane.assignment
-        if isinstance(outcome, tuple):
-            defer, outgoing = outcome
-            self._judge.log_retry(record, defer.delay, error)
-            self._write(assignment, record.log_offset, outgoing)
-        else:
-            self._write_off(assignment, record, outcome.error, attempts=record.attempt)
+        self._hand_over(run, record, error, outcome)
         return True
+
+    def failed_together(self, run: Run, failed: list[tuple[Record, Exception]]) -> bool:
+        """These, ascending, of what is left of a batch failed. True: dealt with; what is left goes back.
+
+        Each is judged as if it had been handled alone, and each failure has used up an attempt.
+        """
+        ended: list[Record] = []
+        waits: list[tuple[Record, float, float]] = []
+        stop: Stop | None = None
+        for record, error in failed:
+            record.outbox = None
+            outcome = self._judge.judge(record, error)
+            with self._lock:
+                self.counters.failed += 1
+            if isinstance(outcome, Stop):
+                stop = stop or outcome
+            elif isinstance(outcome, RetryAt):
+                self._judge.log_retry(record, outcome.delay, error)
+                self._judge.note_failure(record, error)
+                waits.append((record, self._clock.monotonic() + outcome.delay, outcome.delay))
+            else:
+                self._hand_over(run, record, error, outcome)
+                ended.append(record)
+        run.reorder(ended)
+        run.done += len(ended)
+        if stop is None and not waits:
+            return True
+        with self._lock:
+            if stop is not None:
+                self._halt()  # first: given back, the record would be taken again at once
+            self.counters.retried += len(waits)
+            self._count_run(run)
+            self.engine.retry_some(run, waits)
+            self._changed.notify_all()
+            self._work.notify_all()
+        if stop is not None:
+            self._on_failure(stop.error)
+        return False
+
+    def returned(self, run: Run, record: Record) -> None:
+        """The handler of the record at `run.done` returned and left an outbox: the record ends with that."""
+        outbox, record.outbox = record.outbox, None
+        with self._lock:
+            if not outbox or not self.engine.hand_off(run, record):
+                return
+            self.counters.handled += 1
+        self._write(run.lane.assignment, record.log_offset, *outbox)
 
     # -- stopping ----------------------------------------------------------------------------------
 
@@ -308,8 +352,10 @@ class Runtime:
 
     def look(self) -> Look:
         """How things stand at this moment."""
+        longest, now = self.plan.timeout or math.inf, self._clock.monotonic()
         with self._lock:
             owned = list(self.engine.assignments.values())
+            running = [run for a in owned for run in a.running if run.done < len(run.records)]
             left = [n for a in owned for r in a.running if (n := len(r.records) - r.done)]
             return Look(
                 in_flight=len(left),  # a run is handled one record at a time
@@ -317,6 +363,13 @@ class Runtime:
                 queued=sum(a.queued for a in owned) + sum(left) - len(left),
                 settling=self.engine.settling,
                 stopped={str(a.tp): a.stopped for a in owned if a.stopped is not None},
+                overdue=[
+                    f"a handler has been at {record.topic}-{record.partition}, offset {record.offset},"
+                    f" for {now - run.started:.0f} s (timeout {longest:g} s)"
+                    for run in running
+                    if now - run.started > longest
+                    for record in run.records[run.done : run.done + 1]  # none if it ends at this moment
+                ],
                 map_full=[str(a.tp) for a in owned if a.map_full],
             )
 
@@ -341,6 +394,15 @@ class Runtime:
                 unreadable.append((record, f"retry headers: {found.reason}"))
         return unreadable
 
+    def _write_spilled(self, feed: str) -> None:
+        topic = self.plan.paths.retry_topic
+        if feed != "retry" or topic is None:
+            return
+        with self._lock:
+            spilled = self.engine.spill(self._clock.monotonic())
+        for assignment, record in spilled:
+            self._write(assignment, record.log_offset, once_more(record, topic))
+
     def _retry_here(self, run: Run, record: Record, error: Exception, delay: float) -> None:
         self._judge.log_retry(record, delay, error)
         with self._lock:
@@ -351,6 +413,23 @@ class Runtime:
             self.engine.retry(run, self._clock.monotonic() + delay, delay)
             self._changed.notify_all()
             self._work.notify_all()
+
+    def _hand_over(
+        self, run: Run, record: Record, error: Exception, outcome: DeadLetter | tuple[Defer, Outgoing]
+    ) -> None:
+        """The record goes to the retry topic or the dead letters, and ends when it is there."""
+        with self._lock:
+            if not self.engine.hand_off(run, record):
+                return
+            if isinstance(outcome, tuple):
+                self.counters.retried += 1
+        assignment = run.lane.assignment
+        if isinstance(outcome, tuple):
+            defer, outgoing = outcome
+            self._judge.log_retry(record, defer.delay, error)
+            self._write(assignment, record.log_offset, outgoing)
+        else:
+            self._write_off(assignment, record, outcome.error, attempts=record.attempt)
 
     def _write_off(self, assignment: Assignment, record: Record, error: Exception, *, attempts: int) -> None:
         letter = self._judge.letter(record, error, attempts=attempts)
@@ -376,7 +455,7 @@ class Runtime:
             self.counters.dead_lettered += 1
         self._write(assignment, record.log_offset, letter)
 
-    def _write(self, assignment: Assignment, offset: int, outgoing: Outgoing) -> None:
+    def _write(self, assignment: Assignment, offset: int, *outgoing: Outgoing) -> None:
         assert self.writer is not None
         self.writer.write(assignment, offset, outgoing)
 
@@ -385,7 +464,7 @@ class Runtime:
             if assignment.closed:
                 return
             told = assignment.stopped is not None
-            self.engine.stop(assignment, reason, offset)
+            self.engine.stop(assignment, f"{assignment.tp} is stopped at offset {offset}: {reason}", offset)
             self._changed.notify_all()
         if not told:
             _log_stopped(f"{assignment.tp} stops at offset {offset}: {reason}; {until}")
@@ -420,3 +499,10 @@ class Runtime:
 
 def _log_stopped(reason: str) -> None:
     _handoff_log.error("%s", reason)
+
+
+def _known(start: StartLike) -> OffsetMap | None:
+    """What is finished above the commit that `start` comes from."""
+    if is_ours(start.metadata):
+        return decode_map(start.metadata, start.topic_id, start.offset)
+    return read_parallel_consumer_map(start.metadata, start.offset)

@@ -233,9 +233,12 @@ _TIMEOUTS: Final = {
 }
 
 
-def check_setting(name: str, value: object) -> Any:
-    """`value`, if the setting `name` may have it; for a parameter that repeats one. Raises SettingsError."""
-    return _SETTINGS[name].check(name, value)
+def check_setting(name: str, value: object, written: str | None = None) -> Any:
+    """`value`, if the setting `name` may have it; for a parameter or option (`written`) that repeats one.
+
+    Raises SettingsError.
+    """
+    return _SETTINGS[name].check(written or name, value)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from relance.decoding import HandlerShape
 from relance.engine.engine import Ordering
 from relance.engine.outcome import Paths
-from relance.errors import SettingsError
+from relance.errors import MAX_WAIT, SettingsError
 from relance.kafka.cluster import checked_topic_name
 from relance.kafka.starts import Where
 from relance.policies.retry import RetryPolicy
 
-__all__ = ["ConsumerSpec", "check_options", "check_spec"]
+__all__ = ["ConsumerSpec", "Workers", "check_handling", "check_options", "check_spec", "default_workers"]
+
+Workers = Literal["loop", "inline", "threads", "processes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,9 @@ class ConsumerSpec:
     paths: Paths
     ordering: Ordering
     concurrency: int
+    workers: Workers
+    batch: int | None
+    timeout: float | None
     assignor: str
     start: Where
     on_out_of_range: Where
@@ -61,8 +66,6 @@ def check_options(
         raise SettingsError("topics", "@app.consumer takes the topics: write @app.consumer('orders')")
     if not topics:
         raise SettingsError("topics", "name at least one topic to consume")
-    if len(set(topics)) < len(topics):
-        raise SettingsError("topics", f"{', '.join(topics)}: one is named twice")
     others = {"retry_topic": paths.retry_topic, "dead_letter_topic": paths.dead_letter_topic}
     named = [("topics", topic) for topic in topics] + [
         (k, topic) for k, topic in others.items() if topic is not None
@@ -71,6 +74,8 @@ def check_options(
         if not isinstance(topic, str):
             raise SettingsError(key, f"{topic!r} is not the name of a topic")
         checked_topic_name(topic, key)
+    if len(set(topics)) < len(topics):
+        raise SettingsError("topics", f"{', '.join(topics)}: one is named twice")
     if retry is not None and not isinstance(retry, RetryPolicy):
         raise SettingsError("retry", f"{retry!r} is no RetryPolicy: RetryPolicy.exponential(max_attempts=5)")
     if ordering not in ("partition", "key", "none"):
@@ -93,13 +98,33 @@ def check_options(
         raise SettingsError("dead_letter_topic", f"{paths.retry_topic!r} is the retry topic too")
 
 
+def check_handling(workers: Workers | None, batch: int | None, timeout: float | None) -> None:
+    """How the handler is called. Raises SettingsError."""
+    if workers not in (None, "loop", "inline", "threads", "processes"):
+        raise SettingsError("workers", f"{workers!r} is none of inline, threads, processes, loop")
+    if batch is not None and (type(batch) is not int or not 1 <= batch <= 10_000):
+        raise SettingsError("batch", f"{batch!r} is not a number of records from 1 to 10000")
+    if timeout is not None and (type(timeout) not in (int, float) or not 0 < timeout <= MAX_WAIT):
+        raise SettingsError("timeout", f"{timeout!r} is not a number of seconds, above 0 and at most a day")
+
+
+def default_workers(shape: HandlerShape, concurrency: int) -> Workers:
+    """Where a handler runs if nobody says."""
+    if shape.is_async:
+        return "loop"
+    return "inline" if concurrency == 1 else "threads"
+
+
 def check_spec(spec: ConsumerSpec, *, beside: Iterable[ConsumerSpec]) -> None:
     """What only the handler shows, and the consumers that its App has already. Raises SettingsError."""
-    if not spec.shape.is_async and spec.concurrency != 1:
-        raise SettingsError(
-            "concurrency",
-            f"{spec.shape.name} is a sync function and runs one record at a time; make it async, or 1",
-        )
+    name = spec.shape.name
+    if spec.shape.is_async != (spec.workers == "loop"):
+        kind = "async" if spec.shape.is_async else "sync"
+        raise SettingsError("workers", f"{name} is {kind}, so it cannot run with workers={spec.workers!r}")
+    if spec.workers == "inline" and spec.concurrency != 1:
+        raise SettingsError("concurrency", f"inline, {name} runs one record at a time; or workers='threads'")
+    if spec.workers == "processes" and spec.batch is not None:
+        raise SettingsError("batch", f"{name} runs in processes, which take one record at a time")
     mine = _reads(spec)
     for other in beside:
         for topic in sorted(mine.keys() & _reads(other).keys()):

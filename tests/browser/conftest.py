@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
@@ -14,7 +14,7 @@ from tests.browser.console_process import RunningConsole, console
 from relance.broker import LocalBroker
 from relance.kafka.admin import Admin
 
-CHROMIUM = Path("/usr/bin/chromium")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")  # those that .ci/run looks for
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -64,13 +64,14 @@ def web(broker: LocalBroker) -> Iterator[RunningConsole]:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """Debian's. For a module only: until it is closed, Playwright's event loop runs in this very thread, and
+    """For a module only: until it is closed, Playwright's event loop runs in this very thread, and
     other suites could not start theirs."""
-    if not CHROMIUM.exists():
-        pytest.fail(f"{CHROMIUM} is missing, and these tests need a browser: apt-get install chromium")
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        pytest.fail(f"these tests need a browser ({', '.join(BROWSERS)}): apt-get install chromium")
     with sync_playwright() as playwright:
         # Playwright makes a fresh user data directory for each launch.
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        browser = playwright.chromium.launch(executable_path=found, args=list(FLAGS))
         yield browser
         browser.close()
 

@@ -130,7 +130,7 @@ def test_a_signal_ends_it_within_a_second_whoever_is_connected(
         began = time.monotonic()
         running.process.send_signal(sent)
         _, errors = running.process.communicate(timeout=10)
-        assert time.monotonic() - began < 1.5, "a second, and something for a busy machine"
+        assert time.monotonic() - began < 2.5, "it does not wait for the three seconds of a question"
         assert (running.process.returncode, errors) == (0, "")
         assert hanging.recv(12) == b"HTTP/1.1 503", "an answer, not a cut line"
 

@@ -360,6 +360,16 @@ def test_a_stop_hands_over_cleanly_and_the_counters_go_on(group: Group) -> None:
     wait_stats(consumer, success=2000)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_second_signal_does_not_cut_the_stop_short(group: Group, number: signal.Signals) -> None:
+    one = group.start("consumer", "one")
+    for _ in range(2):
+        one.process.send_signal(number)
+    assert one.process.wait(15) == 0
+    assert "Traceback" not in one.log
+    assert "stopped" in one.log.splitlines()[-1]
+
+
 def test_a_killed_instance_is_shown_down_and_nothing_is_lost(group: Group) -> None:
     api, consumer = group.start("api", "api"), group.start("consumer", "consumer")
     group.wait_shared_out(api, consumer)

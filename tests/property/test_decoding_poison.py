@@ -5,7 +5,8 @@ import pydantic
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relance.decoding import decoder_for, encode
+from relance.decoding import decoder_for
+from relance.encoding import encode
 from relance.errors import DecodeError
 
 

@@ -1,3 +1,7 @@
+import base64
+import tracemalloc
+import zlib
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,6 +49,22 @@ def test_a_map_of_another_offset_or_topic_is_not_believed(found: OffsetMap, othe
         assert decode_map(text, "T0", other) is None
 
 
+def test_a_small_text_that_unfolds_to_more_unfinished_offsets_than_we_believe_is_no_map() -> None:
+    width = 8 * 2_000_000
+    head = b"\0" + (width & 0x7F | 0x80).to_bytes(1, "big")
+    head += bytes([width >> 7 & 0x7F | 0x80, width >> 14 & 0x7F | 0x80, width >> 21, 0])
+    squeezer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    raw = squeezer.compress(head + bytes(width // 8)) + squeezer.flush()
+    text = "r1:T0:b" + base64.urlsafe_b64encode(raw).decode().rstrip("=")
+    assert len(text) < LIMIT
+    tracemalloc.start()
+    try:
+        assert decode_map(text, "T0", 0) is None
+        assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    finally:
+        tracemalloc.stop()
+
+
 @given(st.text(max_size=200), st.sampled_from("RrBb"))
 def test_a_hostile_text_is_no_map_and_no_error(text: str, kind: str) -> None:
     decode_map(text, "T0", 0)
@@ -53,8 +73,6 @@ def test_a_hostile_text_is_no_map_and_no_error(text: str, kind: str) -> None:
 
 @given(st.binary(max_size=200), st.sampled_from("RrBb"))
 def test_hostile_bytes_are_no_map_and_no_error(raw: bytes, kind: str) -> None:
-    import base64
-
     body = base64.urlsafe_b64encode(raw).decode().rstrip("=")
     found = decode_map(f"r1:T0:{kind}{body}", "T0", 0)
     if found is not None:

@@ -15,7 +15,7 @@ from stack.services import Service
 from stack.settings import Settings, from_environment
 from stack.supervisor import Running
 
-from relance.broker.processes import free_ports
+from relance.ports import free_ports
 from stack import services, supervisor
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -46,6 +46,18 @@ class Stack:
             text=True,
             timeout=timeout,
             check=False,
+        )
+
+    def begin(self, name: str, *args: str) -> subprocess.Popen[str]:
+        """The same, while it runs: in a session of its own, so that the whole of it can be interrupted."""
+        return subprocess.Popen(
+            [str(ROOT / "scripts" / f"{name}.sh"), *args],
+            env={**os.environ, **self.env},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
         )
 
     def up(self, *args: str) -> str:

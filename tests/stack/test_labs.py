@@ -7,14 +7,13 @@ import os
 import re
 import signal
 import subprocess
-import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from stack_under_test import ROOT, Stack
+from stack_under_test import Stack
 
 from stack import supervisor, web
+from waiting import wait_until
 
 NINE = {
     "originalTopic",
@@ -40,13 +39,6 @@ def curl(
     text = subprocess.run([*command, url], capture_output=True, text=True, check=True, timeout=30).stdout
     answer, _, status = text.rpartition("\n")
     return int(status), json.loads(answer)
-
-
-def eventually(condition: Callable[[], bool], what: str, seconds: float = 15.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.1)
 
 
 @pytest.mark.parametrize("round_number", [1, 2])
@@ -120,7 +112,9 @@ def test_the_five_labs_show_what_the_document_says(stack: Stack, round_number: i
             stats["success"] == stats_before["success"] + 15 and stats["dlt"] == stats_before["dlt"] + 2
         )
 
-    eventually(counted, f"stats are {curl(stack, 'GET', '/api/v1/stats')}, before: {stats_before}")
+    wait_until(
+        counted, 15, lambda: f"stats are {curl(stack, 'GET', '/api/v1/stats')}, before: {stats_before}"
+    )
     assert curl(stack, "GET", "/api/v1/dlt/count")[1]["dltCount"] == dlt_before + 2
     assert curl(stack, "GET", "/health")[1]["status"] == "UP"
 
@@ -147,9 +141,8 @@ def test_the_cleanup_of_the_document_while_all_runs_is_survived(stack: Stack) ->
             stack.settings.bootstrap,
         )
         assert done.returncode == 0, done.stdout
-    eventually(
-        lambda: not set(stack.cluster.topics()) & {"orders", "orders.DLT", "orders.retry"}, "topics stay"
-    )
+    gone = {"orders", "orders.DLT", "orders.retry"}
+    wait_until(lambda: not set(stack.cluster.topics()) & gone, 15, "the topics to be gone")
     assert web.get(f"http://localhost:{stack.settings.api_port}/health", timeout=10).status in (200, 503)
     before = {name: stack.find(name).who for name in ("order-api", "order-consumer-1")}
     stack.up()
@@ -161,15 +154,7 @@ def test_the_cleanup_of_the_document_while_all_runs_is_survived(stack: Stack) ->
 
 
 def test_an_interrupted_validate_leaves_the_flag_off_and_the_scale_as_it_was(stack: Stack) -> None:
-    validate = subprocess.Popen(
-        [str(ROOT / "scripts" / "validate.sh")],
-        env={**os.environ, **stack.env},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    validate = stack.begin("validate")
     with validate:
         assert validate.stdout is not None
         for line in validate.stdout:

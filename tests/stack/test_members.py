@@ -10,10 +10,12 @@ from collections import Counter
 from types import TracebackType
 from typing import Self
 
+from stack.cluster import Group
 from stack.up import shared_out
 from stack_under_test import Stack
 
 from stack import supervisor, web
+from waiting import wait_until
 
 MEMBERS = ("order-api", "order-consumer-1", "order-consumer-2")
 
@@ -48,10 +50,7 @@ class Orders:
     def wait_sent(self, more: int) -> None:
         """Until `more` orders were accepted from now on."""
         wanted = len(self.accepted) + more
-        deadline = time.monotonic() + 20
-        while len(self.accepted) < wanted:
-            assert time.monotonic() < deadline, "orders are no longer accepted"
-            time.sleep(0.02)
+        wait_until(lambda: len(self.accepted) >= wanted, 20, "more orders to be accepted")
 
     def handled(self) -> Counter[str]:
         """How often each accepted order was handled, by the logs of all members."""
@@ -65,25 +64,26 @@ class Orders:
         return Counter({order_id: counts[order_id] for order_id in self.accepted})
 
     def wait_all_handled(self) -> Counter[str]:
-        deadline = time.monotonic() + 30
-        while True:
-            counts = self.handled()
-            missing = [order_id for order_id, count in counts.items() if not count]
-            if not missing:
-                return counts
-            assert time.monotonic() < deadline, f"{len(missing)} of {len(counts)} lost, such as {missing[:3]}"
-            time.sleep(0.2)
+        def missing() -> list[str]:
+            return [order_id for order_id, count in self.handled().items() if not count]
+
+        wait_until(lambda: not missing(), 30, lambda: f"orders to be handled: {missing()[:3]}, …")
+        return self.handled()
 
 
 def wait_members(stack: Stack, members: int, seconds: float) -> float:
     """Seconds until the group has just these members, with all partitions shared out."""
     since = time.monotonic()
-    while True:
-        group = stack.cluster.group(stack.settings.group, "orders")
-        if len(group.members) == members and shared_out(group, members, 6):
-            return time.monotonic() - since
-        assert time.monotonic() - since < seconds, f"after {seconds} s the group is {group}"
-        time.sleep(0.1)
+
+    def group() -> Group:
+        return stack.cluster.group(stack.settings.group, "orders")
+
+    def settled() -> bool:
+        found = group()
+        return len(found.members) == members and shared_out(found, members, 6)
+
+    wait_until(settled, seconds, lambda: f"{members} members that share out the partitions: {group()}")
+    return time.monotonic() - since
 
 
 def test_scaling_to_2_and_back_under_load_handles_each_order_exactly_once(stack: Stack) -> None:
@@ -111,11 +111,8 @@ def test_sigterm_ends_the_second_consumer_within_2_seconds_and_frees_its_partiti
     running = stack.find("order-consumer-1")
     with Orders(stack, "TERM") as orders:
         orders.wait_sent(50)
-        since = time.monotonic()
         os.kill(running.who.pid, signal.SIGTERM)
-        while running.alive:
-            assert time.monotonic() - since < 2.0, "it still runs"
-            time.sleep(0.02)
+        wait_until(lambda: not running.alive, 2.0, "its end")
         assert wait_members(stack, 1, 12.0) < 12
         orders.wait_sent(20)
     counts = orders.wait_all_handled()

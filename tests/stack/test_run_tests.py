@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "scripts"))
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
 
-import run_tests
+import run_tests  # noqa: E402 (found only after the line above)
 
 PASSES = "def test_passes(): pass\n"
 FAILS = "def test_fails(): assert False\n"
 SKIPS = "import pytest\ndef test_skips(): pytest.skip('no Kafka')\n"
-SLOW = "import pytest\n@pytest.mark.slow\ndef test_slow(): pass\n"
+XFAILS = "import pytest\n@pytest.mark.xfail(strict=True)\ndef test_xfails(): assert False\n"
 
 
 @pytest.fixture
@@ -22,7 +25,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(run_tests, "ROOT", tmp_path)
     monkeypatch.delenv("CI", raising=False)
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # a second less for each run
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = slow: takes long\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
     return tmp_path
 
 
@@ -32,8 +35,8 @@ def suite(project: Path, name: str, text: str) -> None:
     (folder / "test_it.py").write_text(text)
 
 
-def run(name: str, *, everything: bool = False) -> run_tests.Outcome:
-    return run_tests.run_suite(name, sys.executable, everything=everything)
+def run(name: str) -> run_tests.Outcome:
+    return run_tests.run_suite(name, sys.executable, run_tests.Budgets())
 
 
 def test_what_ran_is_counted(project: Path) -> None:
@@ -47,10 +50,17 @@ def test_a_suite_without_a_test_fails(project: Path) -> None:
     assert run("kafka").problems == ["has no tests"]
 
 
-def test_a_suite_whose_tests_are_all_left_out_fails(project: Path) -> None:
-    suite(project, "unit", SLOW)
+def test_a_suite_that_collects_nothing_fails(project: Path) -> None:
+    suite(project, "unit", "def helper(): pass\n")
     assert run("unit").problems == ["ran no test"]
-    assert run("unit", everything=True).ok
+
+
+def test_what_fails_as_expected_is_not_counted_as_passed(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite(project, "unit", PASSES + XFAILS)
+    assert run_tests.main(["unit"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "1 passed, 0 failed, 1 xfailed"
 
 
 def test_a_file_that_can_not_be_imported_fails(project: Path) -> None:
@@ -73,6 +83,59 @@ def test_a_suite_that_hangs_is_stopped(project: Path, monkeypatch: pytest.Monkey
     monkeypatch.setitem(run_tests.BUDGETS, "unit", 1.0)
     (problem,) = [p for p in run("unit").problems if "hangs" in p]
     assert "was stopped after 2 s" in problem
+
+
+def test_suites_that_share_a_budget_are_judged_together(project: Path) -> None:
+    for name in ("unit", "property", "kafka", "stack", "browser"):
+        suite(project, name, PASSES)
+    budgets = run_tests.Budgets()
+    assert budgets.spend("unit", 100.0) == ""
+    assert budgets.left("property") == 80.0
+    assert budgets.spend("property", 90.0) == (
+        "unit and property have 180 s together, 10 s less than they took"
+    )
+    assert budgets.left("kafka") == 600.0
+    budgets.spend("stack", 700.0)
+    assert budgets.left("browser") == budgets.left("a later one") == 20.0
+    assert budgets.limit("browser") == 360.0, "what is left must not stop a suite that does well"
+
+
+@pytest.mark.parametrize("ci", [False, True])
+def test_a_python_that_is_missing_fails_in_ci_and_is_said_elsewhere(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ci: bool
+) -> None:
+    suite(project, "unit", PASSES)
+    monkeypatch.setenv("CI", "true" if ci else "false")
+    monkeypatch.setattr(run_tests, "find_python", lambda version: None)
+    found = run_tests.unit_on_other_pythons(run_tests.Budgets())
+    assert "the unit tests did NOT run on it" in capsys.readouterr().out
+    assert [outcome.ok for outcome in found] == ([False, False] if ci else [])
+
+
+@pytest.mark.parametrize("ci", [False, True])
+def test_a_missing_shellcheck_fails_in_ci(project: Path, monkeypatch: pytest.MonkeyPatch, ci: bool) -> None:
+    monkeypatch.setenv("CI", "true" if ci else "false")
+    monkeypatch.setattr(run_tests.shutil, "which", lambda name, path=None: None)
+    monkeypatch.setattr(run_tests.subprocess, "run", lambda *args, **kw: subprocess.CompletedProcess(args, 0))
+    assert run_tests.lint().ok is not ci
+
+
+def test_the_python_of_a_version_is_one_that_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert run_tests.main(["--find-python", version]) == 0
+    found = capsys.readouterr().out.strip()
+    asked = subprocess.run([found, "--version"], capture_output=True, text=True, check=True)
+    assert asked.stdout.startswith(f"Python {version}.")
+    assert run_tests.main(["--find-python", "3.2"]) == 1
+
+
+def test_ci_fetches_the_pythons_and_finds_the_browsers_that_the_tests_look_for() -> None:
+    script = (ROOT / ".ci" / "run").read_text()
+    conftest = (ROOT / "tests" / "browser" / "conftest.py").read_text()
+    browsers = re.search(r"BROWSERS = \((.*)\)", conftest)
+    assert browsers is not None
+    assert f"for name in {browsers[1].replace(chr(34), '').replace(',', '')}; do" in script
+    assert f"for version in {' '.join(run_tests.PYTHONS)}; do" in script
 
 
 def test_a_new_folder_of_tests_joins_by_being_there(project: Path) -> None:

@@ -10,7 +10,7 @@ from broker_fakes import command
 
 from relance.broker import jars
 from relance.broker.engine import MissingToolError
-from relance.broker.jars import ensure_jars, find_java, jars_ready, kafka_home, locked
+from relance.broker.jars import ensure_jars, find_java, jars_ready, kafka_home
 from relance.errors import RelanceError
 
 # A Maven that notes each run and puts one jar where it is told to.
@@ -163,10 +163,3 @@ def test_java_home_goes_before_the_path(tmp_path, tools, monkeypatch):
     java = command(tmp_path / "jdk/bin", "java", "echo 'openjdk version \"17\"' >&2")
     monkeypatch.setenv("JAVA_HOME", str(tmp_path / "jdk"))
     assert find_java() == java
-
-
-def test_a_lock_is_free_again_when_its_holder_failed(tmp_path):
-    with pytest.raises(ValueError, match="oh"), locked(tmp_path / "lock"):
-        raise ValueError("oh")
-    with locked(tmp_path / "lock", lambda: pytest.fail("somebody holds it")):
-        pass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,11 +15,7 @@ import pytest
 from relance.broker.processes import (
     Identity,
     alive,
-    command_of,
-    free_ports,
-    holder_of,
     identify,
-    port_is_free,
     send,
     terminate,
     uninterrupted,
@@ -101,34 +96,6 @@ def test_terminating_tells_when_it_took_force():
         who = identify(process.pid)
         assert not terminate(who, 0.05)
         assert not alive(who)
-
-
-def test_the_holder_of_a_port_is_named_with_pid_and_command():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        assert holder_of(port).startswith(f"pid {os.getpid()} (")
-        assert not port_is_free(port)
-    assert port_is_free(port)
-
-
-def test_a_holder_that_cannot_be_found_is_said_to_be_hidden():
-    assert holder_of(1) == "a process that this user may not look at"
-
-
-def test_a_command_is_shown_without_control_characters_and_not_at_full_length():
-    with subprocess.Popen(
-        [sys.executable, "-c", "input()", "\x1b[31mred" + "x" * 200], stdin=subprocess.PIPE
-    ) as process:
-        shown = wait_until(lambda: command_of(process.pid) if "red" in command_of(process.pid) else "", 5.0)
-        process.kill()
-    assert len(shown) == 80
-    assert "\x1b" not in shown
-
-
-def test_free_ports_differ_and_are_no_ports_for_outgoing_connections():
-    ports = free_ports(20)
-    assert len(set(ports)) == 20
-    assert all(20_000 <= port < 32_000 for port in ports)
 
 
 def test_interrupts_are_held_back_while_a_child_is_born_and_come_after():

@@ -110,6 +110,19 @@ def test_the_orders_services_accept_their_environment(services: dict[str, Any]) 
         assert settings.port == int(container_port)
 
 
+def test_all_that_tunes_the_retries_is_passed_on_with_its_default(services: dict[str, Any]) -> None:
+    default = OrdersSettings.load({})
+    for name in ("order-api", "order-consumer"):
+        environment = services[name]["environment"]
+        for variable in stack_settings.TUNING:
+            text = environment[variable]
+            if variable != "KAFKA_AUTO_OFFSET_RESET":
+                found = re.fullmatch(rf"\$\{{{variable}:-(.*)\}}", text)
+                assert found is not None, variable
+                text = found[1]
+            assert OrdersSettings.load({variable: text}) == default, variable
+
+
 def test_replicas_of_the_consumer_do_not_share_a_name(services: dict[str, Any]) -> None:
     assert "INSTANCE_NAME" not in services["order-consumer"]["environment"]
 

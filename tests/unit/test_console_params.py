@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relance.console.params import BadInput, Look, cursor, cursor_text, integer, look
+from relance.console.params import BadInputError, Look, cursor, cursor_text, integer, look
 from relance.kafka.browse import FetchedRecord
 
 
@@ -52,7 +52,7 @@ def test_an_offset_is_where_to_start_from_and_included() -> None:
     ],
 )
 def test_what_cannot_be_right_is_named(query: dict[str, str], status: int, name: str) -> None:
-    with pytest.raises(BadInput) as caught:
+    with pytest.raises(BadInputError) as caught:
         look(query)
     assert (caught.value.status, caught.value.name) == (status, name)
     assert len(str(caught.value)) < 200, "what was typed is quoted, not repeated at length"
@@ -68,7 +68,7 @@ def test_no_text_upsets_it(text: str) -> None:
     for read in (cursor, lambda t: integer({"n": t}, "n", 0, 10)):
         try:
             read(text)
-        except BadInput:
+        except BadInputError:
             pass
 
 

@@ -110,21 +110,6 @@ def test_a_dump_lists_every_byte() -> None:
     assert bytes.fromhex(listed.replace(" ", "")) == raw
 
 
-@pytest.mark.parametrize(
-    ("raw", "seen"),
-    [
-        ("a\x1b[31mb", "a␛[31mb"),
-        ("a\x00b\x7f\x9b", "a␀b␡⟨U+009B⟩"),
-        ("user\u202egpj.exe", "user⟨U+202E⟩gpj.exe"),
-        ("zero\u200bwidth\ufeff", "zero⟨U+200B⟩width⟨U+FEFF⟩"),
-        ("line\nnext\ttab\r", "line\nnext\ttab␍"),
-        ("é漢😀\u00a0\u2009", "é漢😀\u00a0\u2009"),
-    ],
-)
-def test_what_cannot_be_seen_is_made_visible(raw: str, seen: str) -> None:
-    assert show.visible(raw) == seen
-
-
 def test_a_preview_is_one_line() -> None:
     assert shown(b'{"a": 1,\n "b": "x  y"}', LIMIT).preview == '{ "a": 1, "b": "x y" }'
     long = shown(b"x" * 1000, LIMIT).preview

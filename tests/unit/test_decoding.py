@@ -11,7 +11,8 @@ import msgspec
 import pydantic
 import pytest
 
-from relance.decoding import Decoding, decoder_for, encode, handler_shape
+from relance.decoding import Decoding, decoder_for, handler_shape
+from relance.encoding import encode
 from relance.errors import DecodeError, SendError, SettingsError
 from relance.policies.classify import classify
 from relance.policies.retry import RetryPolicy

@@ -1,13 +1,17 @@
 """What the documents say must be so: commands, options, links, code, tables; in both languages the same.
 
-The commands themselves are run by the stack suite (`labs/commands.py` hands them out); here they are held
-against the scripts, the API and compose.yaml, without starting anything.
+The commands themselves are run elsewhere: those of the labs (`labs/commands.py` hands them out), of README
+and of CONTRIBUTING by tests/stack/test_documents.py, those of docs/command-line.md by
+tests/kafka/test_command_line.py. Here they are held against the scripts, the API and compose.yaml, without
+starting anything.
 """
 
 from __future__ import annotations
 
 import ast
 import contextlib
+import hashlib
+import importlib
 import importlib.util
 import io
 import json
@@ -24,12 +28,14 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from xml.etree import ElementTree
 
 import pytest
+import typer
 import yaml
 
 import relance
 from orders.api import create_api
 from orders.service import OrdersService
 from orders.settings import Settings as OrdersSettings
+from relance.cli import main as cli
 from relance.kafka_errors import KAFKA_ERRORS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -45,7 +51,8 @@ DOCUMENTS = sorted(
     ]
 )
 LABS = {language: ROOT / "labs" / f"module-04.{language}.md" for language in ("en", "fr")}
-MISSION = ROOT.parent / "shared" / "mission" / "module-04.fr.md"
+COURSE = Path(__file__).with_name("course_phrases.txt")
+PHRASE = 9  # words; fewer are anybody's
 CURL_OPTIONS_WITH_A_VALUE = ("-X", "-H", "-d", "-w", "-o")
 
 
@@ -108,7 +115,7 @@ def simple_commands(script: str) -> Iterator[list[str]]:
 def commands_of(path: Path) -> Iterator[list[str]]:
     for script in blocks(path, "bash"):
         yield from simple_commands(script)
-    for span in re.findall(r"`(\./scripts/[^`]+|docker compose [^`]+)`", prose(path)):
+    for span in re.findall(r"`(\./scripts/[^`]+|docker compose [^`]+|relance [a-z][^`]+)`", prose(path)):
         if "…" not in span:
             yield from simple_commands(span)
 
@@ -165,6 +172,21 @@ def check_script(words: list[str]) -> None:
         stack_settings.parse_scale(words[words.index("--scale") + 1])
 
 
+def check_relance(words: list[str]) -> None:
+    target, _ = cli.COMMANDS[words[1]]
+    module, _, attribute = target.partition(":")
+    app = getattr(importlib.import_module(module), attribute)
+    if not isinstance(app, typer.Typer):
+        command, app = app, typer.Typer()
+        app.command()(command)
+    found: Any = typer.main.get_command(app)
+    if hasattr(found, "commands") and words[2:] and not words[2].startswith("-"):
+        assert words[2] in found.commands, words
+        found = found.commands[words[2]]
+    known = {option for parameter in found.params for option in parameter.opts} | {"--help"}
+    assert {word for word in words[2:] if word.startswith("--")} <= known, words
+
+
 def check_compose(words: list[str]) -> None:
     assert words[1] == "compose", words
     services = compose_services()
@@ -187,8 +209,10 @@ def test_every_command_named_exists_with_the_options_named(path: Path) -> None:
                 check_curl(words)
             case "docker":
                 check_compose(words)
-            case "grep" | "sleep" | "echo" | "wait":
+            case "grep" | "sleep" | "echo" | "wait" | "printf":
                 pass
+            case "relance":
+                check_relance(words)
             case ".venv/bin/python":
                 assert words[1] == "-c", words
             case ".venv/bin/towncrier":
@@ -332,9 +356,15 @@ def test_every_setting_of_the_orders_service_has_its_row_and_its_default() -> No
 def test_every_setting_of_the_stack_has_its_row_and_its_default() -> None:
     table = documented("The stack")
     source = (ROOT / "scripts" / "stack" / "settings.py").read_text()
-    assert set(re.findall(r'"(RELANCE_[A-Z_]+)"', source)) <= set(table)
+    assert {*re.findall(r'"(RELANCE_[A-Z_]+)"', source), *stack_settings.NAMES} <= set(table)
     defaults = {variable: value for variable, value in table.items() if value is not None}
     assert stack_settings.from_environment(defaults) == stack_settings.from_environment({})
+
+
+def test_every_module_of_the_library_s_ground_floor_has_its_place_in_the_architecture() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    modules = [path.name for path in (ROOT / "src" / "relance").glob("[!_]*.py")]
+    assert [name for name in modules if name not in text] == []
 
 
 def error_table() -> str:
@@ -389,6 +419,23 @@ def test_pictures_say_what_they_show_and_follow_the_reader_s_colours(path: Path)
     assert not re.search(r"<script|<image|<foreignObject|href=|@import|url\((?!#)", text)
 
 
+def test_both_languages_show_the_same_pictures_each_in_its_own() -> None:
+    english, french = (
+        re.findall(r"!\[.+?\]\(\.\./docs/(.+?)\.svg\)", LABS[x].read_text()) for x in ("en", "fr")
+    )
+    assert french == [f"{name}.fr" for name in english]
+    for name in english:
+        trees = [ElementTree.parse(ROOT / "docs" / f"{file}.svg").getroot() for file in (name, f"{name}.fr")]
+        assert [tree.get("lang") for tree in trees] == ["en", "fr"]
+        bare = []
+        for tree in trees:
+            del tree.attrib["lang"]
+            for node in tree.iter():
+                node.text = None if node.tag.endswith(("}text", "}title", "}desc")) else node.text
+            bare.append(ElementTree.tostring(tree))
+        assert bare[0] == bare[1], f"{name}: they differ in more than their words"
+
+
 # -- words ---------------------------------------------------------------------------------------------
 
 
@@ -407,14 +454,31 @@ def bare_words(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.lower()))
 
 
-@pytest.mark.skipif(not MISSION.exists(), reason="the course's own document is not beside the project")
+def phrases(text: str) -> set[str]:
+    """The digests of all runs of nine words."""
+    words = text.split()
+    runs = (" ".join(words[at : at + PHRASE]) for at in range(len(words) - PHRASE + 1))
+    return {hashlib.sha256(run.encode()).hexdigest()[:10] for run in runs}
+
+
+def phrases_of_course(text: str) -> set[str]:
+    """What COURSE holds, made of the course's own document: runs within a sentence, without addresses."""
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"\]\([^)]*\)", "]", text)
+    return set().union(*(phrases(bare_words(part)) for part in re.split(r"[.!?:;|\n│]", text)))
+
+
 def test_no_sentence_of_the_course_is_copied() -> None:
-    ours = " ".join(bare_words(path.read_text()) for path in DOCUMENTS)
-    course = re.sub(r"\]\([^)]*\)", "]", prose(MISSION))  # its addresses are facts
-    sentences = [bare_words(text).split() for text in re.split(r"[.!?:;|\n│]", course)]
-    runs = [" ".join(words[at : at + 9]) for words in sentences for at in range(len(words) - 8)]
-    assert runs, "the course's document has no sentence: is it still read rightly?"
-    assert [run for run in runs if run in ours] == []
+    course = set(COURSE.read_text().split())
+    assert course
+    for path in DOCUMENTS:
+        ours = bare_words(path.read_text())
+        assert phrases(ours) & course == set(), f"{name_of(path)} shares a run of nine words with the course"
+
+
+def test_a_copied_sentence_would_be_found() -> None:
+    sentence = "This sentence of more than nine words stands here for one of the course: it is found."
+    assert phrases(bare_words(f"Before. {sentence} After.")) & phrases_of_course(sentence)
 
 
 def test_the_news_fragments_make_a_changelog() -> None:

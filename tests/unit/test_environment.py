@@ -1,60 +1,32 @@
-"""Environment variables against a specification."""
+"""What a setting may be, and all that is wrong told at once."""
 
 import math
 from typing import Any
 
 import pytest
 
-from relance.environment import Problems, Setting, read_env
+from relance.environment import Problems, Setting
 from relance.errors import SettingsError
 
-SPEC = {
-    "MAX_RETRIES": Setting(int, 3, low=0, high=100),
-    "RETRY_JITTER": Setting(float, 0.2, low=0, high=1),
-    "RETRY_STRATEGY": Setting(str, "exponential", choices=("immediate", "fixed", "exponential")),
-    "DRY_RUN": Setting(bool, False),
-    "KAFKA_TOPIC": Setting(str, "orders"),
-}
+RETRIES = Setting(int, low=0, high=100)
+JITTER = Setting(float, low=0, high=1)
+STRATEGY = Setting(str, choices=("immediate", "fixed", "exponential"))
 
 
-def test_what_is_not_set_or_empty_gets_its_default() -> None:
-    expected = {
-        "MAX_RETRIES": 3,
-        "RETRY_JITTER": 0.2,
-        "RETRY_STRATEGY": "exponential",
-        "DRY_RUN": False,
-        "KAFKA_TOPIC": "orders",
-    }
-    assert read_env(SPEC, {}) == expected
-    assert read_env(SPEC, dict.fromkeys(SPEC, "")) == expected
-    assert read_env(SPEC, dict.fromkeys(SPEC, "  ")) == expected
-
-
-def test_what_is_set_is_parsed() -> None:
-    env = {
-        "MAX_RETRIES": " 5 ",
-        "RETRY_JITTER": "1e-1",
-        "RETRY_STRATEGY": "fixed",
-        "DRY_RUN": "Yes",
-        "OTHER": "x",
-    }
-    assert read_env(SPEC, env) == {
-        "MAX_RETRIES": 5,
-        "RETRY_JITTER": 0.1,
-        "RETRY_STRATEGY": "fixed",
-        "DRY_RUN": True,
-        "KAFKA_TOPIC": "orders",
-    }
-
-
-def test_the_processs_own_environment_is_read_where_none_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MAX_RETRIES", "7")
-    assert read_env(SPEC)["MAX_RETRIES"] == 7
+def test_a_text_becomes_a_value_of_its_kind() -> None:
+    assert RETRIES.parse("MAX_RETRIES", " 5 ") == 5
+    assert JITTER.parse("RETRY_JITTER", "1e-1") == 0.1
+    assert STRATEGY.parse("RETRY_STRATEGY", "fixed") == "fixed"
+    assert Setting(bool).parse("DRY_RUN", "Yes") is True
 
 
 def test_all_that_is_wrong_is_told_at_once() -> None:
+    problems = Problems()
+    problems.attempt(RETRIES.parse, "MAX_RETRIES", "-1")
+    problems.attempt(JITTER.parse, "RETRY_JITTER", "lots")
+    problems.attempt(Setting(bool).parse, "DRY_RUN", "maybe")
     with pytest.raises(SettingsError) as caught:
-        read_env(SPEC, {"MAX_RETRIES": "-1", "RETRY_JITTER": "lots", "DRY_RUN": "maybe", "KAFKA_TOPIC": "t"})
+        problems.raise_if_any()
     assert [key for key, _ in caught.value.problems] == ["MAX_RETRIES", "RETRY_JITTER", "DRY_RUN"]
     assert str(caught.value).splitlines() == [
         "MAX_RETRIES: must be an integer from 0 to 100, not -1",
@@ -66,14 +38,14 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
 @pytest.mark.parametrize("text", ["3.0", "three", "0x3", "101", "9" * 5000, "3\x00", "nan"])
 def test_an_integer_is_digits_within_bounds(text: str) -> None:
     with pytest.raises(SettingsError, match="MAX_RETRIES: must be an integer") as caught:
-        read_env(SPEC, {"MAX_RETRIES": text})
+        RETRIES.parse("MAX_RETRIES", text)
     assert len(str(caught.value)) < 200
 
 
 @pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1e999", "1.01", "1s", "0,5"])
 def test_a_number_is_finite_and_within_bounds(text: str) -> None:
     with pytest.raises(SettingsError, match="RETRY_JITTER: must be a number"):
-        read_env(SPEC, {"RETRY_JITTER": text})
+        JITTER.parse("RETRY_JITTER", text)
 
 
 def test_a_number_without_bounds_must_still_be_finite() -> None:
@@ -86,13 +58,13 @@ def test_a_number_without_bounds_must_still_be_finite() -> None:
 
 def test_a_wrong_choice_is_answered_with_the_right_ones() -> None:
     with pytest.raises(SettingsError, match="must be one of immediate, fixed, exponential, not 'linear'"):
-        read_env(SPEC, {"RETRY_STRATEGY": "linear"})
+        STRATEGY.parse("RETRY_STRATEGY", "linear")
 
 
 @pytest.mark.parametrize("text", ["a\x00b", "a\nb", "\x1b[31m", "x" * 20_000])
 def test_a_text_can_be_printed(text: str) -> None:
     with pytest.raises(SettingsError, match="must be a text that can be printed") as caught:
-        read_env(SPEC, {"KAFKA_TOPIC": text})
+        Setting(str).parse("KAFKA_TOPIC", text)
     assert str(caught.value).isprintable()
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from raising import raised
 from relance.dead_letters import errortext
 from relance.errors import MaxRetriesExceededError, TransientError
 
@@ -14,13 +15,6 @@ class Nested:
 class MuteError(Exception):
     def __str__(self) -> str:
         raise RuntimeError("no words")
-
-
-def raised(error: BaseException, cause: BaseException | None = None) -> BaseException:
-    try:
-        raise error from cause
-    except BaseException as caught:
-        return caught
 
 
 def deep(depth: int) -> None:

@@ -2,15 +2,9 @@
 
 import pytest
 
+from raising import raised
 from relance.dead_letters.fingerprint import LENGTH, fingerprint, fingerprint_of, normalise
 from relance.errors import MaxRetriesExceededError, TransientError
-
-
-def raised(error: BaseException, cause: BaseException | None = None) -> BaseException:
-    try:
-        raise error from cause
-    except BaseException as caught:
-        return caught
 
 
 def raised_elsewhere(error: BaseException) -> BaseException:

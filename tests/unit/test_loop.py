@@ -14,6 +14,7 @@ from relance.decoding import decoder_for, handler_shape
 from relance.errors import Fatal, Reject, Retry, TransientError
 from relance.policies.retry import RetryPolicy
 from relance.record import Record, TopicPartition
+from relance.workers.coroutine import CoroutineCall
 from relance.workers.loop import LoopWorker
 from waiting import wait_until
 from world import ORDERS, Member, record
@@ -29,7 +30,8 @@ class Bench:
         self.member = Member.in_real_time(**plan)
         self.runtime = self.member.runtime
         shape = handler_shape(handler)
-        self.worker = LoopWorker(self.runtime, handler, shape, decoder_for(shape.annotation), concurrency)
+        call = CoroutineCall(self.runtime, handler, shape, decoder_for(shape.annotation))
+        self.worker = LoopWorker(self.runtime, call, concurrency)
         self.error: BaseException | None = None
         self.thread = threading.Thread(target=self._run, daemon=True)
 

@@ -240,6 +240,24 @@ def test_an_order_that_nobody_acknowledged_says_whether_it_may_be_written(
     assert "Sent to DLT" not in answer.text
 
 
+def test_a_topic_that_is_gone_is_named_with_what_makes_it(running: Running) -> None:
+    running.app.outcome = lambda: SendError("_UNKNOWN_PARTITION", maybe_written=False)
+    running.app.status.details["missing_topics"] = ["orders"]
+    problem = assert_problem(running.post(GOOD), 503)
+    assert problem["title"] == "A topic is missing"
+    assert "there is no topic orders; ./scripts/up.sh makes" in problem["detail"]
+    assert problem["orderMayHaveBeenWritten"] is False
+
+
+def test_a_page_of_another_site_may_read_and_not_write(running: Running) -> None:
+    headers = {"Origin": "http://evil.example"}
+    assert running.http.get("/api/v1/stats", headers=headers).status_code == 200
+    switch = "/api/v1/config/simulate-transient-error?enabled=true"
+    assert_problem(running.http.post(switch, headers=headers), 403)
+    own = {"Origin": str(running.http.base_url).rstrip("/")}
+    assert running.http.post(switch, headers=own).status_code == 200
+
+
 def test_an_acknowledgement_that_does_not_come_in_time_may_mean_a_written_order(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -478,14 +496,23 @@ def test_the_number_of_dead_letters_is_bounded(shared: Running, count: str) -> N
 
 
 @pytest.mark.parametrize(
-    "error", [TopicMissingError("orders.DLT", partitions=3), BrokerUnavailableError("no broker")]
+    ("error", "said"),
+    [
+        (
+            TopicMissingError("orders.DLT", partitions=1),
+            "there is no topic orders.DLT; ./scripts/up.sh makes it",
+        ),
+        (BrokerUnavailableError("no broker"), "no broker"),
+    ],
 )
 @pytest.mark.parametrize("path", ["/api/v1/dlt/count", "/api/v1/dlt/messages"])
 def test_a_dead_letter_topic_that_cannot_be_asked_is_a_problem(
-    running: Running, error: Exception, path: str
+    running: Running, error: Exception, said: str, path: str
 ) -> None:
     running.app.asked = error
-    assert assert_problem(running.http.get(path), 503)["detail"] == str(error)
+    detail = assert_problem(running.http.get(path), 503)["detail"]
+    assert said in detail
+    assert "--partitions" not in detail, "one that doesn't fit the stack's would stop its next start"
 
 
 def test_health_is_up_and_then_down_with_its_reasons(running: Running) -> None:
@@ -559,3 +586,10 @@ def test_the_consumer_is_declared_as_the_course_draws_it(app: FakeApp) -> None:
     assert (consumer["retry_topic"], consumer["dead_letter_topic"]) == ("orders.retry", "orders.DLT")
     assert (consumer["ordering"], consumer["max_in_memory_wait"], consumer["start"]) == ("key", 0.0, "latest")
     assert consumer["retry"] == service.settings.retry_policy()
+
+
+def test_what_changes_something_declares_that_pages_of_other_sites_are_refused(shared: Running) -> None:
+    paths = shared.http.get("/openapi.json").json()["paths"]
+    writing = [path["post"] for path in paths.values() if "post" in path]
+    assert len(writing) == 3
+    assert all("403" in operation["responses"] for operation in writing)

@@ -3,7 +3,7 @@ import json
 import msgspec
 import pytest
 
-from orders.model import MalformedBody, Order, ValidationError, WrongShape, read_submission
+from orders.model import MalformedBodyError, Order, ValidationError, WrongShapeError, read_submission
 
 
 def check(body: bytes) -> None:
@@ -74,7 +74,7 @@ def test_an_order_without_an_id_has_no_key() -> None:
     ids=lambda body: repr(body[:40]),
 )
 def test_what_cannot_be_read_without_loss_is_malformed(body: bytes) -> None:
-    with pytest.raises(MalformedBody):
+    with pytest.raises(MalformedBodyError):
         check(body)
 
 
@@ -103,7 +103,7 @@ def test_what_cannot_be_read_without_loss_is_malformed(body: bytes) -> None:
     ids=lambda value: repr(value)[:50],
 )
 def test_a_json_value_that_is_no_order_has_the_wrong_shape(body: bytes, field: str | None) -> None:
-    with pytest.raises(WrongShape) as caught:
+    with pytest.raises(WrongShapeError) as caught:
         check(body)
     assert caught.value.field == field
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from orders.ports import PortTaken, holder, listen
+from orders.ports import PortTakenError, holder, listen
 
 
 def test_a_free_port_is_taken_and_answers() -> None:
@@ -15,7 +15,7 @@ def test_a_free_port_is_taken_and_answers() -> None:
 def test_a_taken_port_is_named_with_the_process_that_holds_it() -> None:
     with listen("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
-        with pytest.raises(PortTaken) as caught:
+        with pytest.raises(PortTakenError) as caught:
             listen("127.0.0.1", port)
     text = str(caught.value)
     assert f"port {port} on 127.0.0.1 is in use by pid {os.getpid()} (" in text
@@ -33,7 +33,7 @@ def test_a_port_is_free_again_at_once() -> None:
 
 
 def test_an_address_that_is_not_ours_is_said() -> None:
-    with pytest.raises(PortTaken, match=r"can't listen on 192\.0\.2\.1 port 0: .*SERVER_HOST"):
+    with pytest.raises(PortTakenError, match=r"can't listen on 192\.0\.2\.1 port 0: .*SERVER_HOST"):
         listen("192.0.2.1", 0)
 
 

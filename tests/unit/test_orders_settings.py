@@ -1,6 +1,6 @@
 import pytest
 
-from orders.settings import Settings, WrongSetting
+from orders.settings import Settings, WrongSettingError
 from relance import RetryPolicy
 
 
@@ -67,6 +67,11 @@ def test_instances_of_one_role_differ_by_their_port() -> None:
     assert len(names) == 2
 
 
+@pytest.mark.parametrize("strategy", ["immediate", "fixed"])
+def test_a_strategy_without_a_longest_wait_does_not_ask_for_one(strategy: str) -> None:
+    Settings.load({"RETRY_STRATEGY": strategy, "RETRY_BACKOFF_MS": "999999"}).retry_policy()
+
+
 @pytest.mark.parametrize(
     ("key", "value", "hint"),
     [
@@ -100,7 +105,7 @@ def test_instances_of_one_role_differ_by_their_port() -> None:
     ],
 )
 def test_a_wrong_setting_names_the_key_the_value_and_what_is_allowed(key: str, value: str, hint: str) -> None:
-    with pytest.raises(WrongSetting) as caught:
+    with pytest.raises(WrongSettingError) as caught:
         Settings.load({key: value})
     text = str(caught.value)
     assert text.startswith(f"{key}=")

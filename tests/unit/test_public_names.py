@@ -16,12 +16,14 @@ import relance
 
 PUBLIC = [
     "App",
+    "BatchError",
     "BrokerUnavailableError",
     "DeadLetter",
     "DeadLetters",
     "DecodeError",
     "Delivery",
     "Fatal",
+    "HandlerTimeoutError",
     "Health",
     "KafkaErrorKind",
     "MaxRetriesExceededError",
@@ -39,6 +41,7 @@ PUBLIC = [
     "TopicMissingError",
     "TopicPartition",
     "TransientError",
+    "WorkerDiedError",
     "kafka_error",
 ]
 

@@ -53,6 +53,30 @@ def test_a_wrong_port_is_refused_with_its_key(value: str) -> None:
         from_environment({"RELANCE_API_PORT": value})
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("KAFKA_TOPIC", "a/b"),
+        ("KAFKA_DLT_TOPIC", "orders"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "junk"),
+        ("MAX_RETRIES", "x"),
+        ("RETRY_STRATEGY", "foo"),
+        ("RETRY_JITTER", "9"),
+    ],
+)
+def test_what_the_services_would_refuse_is_refused_before_anything_starts(key: str, value: str) -> None:
+    with pytest.raises(UsageError, match=f"^wrong setting: {key}="):
+        from_environment({key: value})
+
+
+def test_the_services_are_told_the_tuning_that_was_said() -> None:
+    settings = from_environment({"MAX_RETRIES": "5", "RETRY_JITTER": "", "INSTANCE_NAME": "mine"})
+    assert settings.max_retries == 5
+    assert settings.service_env()["MAX_RETRIES"] == "5"
+    assert not {"RETRY_JITTER", "INSTANCE_NAME"} & settings.service_env().keys()
+    assert from_environment({}).max_retries == 3
+
+
 def test_an_empty_variable_counts_as_unset() -> None:
     assert from_environment({"RELANCE_API_PORT": "", "KAFKA_TOPIC": ""}) == from_environment({})
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +13,11 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "scripts"))
 
-from stack.services import Service
+from stack.services import Service, order_api
 from stack.settings import Settings, StackError, from_environment
 
 from stack import supervisor
+from waiting import wait_until
 
 SLEEPER = "import time; print('up', flush=True); time.sleep(60)"
 
@@ -35,11 +35,11 @@ def sleeper() -> Service:
 
 
 def wait_for_log(settings: Settings, words: str) -> str:
-    deadline = time.monotonic() + 10
-    while words not in (text := supervisor.last_lines(settings, "order-api")):
-        assert time.monotonic() < deadline, text
-        time.sleep(0.01)
-    return text
+    def text() -> str:
+        return supervisor.last_lines(settings, "order-api")
+
+    wait_until(lambda: words in text(), 10, text)
+    return text()
 
 
 def test_a_started_service_is_found_again_by_its_file(settings: Settings, sleeper: Service) -> None:
@@ -65,10 +65,7 @@ def test_stopping_removes_process_and_file(settings: Settings, sleeper: Service)
 
 def test_a_service_that_ended_by_itself_is_no_longer_found(settings: Settings, sleeper: Service) -> None:
     started = supervisor.start(settings, replace(sleeper, command=(sys.executable, "-c", "")))
-    deadline = time.monotonic() + 10
-    while started.alive:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: not started.alive, 10, "its end")
     assert supervisor.find(settings, "order-api") is None
     assert list(settings.pids_dir.iterdir()) == []
 
@@ -116,3 +113,21 @@ def test_a_log_that_grew_too_large_is_put_aside_at_the_next_start(
     wait_for_log(settings, "up")
     assert log.with_suffix(".log.1").read_text() == "more than ten bytes\n"
     assert log.read_text() == "up\n"
+
+
+def test_the_stack_counts_as_it_was_started_whatever_is_said_now(settings: Settings) -> None:
+    said = replace(settings, tuning=(("MAX_RETRIES", "5"),))
+    service = replace(order_api(said), command=(sys.executable, "-c", SLEEPER))
+    assert supervisor.recipe(service) != supervisor.recipe(replace(service, env=order_api(settings).env))
+    supervisor.start(said, service)
+    assert supervisor.as_started(settings).max_retries == 5
+    assert supervisor.as_started(replace(settings, tuning=(("MAX_RETRIES", "7"),))).max_retries == 5
+
+
+def test_a_service_is_told_nothing_of_the_tuning_that_its_recipe_does_not_know(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAX_RETRIES", "9")
+    code = "import os, time; print('retries', os.environ.get('MAX_RETRIES'), flush=True); time.sleep(60)"
+    supervisor.start(settings, replace(order_api(settings), command=(sys.executable, "-c", code)))
+    wait_for_log(settings, "retries None")

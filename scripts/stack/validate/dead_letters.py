@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 from stack.cluster import Seen
-from stack.validate.lab import CheckFailed
+from stack.validate.lab import CheckFailedError
 
 ENVELOPE = (
     "originalTopic",
@@ -35,11 +35,11 @@ def envelope_of(dead: Seen) -> dict[str, Any]:
 
 
 def checked_envelope(dead: Seen) -> dict[str, Any]:
-    """Its JSON object with all nine fields. Raises CheckFailed, naming what is missing."""
+    """Its JSON object with all nine fields. Raises CheckFailedError, naming what is missing."""
     envelope = envelope_of(dead)
     missing = [name for name in ENVELOPE if name not in envelope]
     if missing:
-        raise CheckFailed(
+        raise CheckFailedError(
             f"the dead letter {dead.topic} P{dead.partition}:O{dead.offset} lacks {', '.join(missing)}"
         )
     return envelope

@@ -21,7 +21,7 @@ from stack.up import owners, wanted_consumers
 T = TypeVar("T")
 
 
-class CheckFailed(Exception):
+class CheckFailedError(Exception):
     """A checkpoint isn't met; the text is the cause, in the words of someone who wants to mend it."""
 
 
@@ -101,7 +101,9 @@ class Lab:
     def switch(self, enabled: bool) -> None:
         answer = self.set_flag(enabled)
         if not answer.ok or answer.json.get("simulateTransientError") is not enabled:
-            raise CheckFailed(f"the simulation flag can't be switched {'on' if enabled else 'off'}: {answer}")
+            raise CheckFailedError(
+                f"the simulation flag can't be switched {'on' if enabled else 'off'}: {answer}"
+            )
 
     # -- orders ---------------------------------------------------------------------------------------
 
@@ -116,10 +118,10 @@ class Lab:
         answer = web.post(f"{self.api.url}/api/v1/orders", value)
         told = answer.json
         if answer.status != 200 or told.get("status") != "ACCEPTED":
-            raise CheckFailed(f"a valid order was not accepted: {answer}")
+            raise CheckFailedError(f"a valid order was not accepted: {answer}")
         partition, offset = told.get("partition"), told.get("offset")
         if not isinstance(partition, int) or not isinstance(offset, int):
-            raise CheckFailed(f"the answer to an order doesn't say where its record is: {answer}")
+            raise CheckFailedError(f"the answer to an order doesn't say where its record is: {answer}")
         return Order(order_id, partition, offset, self.owners.get(partition, self.api))
 
     def send_to_each_member(self, word: str) -> list[Order]:
@@ -132,7 +134,7 @@ class Lab:
             if owning <= found.keys():
                 return [found[name] for name in sorted(found)]
         missing = ", ".join(sorted(owning - found.keys()))
-        raise CheckFailed(f"of 80 orders with different ids none got to a partition of {missing}")
+        raise CheckFailedError(f"of 80 orders with different ids none got to a partition of {missing}")
 
     def wait_handled(self, orders: list[Order], seconds: float) -> None:
         """Until the group's committed offsets are past these orders."""
@@ -144,7 +146,7 @@ class Lab:
         if not self.wait(all_past, seconds):
             committed = self.committed()
             late = next(order for order in orders if committed.get(order.partition, 0) <= order.offset)
-            raise CheckFailed(
+            raise CheckFailedError(
                 f"order {late.order_id} ({late.where}) was accepted but not finished within {seconds:.0f} s: "
                 f"{self.settings.topic}-{late.partition} belongs to the {self.spoken(late.owner)}, "
                 f"its committed offset is {committed.get(late.partition, 'none')}{self.health_of(late.owner)}"

@@ -11,9 +11,9 @@ from typing import Any
 
 from stack import web
 from stack.services import Service, order_consumer
-from stack.up import Launch
+from stack.up import Launch, quiet
 from stack.validate.dead_letters import checked_envelope, envelope_of
-from stack.validate.lab import CheckFailed, Lab, Order, keyed, whole
+from stack.validate.lab import CheckFailedError, Lab, Order, keyed, whole
 
 HANDLED_WITHIN = 15.0
 DEAD_WITHIN = 12.0
@@ -31,14 +31,14 @@ def valid_orders(lab: Lab) -> str:
     for order in orders:
         found = orders_seen.wait_for(keyed(order.order_id), 5.0)
         if found is None or (found.partition, found.offset) != (order.partition, order.offset):
-            raise CheckFailed(
+            raise CheckFailedError(
                 f"order {order.order_id} was accepted as {order.where}, but topic {lab.settings.topic} "
                 f"holds it {'nowhere' if found is None else f'at P{found.partition}:O{found.offset}'}"
             )
     lab.wait_handled(orders, HANDLED_WITHIN)
     enough = lab.wait(lambda: whole(_stats(lab), "success") >= before + len(orders), 5.0)
     if not enough:
-        raise CheckFailed(
+        raise CheckFailedError(
             f"{len(orders)} orders were finished, but the group's success counter went from {before} to "
             f"{whole(_stats(lab), 'success')}: {_who_failed(lab, orders)}"
         )
@@ -63,21 +63,25 @@ def invalid_order(lab: Lab) -> str:
     body = {"orderId": order_id, "amount": -50, "status": "PENDING"}
     answer = web.post(f"{lab.api.url}/api/v1/orders", body)
     if answer.status >= 500 or not answer.status:
-        raise CheckFailed(f"the write to {dlt} fails: an invalid order should be sent there, but: {answer}")
+        raise CheckFailedError(
+            f"the write to {dlt} fails: an invalid order should be sent there, but: {answer}"
+        )
     if answer.status != 400 or answer.json.get("status") != "REJECTED":
-        raise CheckFailed(f"an order of amount -50 was not rejected with 400: {answer}")
+        raise CheckFailedError(f"an order of amount -50 was not rejected with 400: {answer}")
     dead = lab.dead_letter_of(order_id, DEAD_WITHIN)
     if dead is None:
-        raise CheckFailed(
+        raise CheckFailedError(
             f"order {order_id} was rejected as {answer.json.get('action')!r}, but {dlt} has no such key"
         )
     envelope = checked_envelope(dead)
     if envelope["originalPartition"] is not None or envelope["originalOffset"] is not None:
-        raise CheckFailed(
+        raise CheckFailedError(
             f"the dead letter of {order_id}, which was never in a topic, claims an original offset"
         )
     if json.loads(envelope["originalValue"] or "null") != body:
-        raise CheckFailed(f"the dead letter of {order_id} has another value: {envelope['originalValue']}")
+        raise CheckFailedError(
+            f"the dead letter of {order_id} has another value: {envelope['originalValue']}"
+        )
     return f"400 REJECTED, in {dlt} at P{dead.partition}:O{dead.offset}: {envelope['errorMessage']}"
 
 
@@ -96,7 +100,7 @@ def bad_records(lab: Lab) -> str:
         owner = lab.owners[partition]
         dead = lab.dead_letter_of(key, DEAD_WITHIN)
         if dead is None:
-            raise CheckFailed(
+            raise CheckFailedError(
                 f"the write to {lab.settings.dlt_topic} fails: the {lab.spoken(owner)} did not dead-letter "
                 f"bad record P{partition}:O{offset} within {DEAD_WITHIN:.0f} s{lab.health_of(owner)}"
             )
@@ -105,7 +109,7 @@ def bad_records(lab: Lab) -> str:
             envelope[name] for name in ("originalPartition", "originalOffset", "originalKey", "retryCount")
         )
         if told != (partition, offset, key, 0):
-            raise CheckFailed(
+            raise CheckFailedError(
                 f"the dead letter of P{partition}:O{offset} says {told}, not its true place and key"
             )
         shown.append(f"P{partition}:O{offset} by {lab.spoken(owner)}")
@@ -120,14 +124,14 @@ def rebalancing(lab: Lab) -> str:
     settings, before = lab.settings, lab.consumers
     shares = [_shares(lab)]
     lab.say(f"  … one more consumer: {before} → {before + 1} → {before}")
-    launch = Launch(settings, say=lambda _line: None)
+    launch = Launch(settings, say=quiet)
     newcomer = order_consumer(settings, before + 1)
     owned = _partitions_of(lab)
     launch.scale(before + 1)
     shares.append(_shares(lab))
     count = web.get(f"{newcomer.url}/api/v1/partitions").json.get("count")
     if not isinstance(count, int) or (count < 1 and before + 2 <= settings.topics[0].partitions):
-        raise CheckFailed(f"the new consumer on {newcomer.port} got no partition: count is {count}")
+        raise CheckFailedError(f"the new consumer on {newcomer.port} got no partition: count is {count}")
     lab.learn_owners()
     # A cooperative rebalance moves as little as it can: who keeps all of its partitions may log nothing.
     moved = [name for name, partitions in _partitions_of(lab).items() if partitions != owned.get(name)]
@@ -140,7 +144,7 @@ def rebalancing(lab: Lab) -> str:
     _check_each_handled_once(lab, orders, newcomer)
     for name in moved:
         if not lab.wait(partial(_rebalance_lines, lab, name), 5.0):
-            raise CheckFailed(f"the log of {name} has no [REBALANCE] line although its partitions moved")
+            raise CheckFailedError(f"the log of {name} has no [REBALANCE] line although its partitions moved")
     lines = sum(len(_rebalance_lines(lab, name)) for name in moved)
     path = " → ".join(shares)
     return f"partitions {path}, {lines} [REBALANCE] lines, {len(orders)} orders meanwhile, each handled once"
@@ -163,7 +167,7 @@ def _check_each_handled_once(lab: Lab, orders: list[Order], newcomer: Service) -
     for order_id, count in times().items():
         if count != 1:
             how = f"{count} times" if count else "by nobody, or it was dead-lettered"
-            raise CheckFailed(f"order {order_id}, sent while partitions moved, was handled {how}")
+            raise CheckFailedError(f"order {order_id}, sent while partitions moved, was handled {how}")
 
 
 def _shares(lab: Lab) -> str:
@@ -182,7 +186,7 @@ def monitoring(lab: Lab) -> str:
     stats = _stats(lab)
     for name in ("success", "errors", "dlt"):
         if whole(stats, name) < 0:
-            raise CheckFailed(f"GET /api/v1/stats has no counter {name!r}: {json.dumps(stats)[:200]}")
+            raise CheckFailedError(f"GET /api/v1/stats has no counter {name!r}: {json.dumps(stats)[:200]}")
 
     def counted() -> tuple[int, int] | None:
         told = whole(web.get(f"{lab.api.url}/api/v1/dlt/count").json, "dltCount")
@@ -190,13 +194,13 @@ def monitoring(lab: Lab) -> str:
         return (told, true) if told == true else None
 
     if lab.wait(counted, 5.0) is None:
-        raise CheckFailed(
+        raise CheckFailedError(
             f"GET /api/v1/dlt/count says {web.get(f'{lab.api.url}/api/v1/dlt/count')}, "
             f"topic {lab.settings.dlt_topic} holds {lab.cluster.count(lab.settings.dlt_topic)} records"
         )
     health = web.get(f"{lab.api.url}/health")
     if not health.ok or health.json.get("status") != "UP":
-        raise CheckFailed(f"GET /health on {lab.api.port}: {health}")
+        raise CheckFailedError(f"GET /health on {lab.api.port}: {health}")
     counters = ", ".join(f"{name} {stats[name]}" for name in ("success", "errors", "dlt"))
     return f"{counters}; {lab.cluster.count(lab.settings.dlt_topic)} in the DLT; health UP"
 
@@ -207,5 +211,5 @@ def monitoring(lab: Lab) -> str:
 def _stats(lab: Lab) -> dict[str, Any]:
     answer = web.get(f"{lab.api.url}/api/v1/stats")
     if not answer.ok:
-        raise CheckFailed(f"GET /api/v1/stats fails: {answer}")
+        raise CheckFailedError(f"GET /api/v1/stats fails: {answer}")
     return answer.json

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from functools import partial
 
-from relance.broker import processes
+from relance import ports
 from stack import services, supervisor, web
 from stack.cluster import Group
 from stack.services import Service
 from stack.up import shared_out
-from stack.validate.lab import CheckFailed, Lab
+from stack.validate.lab import CheckFailedError, Lab
 
 
 def topics(lab: Lab) -> str:
@@ -20,13 +20,15 @@ def topics(lab: Lab) -> str:
     there = lab.cluster.topics()
     for topic in lab.settings.topics:
         if topic.name not in there:
-            raise CheckFailed(f"topic {topic.name} does not exist; ./scripts/up.sh creates it")
+            raise CheckFailedError(f"topic {topic.name} does not exist; ./scripts/up.sh creates it")
     orders = lab.settings.topics[0]
     if there[orders.name] != orders.partitions:
-        raise CheckFailed(f"topic {orders.name} has {there[orders.name]} partitions, not {orders.partitions}")
+        raise CheckFailedError(
+            f"topic {orders.name} has {there[orders.name]} partitions, not {orders.partitions}"
+        )
     matching = sorted(name for name in there if orders.name in name)
     if len(matching) != 3:
-        raise CheckFailed(f"{len(matching)} topics match {orders.name!r}, not 3: {', '.join(matching)}")
+        raise CheckFailedError(f"{len(matching)} topics match {orders.name!r}, not 3: {', '.join(matching)}")
     return ", ".join(f"{name} ({there[name]})" for name in matching)
 
 
@@ -35,10 +37,10 @@ def answering(lab: Lab) -> str:
     everyone = [*lab.members, services.console(lab.settings)]
     for service in everyone:
         if not lab.wait(partial(_healthy, service), 8.0):
-            raise CheckFailed(_why_silent(lab, service))
+            raise CheckFailedError(_why_silent(lab, service))
         if supervisor.find(lab.settings, service.name) is None:
-            holder = processes.holder_of(service.port)
-            raise CheckFailed(
+            holder = ports.holder_of(service.port)
+            raise CheckFailedError(
                 f"another program answers for the {lab.spoken(service)}: {holder}; it wasn't started by the "
                 f"up.sh beside this validate.sh, so its logs aren't here"
             )
@@ -77,14 +79,14 @@ def group(lab: Lab) -> str:
         lab.say("  … waiting for the group to settle")
         found = lab.wait(settled, 15.0)
     if found is None:
-        raise CheckFailed(_why_unsettled(lab))
+        raise CheckFailedError(_why_unsettled(lab))
 
     def all_owned() -> bool:
         lab.learn_owners()
         return len(lab.owners) == partitions
 
     if not lab.wait(all_owned, 15.0):
-        raise CheckFailed(
+        raise CheckFailedError(
             f"the members say that they own partitions {sorted(lab.owners)} of {settings.topic}, "
             f"the broker says that all {partitions} are assigned"
         )

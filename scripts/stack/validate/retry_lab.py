@@ -11,7 +11,7 @@ from functools import partial
 
 from stack.cluster import Reader, Seen
 from stack.validate.dead_letters import checked_envelope, envelope_of
-from stack.validate.lab import CheckFailed, Lab, Order, keyed
+from stack.validate.lab import CheckFailedError, Lab, Order, keyed
 
 FIRST_RETRY_WITHIN = 8.0
 EXHAUSTED_WITHIN = 25.0  # the backoff of 1, 2 and 4 s with its jitter, and time to spare
@@ -27,10 +27,10 @@ def retries(lab: Lab) -> str:
     lab.failing = lab.send_to_each_member("RETRY")
     for order in lab.failing:
         if seen.wait_for(keyed(order.order_id), FIRST_RETRY_WITHIN) is None:
-            raise CheckFailed(_why_no_retry(lab, order))
+            raise CheckFailedError(_why_no_retry(lab, order))
     logged = lab.wait(lambda: _all_logged(lab, lab.failing), 3.0)
     if not logged:
-        raise CheckFailed(
+        raise CheckFailedError(
             f"{retry_topic} holds the retries, but no log of the group has a [RETRY] line for them"
         )
     return f"{', '.join(f'{o.where} by {lab.spoken(o.owner)}' for o in lab.failing)}; {logged}"
@@ -88,25 +88,27 @@ def exhausted(lab: Lab) -> str:
         if dead is None:
             handled = _handled_by(lab, order.order_id)
             if handled:
-                raise CheckFailed(
+                raise CheckFailedError(
                     f"the {handled} ignores the simulation flag: it is on, and order {order.order_id} was "
                     f"handled at a retry"
                 )
-            raise CheckFailed(
+            raise CheckFailedError(
                 f"order {order.order_id} ({order.where}) was retried, but did not get to "
                 f"{lab.settings.dlt_topic}{''.join(lab.health_of(member) for member in lab.members)}"
             )
         envelope = checked_envelope(dead)
         text = f"{envelope.get('errorClass', '')} {envelope['errorMessage']}"
         if "MaxRetriesExceeded" not in text or envelope["retryCount"] != wanted:
-            raise CheckFailed(
+            raise CheckFailedError(
                 f"order {order.order_id} is dead-lettered with retryCount {envelope['retryCount']} and "
                 f"{text.strip()!r}, not with {wanted} and MaxRetriesExceededError"
             )
         if (envelope["originalPartition"], envelope["originalOffset"]) != (order.partition, order.offset):
-            raise CheckFailed(f"the dead letter of {order.where} has lost its true place over the retries")
+            raise CheckFailedError(
+                f"the dead letter of {order.where} has lost its true place over the retries"
+            )
         if not lab.wait(partial(_enough_retries, retried, order, wanted), 3.0):
-            raise CheckFailed(
+            raise CheckFailedError(
                 f"order {order.order_id} has fewer than {wanted} records in {lab.settings.retry_topic}"
             )
     then = f"MaxRetriesExceededError, retryCount {wanted}"
@@ -127,7 +129,7 @@ def recovers(lab: Lab) -> str:
     key = order.order_id.encode()
     first = seen.wait_for(keyed(order.order_id), FIRST_RETRY_WITHIN)
     if first is None:
-        raise CheckFailed(_why_no_retry(lab, order))
+        raise CheckFailedError(_why_no_retry(lab, order))
     lab.switch(False)
 
     def finished() -> Seen | None:
@@ -138,16 +140,18 @@ def recovers(lab: Lab) -> str:
 
     last = lab.wait(finished, 20.0)
     if last is None:
-        raise CheckFailed(f"the retry of order {order.order_id} ({order.where}) is not finished within 20 s")
+        raise CheckFailedError(
+            f"the retry of order {order.order_id} ({order.where}) is not finished within 20 s"
+        )
     dead = lab.dead_letter_of(order.order_id, 0.5)
     if dead is not None:
-        raise CheckFailed(
+        raise CheckFailedError(
             f"order {order.order_id} was dead-lettered although the flag went off in time: "
             f"{envelope_of(dead).get('errorMessage')}"
         )
     handled = _handled_by(lab, order.order_id)
     if not handled:
-        raise CheckFailed(
+        raise CheckFailedError(
             f"the retry of order {order.order_id} is finished, but no log says that it was handled"
         )
     return f"order {order.order_id} failed, flag off, handled at a retry by the {handled}"

@@ -10,13 +10,13 @@ from collections.abc import Callable
 
 from confluent_kafka import KafkaException
 
-from stack import services, supervisor
+from stack import supervisor
 from stack.cluster import Cluster
 from stack.interrupts import deaf
 from stack.settings import Settings, StackError
 from stack.up import note_consumers
 from stack.validate import labs, prerequisites, retry_lab
-from stack.validate.lab import CheckFailed, Lab
+from stack.validate.lab import CheckFailedError, Lab
 
 CHECKS: tuple[tuple[str, Callable[[Lab], str]], ...] = (
     ("Topics", prerequisites.topics),
@@ -34,7 +34,8 @@ CHECKS: tuple[tuple[str, Callable[[Lab], str]], ...] = (
 
 
 def validate(settings: Settings) -> int:
-    """Run the list; 0 if every item holds."""
+    """Run the list; 0 if every item holds. The stack counts as it was started, not as this terminal says."""
+    settings = supervisor.as_started(settings)
     since = time.monotonic()
     lab = Lab(settings, Cluster(settings), print)
     consumers = lab.consumers
@@ -43,7 +44,7 @@ def validate(settings: Settings) -> int:
         for number, (title, check) in enumerate(CHECKS):
             try:
                 print(f"✓ {title}: {check(lab)}")
-            except (CheckFailed, StackError) as failure:
+            except (CheckFailedError, StackError) as failure:
                 cause = str(failure)
             except KafkaException as error:
                 cause = f"Kafka refused while checking: {error.args[0].str()}"
@@ -67,9 +68,4 @@ def put_back(lab: Lab, consumers: int) -> None:
     if not answer.ok and answer.status:
         print(f"note: the simulation flag could not be switched off: {answer}")
     note_consumers(lab.settings, consumers)
-    surplus = [
-        running
-        for running in supervisor.find_all(lab.settings)
-        if (services.consumer_number(running.name) or 0) > consumers
-    ]
-    supervisor.stop(lab.settings, surplus)
+    supervisor.stop(lab.settings, supervisor.surplus(lab.settings, consumers))

@@ -8,17 +8,17 @@ download; the others wait and then find the work done.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from relance.broker.engine import MissingToolError
+from relance.broker.files import locked
 from relance.broker.processes import uninterrupted
 from relance.errors import RelanceError
 
@@ -87,18 +87,6 @@ def find_java() -> Path:
     if int(version[1]) < OLDEST_JAVA:
         raise MissingToolError(f"Java {OLDEST_JAVA} or later ({java} is Java {version[1]})")
     return Path(java)
-
-
-@contextlib.contextmanager
-def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Hold an exclusive lock on a file; it ends with the process, however that ends."""
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waiting()
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _find_maven() -> str:

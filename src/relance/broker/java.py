@@ -13,8 +13,9 @@ from relance.broker import node as nodes
 from relance.broker.engine import BrokerFailedError, MissingToolError
 from relance.broker.jars import Say, ensure_jars, find_jars, find_java, kafka_home
 from relance.broker.layout import Cluster, Layout, Node
-from relance.broker.processes import Identity, port_is_free, send, terminate, uninterrupted, wait_gone
+from relance.broker.processes import Identity, send, terminate, uninterrupted, wait_gone
 from relance.broker.properties import server_properties
+from relance.ports import port_is_free
 
 _TICK = 0.05  # seconds between two looks at a node that starts
 

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from relance.broker.processes import Identity, alive, free_ports
+from relance.broker.files import write_whole
+from relance.broker.processes import Identity, alive
 from relance.errors import SettingsError
+from relance.ports import free_ports
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ class Layout:
     def write(self, cluster: Cluster) -> None:
         """Keep the cluster's shape; whole or not at all."""
         self.root.mkdir(parents=True, exist_ok=True)
-        _write_whole(self.root / "cluster.json", json.dumps(asdict(cluster), indent=2))
+        write_whole(self.root / "cluster.json", json.dumps(asdict(cluster), indent=2))
 
     def forget(self) -> None:
         """There is no cluster here any more."""
@@ -99,7 +100,7 @@ class Layout:
 
     def write_pid(self, node_id: int, who: Identity) -> None:
         """Note who runs a node."""
-        _write_whole(self.node(node_id) / "pid.json", json.dumps(asdict(who)))
+        write_whole(self.node(node_id) / "pid.json", json.dumps(asdict(who)))
 
     def pid(self, node_id: int) -> Identity | None:
         """Who runs a node; None where that process is gone, even if its pid is in use again."""
@@ -135,10 +136,3 @@ def _cluster_id() -> str:
     while (text := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
         pass
     return text
-
-
-def _write_whole(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}")
-    part.write_text(text)
-    part.rename(path)

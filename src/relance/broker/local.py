@@ -20,15 +20,16 @@ from typing import Self
 
 from relance.broker.docker import DockerEngine
 from relance.broker.engine import BrokerFailedError, Engine, MissingToolError
-from relance.broker.jars import Say, locked
+from relance.broker.files import locked
+from relance.broker.jars import Say
 from relance.broker.java import JavaEngine
 from relance.broker.layout import Cluster, Layout, lay_out
 from relance.broker.node import held_message
 from relance.broker.probe import Answer, ask
-from relance.broker.processes import port_is_free
 from relance.broker.properties import check_config
 from relance.broker.status import NodeStatus, Status
 from relance.errors import SettingsError
+from relance.ports import port_is_free
 
 _INSTALL = (
     "a local Kafka needs {missing}, or a Docker engine that answers; install what is missing "

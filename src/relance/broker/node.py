@@ -15,8 +15,9 @@ from pathlib import Path
 from relance.broker.engine import BrokerFailedError
 from relance.broker.layout import Layout, Node
 from relance.broker.probe import Answer, ask, members
-from relance.broker.processes import Identity, alive, holder_of, identify, port_is_free, uninterrupted
+from relance.broker.processes import Identity, alive, identify, uninterrupted
 from relance.broker.properties import LOG4J, as_file
+from relance.ports import holder_of, port_is_free
 
 LOOPBACK = "127.0.0.1"
 _TROUBLE = re.compile(r"\b(ERROR|FATAL|Exception|Caused by|OutOfMemory|Could not|Unrecognized)\b")

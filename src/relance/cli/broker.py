@@ -20,11 +20,15 @@ import typer
 from relance.broker import KAFKA_VERSION, LocalBroker, Status, kafka_home
 from relance.broker.jars import Say, ensure_jars
 from relance.broker.probe import Answer, ask
+from relance.cli.options import config_of
 from relance.errors import RelanceError, SettingsError
+from relance.ports import LOOPBACK_NAMES
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Start and stop a local Apache Kafka for development.", no_args_is_help=True)
+app = typer.Typer(
+    help="Start and stop a local Apache Kafka for development.", no_args_is_help=True, add_completion=False
+)
 
 Dir = Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where data and logs are kept.")]
 Port = Annotated[int, typer.Option("--port", "-p", min=1, max=65535, help="The first node's port.")]
@@ -35,7 +39,6 @@ Bootstrap = Annotated[
     ),
 ]
 _RUN = Path(".run")
-_HERE = ("localhost", "127.0.0.1", "::1")
 _QUIET = 5.0  # seconds between two lines of one kind where there is no terminal
 
 
@@ -49,7 +52,7 @@ def start(
     bootstrap: Bootstrap = None,
     dir: Dir = _RUN,
     config: Annotated[
-        list[str] | None, typer.Option("--config", metavar="KEY=VALUE", help="A Kafka setting; repeatable.")
+        list[str] | None, typer.Option("--config", metavar="NAME=VALUE", help="A Kafka setting; repeatable.")
     ] = None,
     heap_mb: Annotated[int, typer.Option("--heap-mb", min=128, help="Java's heap for each node.")] = 512,
     timeout: Annotated[
@@ -61,7 +64,7 @@ def start(
     The first time it is downloaded, by Maven. Where Java or Maven is missing, Docker runs it.
     """
     host, port = _address(port, bootstrap)
-    if host not in _HERE:
+    if host not in LOOPBACK_NAMES:
         if ask(host, port) is not Answer.KAFKA:
             raise RelanceError(
                 f"no Kafka answers at {host}:{port}; it can only be started on this machine: --port PORT"
@@ -69,7 +72,7 @@ def start(
         typer.echo(f"{host}:{port}: a Kafka that was not started from here")
         return
     with _progress() as say, _signals_stop():
-        settings = _settings(config)
+        settings = config_of(config) or None
         broker = LocalBroker(dir, port=port, nodes=nodes, config=settings, heap_mb=heap_mb, say=say)
         found = broker.start(timeout)
     _show(found)
@@ -87,28 +90,30 @@ def stop(
     """Stop it. A Kafka that was not started from this directory is left alone."""
     with _progress() as say:
         broker = LocalBroker(dir, port=port, say=say)
+        ran = any(node.up for node in broker.status().nodes)
         if purge:
             broker.purge()
         else:
             found = broker.stop(timeout)
     if purge:
-        typer.echo(f"no broker runs from {dir}, and its data is gone")
+        typer.echo(f"{'stopped the broker of' if ran else 'no broker ran from'} {dir}, and its data is gone")
     elif found.foreign:
         typer.echo(f"the Kafka at {found.bootstrap} was not started from {dir}; it goes on")
     else:
-        typer.echo(f"no broker runs from {dir}")
+        typer.echo(f"{'stopped the broker of' if ran else 'no broker runs from'} {dir}")
 
 
 @app.command()
 def status(port: Port = 9092, bootstrap: Bootstrap = None, dir: Dir = _RUN) -> None:
     """Say what runs; exit status 0 if it answers, 3 if not (as init scripts have it)."""
     host, port = _address(port, bootstrap)
-    if host not in _HERE:
+    found = LocalBroker(dir, port=port).status()
+    asked_elsewhere = bootstrap is not None and port not in {node.port for node in found.nodes}
+    if host not in LOOPBACK_NAMES or asked_elsewhere:
         answers = ask(host, port) is Answer.KAFKA
         what = "a Kafka that was not started from here" if answers else "no broker"
         typer.echo(f"{host}:{port}: {what}")
         raise typer.Exit(0 if answers else 3)
-    found = LocalBroker(dir, port=port).status()
     _show(found)
     if not found.running:
         raise typer.Exit(3)
@@ -131,18 +136,6 @@ def _address(port: int, bootstrap: str | None) -> tuple[str, int]:
     if not host or not number.isdecimal() or not 0 < int(number) < 65536:
         raise SettingsError("--bootstrap", f"must be HOST:PORT, not {bootstrap!r}")
     return host, int(number)
-
-
-def _settings(pairs: list[str] | None) -> dict[str, str] | None:
-    if not pairs:
-        return None
-    found = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key.strip():
-            raise SettingsError("--config", f"takes KEY=VALUE, not {pair!r}")
-        found[key.strip()] = value.strip()
-    return found
 
 
 def _show(found: Status) -> None:

@@ -2,7 +2,8 @@
 
 Promises: only the module of the command that was called is imported, so `relance --help` is quick; what goes
 wrong is one line on stderr, `relance: …`, never a traceback (but with RELANCE_TRACEBACK=1). Exit status 0,
-1 (it failed), 2 (a wrong option or setting), 130 (Ctrl-C).
+1 (it failed), 2 (a wrong option or setting), 130 (Ctrl-C); `broker status` adds 3 (nothing answers), a broker
+that SIGTERM or SIGHUP interrupts 143 or 129, and `run` what `App.run` ends with.
 """
 
 from __future__ import annotations

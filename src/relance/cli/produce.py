@@ -65,6 +65,12 @@ def produce(
         raise SettingsError("--value", "goes without --file and --tombstone: choose one")
     if key is not None and key_separator is not None:
         raise SettingsError("--key", "goes without --key-separator: choose one")
+    if raw and key_separator is not None:
+        raise SettingsError("--raw", "goes without --key-separator: the whole file is the value")
+    if value is not None or tombstone:
+        for option, said in (("--raw", raw), ("--key-separator", key_separator is not None)):
+            if said:
+                raise SettingsError(option, "is for what is read from --file or stdin")
     if key_separator == "":
         raise SettingsError("--key-separator", "must not be empty")
     headers = [_header(each) for each in header or ()]

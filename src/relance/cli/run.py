@@ -14,17 +14,19 @@ from typing import Annotated
 import typer
 
 from relance.errors import SettingsError
+from relance.settings import check_setting
 
 __all__ = ["run"]
 
 
 def run(
     target: Annotated[str, typer.Argument(metavar="MODULE:APP", help="For example shop.orders:app.")],
-    log_level: Annotated[str | None, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="DEBUG, INFO, WARNING, ERROR or CRITICAL.")] = None,
 ) -> None:
     """Run an application until SIGTERM or Ctrl-C; once more ends it at once."""
     from relance.app import App
 
+    level = None if log_level is None else check_setting("log_level", log_level, written="--log-level")
     module_name, colon, attribute = target.partition(":")
     if not colon or not module_name or not attribute:
         raise SettingsError("MODULE:APP", f"{target!r} lacks a part, as in shop.orders:app")
@@ -40,7 +42,7 @@ def run(
         found = "nothing" if app is None else f"a {type(app).__name__}"
         raise SettingsError("MODULE:APP", f"{module_name} holds {found} named {attribute!r}, not an App")
     logging.basicConfig(
-        level=(log_level or app.settings.log_level).upper(),
+        level=level or app.settings.log_level,
         format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
     )
     app.run()

@@ -11,12 +11,17 @@ from typing import Annotated
 import typer
 
 from relance.cli.cluster import AsJson, Bootstrap, admin_for, print_json, print_table, settings_for
-from relance.console.show import visible
+from relance.cli.options import config_of
 from relance.errors import RelanceError, SettingsError
+from relance.text import visible
 
 __all__ = ["app"]
 
-app = typer.Typer(help="List, create, delete and describe topics.", no_args_is_help=True)
+app = typer.Typer(
+    help="List, create, delete and describe topics.", no_args_is_help=True, add_completion=False
+)
+
+_MOST = 2**31 - 1  # what fits into the request; the broker has a limit of its own
 
 Name = Annotated[str, typer.Argument(metavar="TOPIC", show_default=False)]
 
@@ -47,10 +52,10 @@ def list_topics(
 def create(
     topic: Name,
     bootstrap: Bootstrap = None,
-    partitions: Annotated[int, typer.Option("--partitions", "-p", min=1, help="How many.")] = 1,
+    partitions: Annotated[int, typer.Option("--partitions", "-p", min=1, max=_MOST, help="How many.")] = 1,
     replication: Annotated[
         int,
-        typer.Option("--replication-factor", min=-1, help="Copies of each; -1: as the broker says."),
+        typer.Option("--replication-factor", min=-1, max=100, help="Copies of each; -1: as the broker says."),
     ] = -1,
     config: Annotated[
         list[str] | None, typer.Option("--config", metavar="NAME=VALUE", help="A setting of the topic.")
@@ -58,7 +63,7 @@ def create(
     if_not_exists: Annotated[bool, typer.Option(help="Not an error if it is there already.")] = False,
 ) -> None:
     """Create a topic."""
-    configs = dict(_pair(each) for each in config or ())
+    configs = config_of(config)
     admin = admin_for(settings_for(bootstrap))
     if admin.ensure_topic(topic, partitions, configs, replication_factor=replication):
         typer.echo(f"created {topic} with {partitions} partition{'s' if partitions != 1 else ''}")
@@ -135,10 +140,3 @@ def describe(topic: Name, bootstrap: Bootstrap = None, as_json: AsJson = False) 
             for p in partitions
         ],
     )
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise SettingsError("--config", f"must be NAME=VALUE, not {visible(text)[:80]!r}")
-    return name, value

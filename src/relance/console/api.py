@@ -5,7 +5,6 @@ Promise: no byte is lost (what isn't UTF-8 comes as base64 and says so), and an 
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 from starlette.requests import Request
@@ -18,6 +17,7 @@ from relance.console.show import json_value
 from relance.errors import BrokerUnavailableError
 from relance.kafka.admin import GroupInfo, GroupSummary, PartitionInfo, TopicInfo
 from relance.kafka.browse import FetchedRecord
+from relance.text import iso
 
 __all__ = ["routes"]
 
@@ -119,7 +119,7 @@ def _record(record: FetchedRecord) -> dict[str, Any]:
         "topic": record.topic,
         "partition": record.partition,
         "offset": record.offset,
-        "timestamp": _iso(record.timestamp),
+        "timestamp": record.timestamp and iso(record.timestamp),
         "key": key,
         "keyEncoding": key_encoding,
         "value": value,
@@ -169,7 +169,3 @@ def _group(info: GroupInfo) -> dict[str, Any]:
             for row in info.partitions
         ],
     }
-
-
-def _iso(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from relance.console import api, pages
 from relance.console.asks import Asks
 from relance.console.guard import Guard
-from relance.console.params import BadInput
+from relance.console.params import BadInputError
 from relance.console.problems import problem_json, problem_of, wants_json
 from relance.errors import RelanceError
 
@@ -32,7 +32,7 @@ def create_app(asks: Asks, *, allowed_hosts: Collection[str] = (), any_address: 
     """
     app = Starlette(
         routes=[*api.routes(), *pages.routes()],
-        exception_handlers=dict.fromkeys((BadInput, HTTPException, RelanceError, Exception), _answer),
+        exception_handlers=dict.fromkeys((BadInputError, HTTPException, RelanceError, Exception), _answer),
     )
     app.state.asks = asks
     # Outside of everything, so that the page for a mistake of our own is guarded too.

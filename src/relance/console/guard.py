@@ -12,9 +12,9 @@ from collections.abc import Collection
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["Guard", "host_allowed"]
+from relance.ports import LOOPBACK_NAMES
 
-LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
+__all__ = ["Guard", "host_allowed"]
 
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
@@ -37,7 +37,7 @@ def host_allowed(header: str, allowed: Collection[str], *, any_address: bool = F
     host = _host(header)
     if host is None:
         return False
-    if host in LOCAL or host in allowed:
+    if host in LOOPBACK_NAMES or host in allowed:
         return True
     if not any_address:
         return False

@@ -23,13 +23,12 @@ from relance.console.params import MAX_OFFSET, MAX_PARTITION, PAGE_SIZES, Look, 
 from relance.console.problems import Problem
 from relance.console.show import RecordView
 from relance.kafka.admin import GroupInfo, Member, TopicInfo
+from relance.text import visible
 
 __all__ = ["problem_page", "routes"]
 
 HERE = Path(__file__).parent
-STATIC = {
-    path.name: path.read_bytes() for path in sorted((HERE / "static").iterdir()) if path.suffix != ".md"
-}
+STATIC = {path.name: path.read_bytes() for path in sorted((HERE / "static").iterdir())}
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 # The assets' addresses carry it, so that they may be kept for good.
 VERSION = hashlib.sha256(b"".join(STATIC.values())).hexdigest()[:12]
@@ -47,7 +46,7 @@ def _environment() -> Environment:
         "number": show.number,
         "size": show.size,
         "when": show.when,
-        "visible": show.visible,
+        "visible": visible,
         "segment": lambda text: quote(str(text), safe=""),
     }
     environment.globals |= {"version": VERSION}

@@ -1,4 +1,4 @@
-"""Reads what a visitor put into the address; its promise: a value in range, or a BadInput that names it.
+"""Reads what a visitor put into the address; its promise: a value in range, or a BadInputError that names it.
 
 The ranges are Kafka's: a partition is an int32, an offset an int64, both from 0.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from relance.kafka.browse import FetchedRecord
 
-__all__ = ["BadInput", "Look", "cursor_text", "look"]
+__all__ = ["BadInputError", "Look", "cursor_text", "look"]
 
 PAGE_SIZES = (25, 50, 100, 200)
 MAX_PAGE = 500
@@ -19,7 +19,7 @@ MAX_OFFSET = 2**63 - 1
 MAX_TEXT = 256
 
 
-class BadInput(ValueError):
+class BadInputError(ValueError):
     """A parameter that can't be right; `status` is 400 for what can't be read, 422 for what can't be used."""
 
     def __init__(self, name: str, problem: str, status: int = 422) -> None:
@@ -49,17 +49,17 @@ def look(query: Mapping[str, str], *, default_limit: int = 50) -> Look:
     offset = integer(query, "offset", 0, MAX_OFFSET)
     key = query.get("key", "")
     if len(key) > MAX_TEXT:
-        raise BadInput("key", f"must be at most {MAX_TEXT} characters")
+        raise BadInputError("key", f"must be at most {MAX_TEXT} characters")
     try:
         key.encode()
     except UnicodeEncodeError:
-        raise BadInput("key", "is not valid Unicode") from None
+        raise BadInputError("key", "is not valid Unicode") from None
     before = cursor(query.get("before", ""))
     if offset is not None:
         if partition is None:
-            raise BadInput("offset", "needs a partition: each partition counts its own")
+            raise BadInputError("offset", "needs a partition: each partition counts its own")
         if before:
-            raise BadInput("offset", "and before exclude each other")
+            raise BadInputError("offset", "and before exclude each other")
         before = ((partition, min(offset + 1, MAX_OFFSET)),)
     return Look(limit=default_limit if limit is None else limit, partition=partition, key=key, before=before)
 
@@ -71,11 +71,11 @@ def integer(query: Mapping[str, str], name: str, low: int, high: int) -> int | N
         return None
     digits = text.removeprefix("-")
     if not (digits.isascii() and digits.isdigit()):
-        raise BadInput(name, f"must be a whole number, not {text[:40]!r}")
+        raise BadInputError(name, f"must be a whole number, not {text[:40]!r}")
     # Twenty digits hold an int64; a longer text would only keep the interpreter busy.
     value = int(text) if len(digits) <= 20 else None
     if value is None or not low <= value <= high:
-        raise BadInput(name, f"must be from {low} to {high}, not {text[:40]}")
+        raise BadInputError(name, f"must be from {low} to {high}, not {text[:40]}")
     return value
 
 
@@ -88,7 +88,9 @@ def cursor(text: str) -> tuple[tuple[int, int], ...]:
         left, colon, right = part.partition(":")
         good = colon and all(side.isascii() and side.isdigit() and len(side) <= 19 for side in (left, right))
         if not good or int(left) > MAX_PARTITION or int(right) > MAX_OFFSET or int(left) in found:
-            raise BadInput("before", f"is not a cursor: {text[:40]!r}; take it from the answer before", 400)
+            raise BadInputError(
+                "before", f"is not a cursor: {text[:40]!r}; take it from the answer before", 400
+            )
         found[int(left)] = int(right)
     return tuple(sorted(found.items()))
 

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from relance.console.asks import StoppingError
-from relance.console.params import BadInput
+from relance.console.params import BadInputError
 from relance.errors import BrokerUnavailableError, RelanceError, SettingsError, TopicMissingError
 from relance.kafka.admin import GroupMissingError
 
@@ -38,7 +38,7 @@ class Problem:
 def problem_of(error: Exception) -> Problem:
     """What to tell about an exception."""
     match error:
-        case BadInput():
+        case BadInputError():
             title = _TITLES[400] if error.status == 400 else "That value can't be used"
             return Problem(error.status, title, str(error))
         case TopicMissingError():

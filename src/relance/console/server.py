@@ -18,10 +18,10 @@ from typing import Any
 
 import uvicorn
 
-from relance.broker.processes import holder_of
 from relance.console.app import create_app
 from relance.console.asks import Asks
 from relance.errors import RelanceError, SettingsError
+from relance.ports import holder_of
 
 __all__ = ["PortInUseError", "check_host", "listen", "serve"]
 

@@ -7,7 +7,6 @@ escapes stay as written), nothing invisible or direction-changing passes unseen,
 from __future__ import annotations
 
 import re
-import unicodedata
 from base64 import b64encode
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +17,7 @@ import msgspec
 from relance.dead_letters import DeadLetter, decode
 from relance.errors import DecodeError
 from relance.kafka.browse import FetchedRecord
+from relance.text import visible
 
 __all__ = ["Letter", "RecordView", "Shown", "json_value", "letter_of", "number", "shown", "size", "when"]
 
@@ -74,14 +74,6 @@ class Letter:
         first, colon, rest = self.letter.error_message.partition(": ")
         repeated = colon and first.rpartition(".")[2] == self.error_class
         return visible(rest if repeated else f"{first}{colon}{rest}")
-
-    @property
-    def origin(self) -> str:
-        """`orders-2@16`, or the topic alone for what never was a record."""
-        letter = self.letter
-        if letter.original_partition is None or letter.original_offset is None:
-            return letter.original_topic
-        return f"{letter.original_topic}-{letter.original_partition}@{letter.original_offset}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,24 +193,6 @@ def dump(raw: bytes) -> str:
         letters = "".join(chr(b) if 32 <= b < 127 else "." for b in part)
         lines.append(f"{at:08x}  {part[:8].hex(' '):<23}  {part[8:].hex(' '):<23}  |{letters}|")
     return "\n".join(lines)
-
-
-def visible(text: str) -> str:
-    """The text with what a reader can't see made visible: controls as ␀…, and U+202E and the like by name."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(c if c in "\n\t" or c.isprintable() or c == "\u00a0" else _named(c) for c in text)
-
-
-def _named(c: str) -> str:
-    code = ord(c)
-    if code < 0x20:
-        return chr(0x2400 + code)
-    if code == 0x7F:
-        return "\u2421"
-    if unicodedata.category(c) == "Zs":
-        return c  # a wide or thin space is seen well enough
-    return f"⟨U+{code:04X}⟩"
 
 
 def when(moment: datetime | None) -> str:

@@ -20,6 +20,7 @@ import msgspec
 from relance.dead_letters.errortext import class_path, clip, plain, summary, trace
 from relance.dead_letters.fingerprint import fingerprint
 from relance.errors import DecodeError
+from relance.text import iso
 
 VERSION: Final = 1
 """The format that `encode` writes and the only one that `decode` reads."""
@@ -294,12 +295,8 @@ def _iso(when: datetime | float | None) -> str | None:
         return None
     try:
         if isinstance(when, datetime):
-            moment = when.astimezone(UTC) if when.tzinfo else when.replace(tzinfo=UTC)
-        elif when < 0:
-            return None
-        else:
-            moment = _EPOCH + timedelta(milliseconds=when)
+            return iso(when)
+        return iso(_EPOCH + timedelta(milliseconds=when)) if when >= 0 else None
     except (OverflowError, ValueError):
         # Kafka takes any 64-bit number as a timestamp; one past the year 9999 has no ISO form.
         return None
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

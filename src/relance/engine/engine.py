@@ -14,7 +14,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from heapq import nlargest
 from itertools import islice
+from operator import attrgetter
 from typing import Literal
 
 from relance.engine.assignment import Assignment, Commit, Tried
@@ -28,14 +30,16 @@ __all__ = ["Engine", "Ordering"]
 
 Ordering = Literal["partition", "key", "none"]
 
+_SOON = 10.0  # seconds; a wait that is not worth writing again
 _LONGEST = 31 * 86_400.0  # seconds; a wait of an earlier owner beyond it is damage, not one that we made
 
 
 class Engine:
     """Lanes, due times and frontiers of all partitions that one consumer owns."""
 
-    def __init__(self, ordering: Ordering, limits: Limits | None = None) -> None:
+    def __init__(self, ordering: Ordering, limits: Limits | None = None, *, batch: int = 1) -> None:
         self.ordering = ordering
+        self._batch = batch  # records without order that share a lane, because one call may take them all
         self.limits = limits or Limits()
         self.assignments: dict[TopicPartition, Assignment] = {}
         self._ready: deque[Lane] = deque()
@@ -200,13 +204,19 @@ class Engine:
 
     def report(self, run: Run) -> None:
         """Count what a run has done so far, while it goes on."""
-        done = run.done
-        if done > run.reported:
+        done, told = run.done, run.reported
+        if done > told:
             assignment = run.lane.assignment
-            offsets = [r.log_offset for r in run.records[run.reported : done]]
+            run.reported = done
+            records = run.records
+            if not run.handed and not run.reordered and not assignment.tried:
+                first, last = records[told].log_offset, records[done - 1].log_offset
+                if assignment.frontier.finish_span(first, last, done - told):
+                    assignment.changed = True
+                    return
+            offsets = [r.log_offset for r in records[told:done]]
             if run.handed:
                 offsets = [o for o in offsets if o not in run.handed]
-            run.reported = done
             self._finished(assignment, offsets)
 
     def finish(self, run: Run) -> None:
@@ -223,6 +233,31 @@ class Engine:
             record = run.lane.queue[0]
             run.lane.assignment.tried[record.log_offset] = Tried(record.attempt - 1, due, delay)
             self._wait(run.lane, due)
+
+    def retry_some(self, run: Run, waits: list[tuple[Record, float, float]]) -> None:
+        """As `finish`, and each of these records waits until its `due`, for its `delay`; ascending.
+
+        A batch has several that failed. Where there is order, each also waits for those before it; where
+        there is none, each waits alone.
+        """
+        lane, assignment = run.lane, run.lane.assignment
+        if not self._give_back(run):
+            return
+        for record, due, delay in waits:
+            assignment.tried[record.log_offset] = Tried(record.attempt - 1, due, delay)
+        if lane.keyed:
+            assignment.later.update((record.log_offset, due) for record, due, _ in waits)
+            if self._startable(lane, len(lane.queue)):
+                self._ready_again(lane)
+            return
+        waiting = {record.log_offset for record, _, _ in waits}
+        lane.queue = deque(record for record in lane.queue if record.log_offset not in waiting)
+        for record, due, _ in waits:
+            alone = Lane(assignment, None, keyed=False)
+            alone.queue.append(record)
+            self._wait(alone, due)
+        if lane.queue:
+            self._ready_again(lane)
 
     def hand_off(self, run: Run, record: Record) -> bool:
         """`record` (the one at `done`) is finished when its hand-off is: see `settled`. False: not ours."""
@@ -247,6 +282,25 @@ class Engine:
         assignment.settling.add(offset)
         self.settling += 1
         return True
+
+    def spill(self, now: float) -> list[tuple[Assignment, Record]]:
+        """Records of the retry topic to be written there again, so that nearer ones find room.
+
+        Where a partition holds its share of waits, or its map is full, a tenth of them go, those that are due
+        last; each is handed off (see `settled`). What is due soon stays: it makes room by itself.
+        """
+        mine = [a for a in self.assignments.values() if a.feed == "retry"]
+        found = []
+        for assignment in mine:
+            if assignment.draining or assignment.stopped is not None:
+                continue
+            if assignment.map_full or self._flow.holds_its_share(assignment, len(mine)):
+                # One that has failed here knows more than its headers, so it stays.
+                waiting, tried = assignment.waiting, assignment.tried
+                can_go = [lane for lane in waiting if lane.queue[0].log_offset not in tried]
+                last = nlargest(len(waiting) // 10 + 1, can_go, key=attrgetter("due"))
+                found += [(assignment, self._spill(lane)) for lane in last if lane.due > now + _SOON]
+        return found
 
     def settled(self, assignment: Assignment, offset: int) -> bool:
         """The hand-off of `offset` is durable, so it is finished. True if its partition now goes on."""
@@ -351,6 +405,12 @@ class Engine:
                 if lane.state is LaneState.WAITING:
                     assignment.parked += len(records)
             return
+        if self.ordering == "none" and self._batch > 1 and not waits and assignment.feed != "retry":
+            for i in range(0, len(records), self._batch):
+                lane = Lane(assignment, None, keyed=False)
+                lane.queue.extend(records[i : i + self._batch])
+                self._ready.append(lane)
+            return
         for record in records:
             keyed = self.ordering != "none" and assignment.feed != "retry"
             key = record.key if self.ordering == "key" else None
@@ -393,6 +453,18 @@ class Engine:
             assignment.tried[record.log_offset] = Tried(found.tries, now + left, found.delay / 1000)
         return waits
 
+    def _spill(self, lane: Lane) -> Record:
+        assignment = lane.assignment
+        self._due.cancel(lane.ticket)
+        assignment.waiting.discard(lane)
+        [record] = lane.queue
+        lane.queue.clear()
+        assignment.queued -= 1
+        assignment.parked -= 1
+        assignment.settling.add(record.log_offset)
+        self.settling += 1
+        return record
+
     def _give_back(self, run: Run) -> bool:
         """Take a run's result. False if its lane has nothing left to do."""
         lane = run.lane
@@ -404,6 +476,8 @@ class Engine:
         self.report(run)
         rest = run.records[run.done :]
         if rest:
+            if run.reordered:
+                rest.sort(key=attrgetter("log_offset"))
             lane.queue.extendleft(reversed(rest))
             assignment.queued += len(rest)
         if lane.queue:
@@ -436,6 +510,7 @@ class Engine:
     def _wait(self, lane: Lane, due: float) -> None:
         assignment = lane.assignment
         lane.state = LaneState.WAITING
+        lane.due = due
         lane.ticket = self._due.push(due, lane)
         assignment.waiting.add(lane)
         assignment.parked += len(lane.queue)

@@ -28,13 +28,16 @@ class Frontier:
     `start` is the committed offset; `known` the map found beside it, whose finished offsets are skipped.
     """
 
-    __slots__ = ("_done", "_open", "_skip_below", "_unfinished", "position", "waits")
+    __slots__ = ("_done", "_head", "_kept", "_open", "_skip_below", "_unfinished", "position", "waits")
 
     def __init__(self, start: int, known: OffsetMap | None = None) -> None:
         self.position = start
         """The next offset to be read: one past the highest seen."""
-        self._open: deque[int] = deque()
-        self._done: set[int] = set()
+        # Offsets as they were opened, list by list; those before `_head` of the first list are finished.
+        self._open: deque[Sequence[int]] = deque()
+        self._head = 0
+        self._kept = 0  # how many there are from `_head` on, finished or not
+        self._done: set[int] = set()  # finished ones among them
         self._skip_below = start
         self._unfinished: frozenset[int] = frozenset()
         self.waits: Mapping[int, Wait] = {}
@@ -47,12 +50,12 @@ class Frontier:
     @property
     def base(self) -> int:
         """The lowest unfinished offset: what may be committed."""
-        return self._open[0] if self._open else self.position
+        return self._open[0][self._head] if self._open else self.position
 
     @property
     def open_count(self) -> int:
         """How many offsets have been read and are not finished."""
-        return len(self._open) - len(self._done)
+        return self._kept - len(self._done)
 
     def replaying(self) -> bool:
         """True while records may arrive that an earlier owner has finished."""
@@ -63,11 +66,12 @@ class Frontier:
         return offset < self._skip_below and offset not in self._unfinished
 
     def open(self, offsets: Sequence[int]) -> None:
-        """Offsets that have been read and need work: ascending, none below `position`."""
+        """Offsets that have been read and need work: ascending, none below `position`; kept, not copied."""
         if offsets:
             if offsets[0] < self.position:
                 raise ValueError(f"offset {offsets[0]} was read already (position {self.position})")
-            self._open.extend(offsets)
+            self._open.append(offsets)
+            self._kept += len(offsets)
             self.position = offsets[-1] + 1
 
     def advance(self, position: int) -> None:
@@ -77,36 +81,70 @@ class Frontier:
 
     def finish(self, offset: int) -> None:
         """One open offset is finished. Finishing what is not open is a defect of the caller."""
-        opened = self._open
-        if opened and opened[0] == offset:
-            opened.popleft()
-            done = self._done
-            while opened and opened[0] in done:
-                done.remove(opened.popleft())
-        elif offset in self._done or not opened or not opened[0] < offset < self.position:
-            raise ValueError(f"offset {offset} is not open (base {self.base}, position {self.position})")
+        done = self._done
+        base = self.base
+        if offset == base and self._open:
+            self._pop(1)
+            while done and (base := self.base) in done:
+                done.remove(base)
+                self._pop(1)
+        elif offset in done or not base < offset < self.position:
+            raise ValueError(f"offset {offset} is not open (base {base}, position {self.position})")
         else:
-            self._done.add(offset)
-            if len(self._done) > _SWEEP and 2 * len(self._done) > len(opened):
+            done.add(offset)
+            if len(done) > _SWEEP and 2 * len(done) > self._kept:
                 # Memory is by what is unfinished, not by how far one of it holds the base back.
-                done = self._done
-                self._open = deque(o for o in opened if o not in done)
+                left = self._left()
+                self._open, self._head, self._kept = deque([left] if left else ()), 0, len(left)
                 done.clear()
 
     def finish_all(self, offsets: Iterable[int]) -> None:
-        """Several open offsets are finished; cheap where they are the lowest ones, in order."""
-        done = self._done
+        """Several open offsets are finished."""
         for offset in offsets:
-            opened = self._open
-            if not done and opened and opened[0] == offset:
-                opened.popleft()
-            else:
-                self.finish(offset)
+            self.finish(offset)
+
+    def finish_span(self, first: int, last: int, count: int) -> bool:
+        """Finish `count` open offsets, the lowest and the highest of which are given, if that is cheap.
+
+        It is where they are the lowest open ones. Both they and the open ones ascend, so where the ends are
+        `count` places apart, what lies between is the same. False: nothing was done.
+        """
+        if self._done:
+            return False
+        head, left = self._head, count
+        for offsets in self._open:
+            if left == count and offsets[head] != first:
+                return False
+            there = len(offsets) - head
+            if left <= there:
+                if offsets[head + left - 1] != last:
+                    return False
+                self._pop(count)
+                return True
+            left -= there
+            head = 0
+        return False
+
+    def _pop(self, count: int) -> None:
+        """Let go of the lowest `count` that are kept."""
+        self._kept -= count
+        head = self._head + count
+        opened = self._open
+        while opened and head >= len(opened[0]):
+            head -= len(opened.popleft())
+        self._head = head
+
+    def _left(self) -> list[int]:
+        done, head = self._done, self._head
+        found: list[int] = []
+        for offsets in self._open:
+            found.extend(offsets[head:] if not done else (o for o in offsets[head:] if o not in done))
+            head = 0
+        return found
 
     def unfinished(self) -> list[int]:
         """The open offsets, ascending, and those an earlier owner left open that were not read yet."""
-        done = self._done
-        found = [o for o in self._open if o not in done] if done else list(self._open)
+        found = self._left()
         if self.replaying():
             found.extend(sorted(o for o in self._unfinished if o >= self.position))
         return found

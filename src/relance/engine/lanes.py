@@ -32,7 +32,7 @@ class LaneState(Enum):
 class Lane:
     """The records of one ordering key that are not out with a worker."""
 
-    __slots__ = ("assignment", "key", "keyed", "queue", "state", "ticket")
+    __slots__ = ("assignment", "due", "key", "keyed", "queue", "state", "ticket")
 
     def __init__(self, assignment: Assignment, key: bytes | None, *, keyed: bool) -> None:
         self.assignment = assignment
@@ -41,12 +41,13 @@ class Lane:
         self.queue: deque[Record] = deque()
         self.state = LaneState.READY
         self.ticket = 0
+        self.due = 0.0  # while it waits, on the monotonic clock
 
 
 class Run:
     """Records `records[done:]` are still to be handled, one after the other."""
 
-    __slots__ = ("cancelled", "done", "handed", "lane", "records", "reported")
+    __slots__ = ("cancelled", "done", "handed", "lane", "records", "reordered", "reported", "started")
 
     def __init__(self, lane: Lane, records: list[Record]) -> None:
         self.lane = lane
@@ -55,3 +56,12 @@ class Run:
         self.reported = 0  # how many of `done` the frontier knows of
         self.handed: set[int] | None = None  # log offsets that a hand-off will finish, not this run
         self.cancelled = False
+        self.reordered = False
+        self.started = 0.0  # on the monotonic clock, where the handler has a deadline
+
+    def reorder(self, first: list[Record]) -> None:
+        """Let `first` come first of what is still to be handled: a batch is not done from its start on."""
+        chosen = {record.log_offset for record in first}
+        left = [record for record in self.records[self.done :] if record.log_offset not in chosen]
+        self.records[self.done :] = first + left
+        self.reordered = True

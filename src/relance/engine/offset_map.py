@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-__all__ = ["LIMIT", "OffsetMap", "Wait", "belongs", "decode_map", "encode_map"]
+__all__ = ["LIMIT", "OffsetMap", "Wait", "belongs", "decode_map", "encode_map", "is_ours"]
 
 LIMIT = 4095
 """Characters. The broker's default maximum is 4096, and it refuses just that (measured)."""
@@ -114,6 +114,11 @@ def decode_map(text: str | None, topic_id: str, committed: int) -> OffsetMap | N
     except (ValueError, IndexError, binascii.Error, zlib.error):
         return None
     return found if found.base == committed else None
+
+
+def is_ours(text: str) -> bool:
+    """False if another program wrote `text` beside its commit."""
+    return text.startswith(f"{_VERSION}:")
 
 
 def belongs(text: str | None, topic_id: str) -> bool:
@@ -210,6 +215,8 @@ def _read(raw: bytes, *, bits: bool) -> OffsetMap:
         body = raw[at:]
         if len(body) != (width + 7) // 8:
             raise ValueError("bit set of the wrong length")
+        if width - int.from_bytes(body, "little").bit_count() > MAX_UNFINISHED:
+            raise ValueError("more unfinished offsets than we write")
         unfinished = [base + i for i in range(width) if not body[i >> 3] >> (i & 7) & 1]
     else:
         offset, finished = base, False

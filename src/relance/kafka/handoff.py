@@ -17,7 +17,8 @@ from functools import partial
 from relance.delivery import Sent
 from relance.engine.assignment import Assignment
 from relance.errors import SendError
-from relance.kafka.producer import Headers, KafkaProducer
+from relance.kafka.producer import KafkaProducer
+from relance.record import Outgoing
 
 __all__ = ["Handoff", "Handoffs"]
 
@@ -28,69 +29,82 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
 
 @dataclass(eq=False, slots=True)
 class Handoff:
-    """One record to be written so that `offset` of `assignment` may count as finished."""
+    """What must be written so that `offset` of `assignment` may count as finished."""
 
     assignment: Assignment
     offset: int
-    topic: str
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
-    failures: int = 0
+    outgoing: tuple[Outgoing, ...]
+    left: int = 0
+    """How many of them are not acknowledged."""
+
+
+class _Write:
+    """One record of a hand-off, until it is acknowledged."""
+
+    __slots__ = ("failures", "handoff", "outgoing")
+
+    def __init__(self, handoff: Handoff, outgoing: Outgoing) -> None:
+        self.handoff = handoff
+        self.outgoing = outgoing
+        self.failures = 0
 
 
 class Handoffs:
     """Hand-offs in flight over one producer.
 
-    `settled(handoff, sent)` and `failed(handoff, error)` are called on the producer's thread, or on the
-    caller's for a write that is refused at once.
+    `settled(handoff)` and `failed(handoff, topic, error)` are called on the producer's thread, `failed` also
+    on the caller's, for a write that is refused at once.
     """
 
     def __init__(
         self,
         producer: KafkaProducer,
         *,
-        settled: Callable[[Handoff, Sent], None],
-        failed: Callable[[Handoff, SendError], None],
+        settled: Callable[[Handoff], None],
+        failed: Callable[[Handoff, str, SendError], None],
     ) -> None:
         self._producer = producer
         self._settled = settled
         self._failed = failed
         self._lock = threading.Lock()
-        self._again: list[tuple[float, Handoff]] = []
+        self._again: list[tuple[float, _Write]] = []
         producer.on_tick.append(self._resend_due)
 
     def submit(self, handoff: Handoff) -> None:
-        """Write it, and go on writing until it is durable."""
-        try:
-            self._producer.send(
-                handoff.topic,
-                handoff.value,
-                key=handoff.key,
-                headers=handoff.headers,
-                answer=partial(self._answered, handoff),
-            )
-        except SendError as error:
-            self._answered(handoff, error, None)
+        """Write it, and go on writing until all of it is durable."""
+        handoff.left = len(handoff.outgoing)
+        for outgoing in handoff.outgoing:
+            self._send(_Write(handoff, outgoing))
 
-    def _answered(self, handoff: Handoff, error: SendError | None, sent: Sent | None) -> None:
+    def _send(self, write: _Write) -> None:
+        topic, key, value, headers = write.outgoing
+        try:
+            self._producer.send(topic, value, key=key, headers=headers, answer=partial(self._answered, write))
+        except SendError as error:
+            self._answered(write, error, None)
+
+    def _answered(self, write: _Write, error: SendError | None, sent: Sent | None) -> None:
+        handoff = write.handoff
         if sent is not None:
-            self._settled(handoff, sent)
+            handoff.left -= 1  # only the producer's thread brings good news
+            if handoff.left == 0:
+                self._settled(handoff)
             return
         assert error is not None
-        handoff.failures += 1
-        pause = min(_FIRST_PAUSE * 2 ** min(handoff.failures - 1, 10), _LONGEST_PAUSE)
-        self._failed(handoff, error)  # first: rewritten before that, its partition would stop for ever
+        write.failures += 1
+        pause = min(_FIRST_PAUSE * 2 ** min(write.failures - 1, 10), _LONGEST_PAUSE)
+        # First: written again before that is told, its partition would stop for ever.
+        self._failed(handoff, write.outgoing.topic, error)
         with self._lock:
-            self._again.append((time.monotonic() + pause, handoff))
+            self._again.append((time.monotonic() + pause, write))
 
     def _resend_due(self) -> None:
         if not self._again:
             return
         now = time.monotonic()
         with self._lock:
-            due = [handoff for at, handoff in self._again if at <= now]
-            self._again = [(at, handoff) for at, handoff in self._again if at > now]
-        for handoff in due:
-            if not handoff.assignment.closed:  # else its new owner reads the record again
-                self.submit(handoff)
+            due = [write for at, write in self._again if at <= now]
+            self._again = [(at, write) for at, write in self._again if at > now]
+        for write in due:
+            if not write.handoff.assignment.closed:  # else its new owner reads the record again
+                self._send(write)

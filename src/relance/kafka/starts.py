@@ -9,7 +9,8 @@ import logging
 from dataclasses import dataclass
 from typing import Literal
 
-from relance.engine.offset_map import belongs
+from relance.engine.offset_map import belongs, is_ours
+from relance.engine.parallel_consumer import read_parallel_consumer_map
 from relance.record import TopicPartition
 
 __all__ = ["Feed", "Start", "Where", "start_at"]
@@ -50,6 +51,8 @@ def start_at(
         _log.warning("%s was made again since offset %d was committed: starting anew", tp, committed)
         committed, metadata = -1, ""
     if begin <= committed <= end:
+        if metadata and not is_ours(metadata) and not _fits(tp, metadata, committed, end):
+            metadata = ""
         return Start(tp, committed, metadata, topic_id)
     out_of_range = committed >= 0
     where = feed.on_out_of_range if out_of_range else feed.start
@@ -65,3 +68,35 @@ def start_at(
             "%s: committed offset %d is outside the log %d..%d; %s", tp, committed, begin, end, where
         )
     return Start(tp, begin if where == "earliest" else end, "", topic_id)
+
+
+def _fits(tp: TopicPartition, metadata: str, committed: int, end: int) -> bool:
+    """Whether what another client left beside its commit is a map that may be believed; says so."""
+    theirs = read_parallel_consumer_map(metadata, committed)
+    if theirs is None:
+        _log.warning(
+            "%s: the metadata beside committed offset %d is no map that relance reads; if Parallel Consumer"
+            " wrote it, what it had finished above that offset is handled again",
+            tp,
+            committed,
+        )
+    elif theirs.end > end:  # it names no incarnation of the topic, as ours does
+        _log.warning(
+            "%s: Parallel Consumer's map reaches to offset %d and the log to %d, so it is of another log;"
+            " all from committed offset %d on is handled",
+            tp,
+            theirs.end,
+            end,
+            committed,
+        )
+    else:
+        if theirs.end > committed:
+            _log.info(
+                "%s: Parallel Consumer left %d offsets unfinished in %d..%d; the others there are skipped",
+                tp,
+                len(theirs.unfinished),
+                committed,
+                theirs.end - 1,
+            )
+        return True
+    return False

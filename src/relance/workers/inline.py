@@ -1,42 +1,42 @@
-"""Runs a sync handler, one record at a time, on the thread that calls `run`.
+"""Takes runs from the runtime and has them handled, on the thread that calls `run`.
 
-Promise: between two records it looks whether the run was cancelled, so a revocation waits for one record at
-most. A run is kept to some milliseconds of work, so that a retry which falls due is not late.
+Promise: a run is kept to some milliseconds of work, whatever a handler takes: it grows while records are
+quick and shrinks when they are not.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import Protocol
 
-from relance.decoding import Decoding, HandlerShape
 from relance.engine.lanes import Run
 from relance.runtime import Runtime
-from relance.workers.cancellation import not_by_us
 
-__all__ = ["InlineWorker"]
+__all__ = ["Call", "InlineWorker"]
 
 _SHORT, _LONG = 0.002, 0.008  # seconds of work in a run: below it grows, above it shrinks
 _MAX_RUN = 512
 
 
-class InlineWorker:
-    """One thread's worth of handling."""
+class Call(Protocol):
+    """How the records of a run are handled."""
 
-    def __init__(
-        self, runtime: Runtime, handler: Callable[..., Any], shape: HandlerShape, decoding: Decoding
-    ) -> None:
+    def handle(self, run: Run, until: float) -> bool:
+        """Handle the run until it ends or `perf_counter` says `until`. False if it was given back already."""
+
+
+class InlineWorker:
+    """One thread's worth of handling. `fixed`: take runs of that many records, however long they take."""
+
+    def __init__(self, runtime: Runtime, call: Call, *, fixed: int | None = None) -> None:
         self._runtime = runtime
-        self._decoding = decoding
-        self._handler = handler
-        self._shape = shape
-        self._max_run = 1
+        self._call = call
+        self._fixed = fixed is not None
+        self._max_run = fixed or 1
 
     def run(self) -> None:
         """Handle records until the runtime stops."""
-        runtime = self._runtime
+        runtime, handle = self._runtime, self._call.handle
         done: Run | None = None
         while True:
             run = runtime.next(done, self._max_run, wait=True)
@@ -44,46 +44,16 @@ class InlineWorker:
                 return
             started = time.perf_counter()
             try:
-                given_back = not self._handle(run, started + _LONG)
+                given_back = not handle(run, started + _LONG)
             except BaseException:
                 # The program ends (KeyboardInterrupt, SystemExit): nothing unfinished counts.
                 runtime.give_back(run)
                 raise
             done = None if given_back else run
+            if self._fixed:
+                continue
             took = time.perf_counter() - started
             if took > _LONG:
                 self._max_run = max(1, self._max_run // 2)
             elif took < _SHORT and run.done == self._max_run < _MAX_RUN:
                 self._max_run *= 2
-
-    def _handle(self, run: Run, until: float) -> bool:
-        """False if the run was given back already (a record waits, or all stops)."""
-        now = time.perf_counter
-        decoding, handler, with_record = self._decoding, self._handler, self._shape.takes_record
-        decode, decode_errors = decoding.decode, decoding.errors
-        records = run.records
-        i = run.done
-        while i < len(records) and not run.cancelled:
-            record = records[i]
-            try:
-                value = decode(record.raw)
-            except decode_errors as error:
-                if not self._runtime.failed(run, record, decoding.as_error(error, record.raw)):
-                    return False
-            else:
-                try:
-                    if with_record:
-                        handler(value, record)
-                    else:
-                        handler(value)
-                except asyncio.CancelledError as error:
-                    if not self._runtime.failed(run, record, not_by_us(error)):
-                        return False
-                except Exception as error:  # noqa: BLE001  whatever a handler raises is judged by the policy
-                    if not self._runtime.failed(run, record, error):
-                        return False
-            i += 1
-            run.done = i
-            if now() > until:  # a handler that has become slow must not hold up all others for a long run
-                return True
-        return True

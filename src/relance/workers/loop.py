@@ -9,37 +9,42 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Protocol
 
-from relance.decoding import Decoding, HandlerShape
 from relance.engine.lanes import Run
 from relance.runtime import Runtime
-from relance.workers.cancellation import not_by_us
 
-__all__ = ["LoopWorker"]
+__all__ = ["LoopCall", "LoopWorker"]
 
 _SLICE = 0.005  # seconds a task that never suspends may keep the loop
-_LONG = 0.02  # seconds of a run: then other lanes, and retries that fell due, have their turn
 _MAX_RUN = 64
 
 
+class LoopCall(Protocol):
+    """How the records of a run are handled."""
+
+    async def handle(self, run: Run) -> bool:
+        """Handle the run. False if it was given back already (a record waits, or all stops).
+
+        Raises CancelledError only if the task itself was cancelled.
+        """
+
+
 class LoopWorker:
-    """`concurrency` tasks on the running loop."""
+    """`concurrency` tasks on the running loop, which take runs of at most `most` records."""
 
     def __init__(
         self,
         runtime: Runtime,
-        handler: Callable[..., Coroutine[Any, Any, Any]],
-        shape: HandlerShape,
-        decoding: Decoding,
+        call: LoopCall,
         concurrency: int,
+        *,
+        most: int | None = None,
     ) -> None:
         self._runtime = runtime
-        self._handler = handler
-        self._shape = shape
-        self._decoding = decoding
+        self._call = call
         self._concurrency = concurrency
+        self._most = most or _MAX_RUN
         self._idle: list[asyncio.Future[None]] = []
         self._pumping = False
         self._tasks: dict[Run, asyncio.Task[None]] = {}
@@ -122,7 +127,7 @@ class LoopWorker:
         kept_since = time.perf_counter()
         try:
             while True:
-                run = runtime.next(done, _MAX_RUN, wait=False)
+                run = runtime.next(done, self._most, wait=False)
                 done = None
                 if run is None:
                     if runtime.stopping:
@@ -134,7 +139,7 @@ class LoopWorker:
                     self._wake_one()
                 self._tasks[run] = task
                 try:
-                    if await self._handle(run):
+                    if await self._call.handle(run):
                         done = run
                 except asyncio.CancelledError:
                     runtime.give_back(run)
@@ -154,35 +159,6 @@ class LoopWorker:
             if done is not None:
                 runtime.give_back(done)
 
-    async def _handle(self, run: Run) -> bool:
-        """False if the run was given back already (a record waits, or all stops)."""
-        decoding, handler, with_record = self._decoding, self._handler, self._shape.takes_record
-        decode, decode_errors = decoding.decode, decoding.errors
-        records, now = run.records, time.perf_counter
-        until = now() + _LONG
-        i = run.done
-        while i < len(records) and not run.cancelled:
-            record = records[i]
-            try:
-                value = decode(record.raw)
-            except decode_errors as error:
-                if not self._runtime.failed(run, record, decoding.as_error(error, record.raw)):
-                    return False
-            else:
-                try:
-                    if with_record:
-                        await handler(value, record)
-                    else:
-                        await handler(value)
-                except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  the policy judges it
-                    if not self._runtime.failed(run, record, _as_failure(error)):
-                        return False
-            i += 1
-            run.done = i
-            if now() > until:
-                return True
-        return True
-
     def _abandon(self, run: Run) -> None:
         """Any thread: the run's partition is going, or all stops; its record stays uncommitted."""
         loop = self._loop
@@ -194,13 +170,3 @@ class LoopWorker:
         task = self._tasks.pop(run, None)
         if task is not None:
             task.cancel()
-
-
-def _as_failure(error: Exception | asyncio.CancelledError) -> Exception:
-    """What the policy judges. Raises the cancellation of our own task, which is no failure of the record."""
-    if isinstance(error, Exception):
-        return error
-    task = asyncio.current_task()
-    if task is None or task.cancelling():
-        raise error
-    return not_by_us(error)

@@ -1,0 +1,32 @@
+"""How texts and times of others are written: nothing invisible passes unseen, and a time is UTC."""
+
+from __future__ import annotations
+
+import unicodedata
+from datetime import UTC, datetime
+
+__all__ = ["iso", "visible"]
+
+
+def visible(text: str) -> str:
+    """The text with what a reader can't see made visible: controls as ␀…, and U+202E and the like by name."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if c in "\n\t" or c.isprintable() or c == "\u00a0" else _named(c) for c in text)
+
+
+def _named(c: str) -> str:
+    code = ord(c)
+    if code < 0x20:
+        return chr(0x2400 + code)
+    if code == 0x7F:
+        return "\u2421"
+    if unicodedata.category(c) == "Zs":
+        return c  # a wide or thin space is seen well enough
+    return f"⟨U+{code:04X}⟩"
+
+
+def iso(moment: datetime) -> str:
+    """UTC to the millisecond, in ISO 8601: 2026-11-23T20:16:34.307Z. A time without a zone counts as UTC."""
+    utc = moment.astimezone(UTC) if moment.tzinfo else moment
+    return utc.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"

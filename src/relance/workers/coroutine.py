@@ -1,0 +1,131 @@
+"""Calls an async handler for the records of a run, in order, within the task of the worker.
+
+Promise: what comes out of a handler is a failure of its record, also a CancelledError of its own making; only
+the cancellation of the worker's task goes on as such. A deadline cancels the handler, not the task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from relance.decoding import Decoding, HandlerShape
+from relance.engine.lanes import Run
+from relance.errors import HandlerTimeoutError, HandlerWord
+from relance.runtime import Runtime
+from relance.workers.batch import Attempt, Batch, next_of
+from relance.workers.cancellation import not_by_us
+
+__all__ = ["CoroutineBatchCall", "CoroutineCall"]
+
+_LONG = 0.02  # seconds of a run: then other lanes, and retries that fell due, have their turn
+
+
+class CoroutineCall:
+    """`handler(value)` or `handler(value, record)`; `timeout` in seconds, for each record."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        handler: Callable[..., Coroutine[Any, Any, Any]],
+        shape: HandlerShape,
+        decoding: Decoding,
+        timeout: float | None = None,
+    ) -> None:
+        self._runtime = runtime
+        self._handler = handler if timeout is None else _within(timeout, handler, shape.name)
+        self._shape = shape
+        self._decoding = decoding
+
+    async def handle(self, run: Run) -> bool:
+        """Handle the run for some milliseconds. False if it was given back already."""
+        decoding, handler, with_record = self._decoding, self._handler, self._shape.takes_record
+        decode, decode_errors = decoding.decode, decoding.errors
+        records, now = run.records, time.perf_counter
+        until = now() + _LONG
+        i = run.done
+        while i < len(records) and not run.cancelled:
+            record = records[i]
+            try:
+                value = decode(record.raw)
+            except decode_errors as error:
+                if not self._runtime.failed(run, record, decoding.as_error(error, record.raw)):
+                    return False
+            else:
+                try:
+                    if with_record:
+                        await handler(value, record)
+                    else:
+                        await handler(value)
+                except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  the policy judges it
+                    if not self._runtime.failed(run, record, _as_failure(error)):
+                        return False
+                else:
+                    if record.outbox is not None:
+                        self._runtime.returned(run, record)
+            i += 1
+            run.done = i
+            if now() > until:
+                return True
+        return True
+
+
+class CoroutineBatchCall(Batch):
+    """`handler(values)` or `handler(values, records)`; `timeout` in seconds, for each call."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        handler: Callable[..., Coroutine[Any, Any, Any]],
+        shape: HandlerShape,
+        decoding: Decoding,
+        timeout: float | None = None,
+    ) -> None:
+        timed = handler if timeout is None else _within(timeout, handler, shape.name)
+        super().__init__(runtime, timed, shape, decoding)
+
+    async def handle(self, run: Run) -> bool:
+        """Handle the whole run. False if it was given back already."""
+        attempt = Attempt()
+        asks = self.asks(run, attempt)
+        error: Exception | None = None
+        try:
+            while (found := next_of(asks, error)) is not None:
+                error = None
+                try:
+                    await self.call(found)
+                except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001  the policy judges it
+                    error = _as_failure(raised)
+        except BaseException:  # the end of the program, or our task is cancelled
+            self.keep(run, attempt)
+            raise
+        return self.settle(run, attempt)
+
+
+def _within(
+    seconds: float, handler: Callable[..., Coroutine[Any, Any, Any]], name: str
+) -> Callable[..., Coroutine[Any, Any, Any]]:
+    async def call(*given: Any) -> None:
+        scope = asyncio.timeout(seconds)
+        try:
+            async with scope:
+                await handler(*given)
+        except Exception as error:
+            # Also what a library makes of the cancellation; but a word of the handler's own stands.
+            if scope.expired() and not isinstance(error, HandlerWord):
+                raise HandlerTimeoutError(name, seconds) from error
+            raise
+
+    return call
+
+
+def _as_failure(error: Exception | asyncio.CancelledError) -> Exception:
+    """What the policy judges. Raises the cancellation of our own task, which is no failure of the record."""
+    if isinstance(error, Exception):
+        return error
+    task = asyncio.current_task()
+    if task is None or task.cancelling():
+        raise error
+    return not_by_us(error)
