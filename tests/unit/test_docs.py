@@ -165,7 +165,13 @@ def check_script(words: list[str]) -> None:
     if name in ("setup", "lock"):
         assert not words[1:], words
         return
-    text = help_of("scripts/run_tests.py") if name == "test" else help_of("scripts/stack", name)
+    match name:
+        case "test":
+            text = help_of("scripts/run_tests.py")
+        case "bench":
+            text = help_of("-m", "bench")
+        case _:
+            text = help_of("scripts/stack", name)
     for option in options:
         assert re.search(rf"(?<!\S){re.escape(option)}\b", text), f"{words[0]} has no {option}:\n{text}"
     if "--scale" in words:
