@@ -229,7 +229,7 @@ class Engine:
         """
         if self._give_back(run):
             record = run.lane.queue[0]
-            run.lane.assignment.tried[record.log_offset] = Tried(record.attempt - 1, due, delay)
+            run.lane.assignment.tried[record.log_offset] = Tried(record.attempt - 1, due, delay, record)
             self._wait(run.lane, due)
 
     def hand_off(self, run: Run, record: Record) -> bool:
@@ -404,7 +404,7 @@ class Engine:
                 waits[record.log_offset] = now + left
             else:
                 left = 0.0
-            assignment.tried[record.log_offset] = Tried(found.tries, now + left, found.delay / 1000)
+            assignment.tried[record.log_offset] = Tried(found.tries, now + left, found.delay / 1000, record)
         return waits
 
     def _give_back(self, run: Run) -> bool:

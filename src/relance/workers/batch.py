@@ -54,22 +54,30 @@ class Batch:
         raised = (yield found) if found else None
         if raised is None:
             good = [record for _, record in found]
+            self._runtime.called(run, good, ())
         elif isinstance(raised, BatchError) and raised.errors.keys() <= set(range(len(found))):
             good = [record for i, (_, record) in enumerate(found) if i not in raised.errors]
-            bad += [(found[i][1], one) for i, one in raised.errors.items()]
+            named = [(found[i][1], one) for i, one in raised.errors.items()]
+            self._runtime.called(run, good, named)
+            bad += named
         elif len(found) == 1:
             bad.append((found[0][1], raised))
         else:
             for _, record in found:
                 record.outbox = None
+            self._runtime.began(run)
             for one in found:
                 if run.cancelled:
                     break
                 alone = yield [one]
                 if alone is None:
                     good.append(one[1])
+                    goes_on = self._runtime.called(run, [one[1]], ())
                 else:
                     bad.append((one[1], _of_one(alone)))
+                    goes_on = self._runtime.called(run, (), bad[-1:])
+                if not goes_on:
+                    break
         return good, sorted(bad, key=lambda failed: failed[0].log_offset)
 
     def settle(self, run: Run, good: list[Record], bad: list[tuple[Record, Exception]]) -> bool:

@@ -144,7 +144,10 @@ class ProcessCall:
         """Until the run's end or the first failure; the child stops there, too."""
         records = run.records[run.done :]
         try:
+            new = self._pipe is None
             pipe = self._connected()
+            if new:
+                self._runtime.began(run)
             pipe.send([self._sent(record) for record in records])
             for record in records:
                 if not pipe.poll(self._timeout):
