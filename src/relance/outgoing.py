@@ -16,7 +16,16 @@ from relance.engine.deferral import Failure, defer, to_headers
 from relance.errors import DecodeError, MaxRetriesExceededError
 from relance.record import HeaderList, Outgoing, Record
 
-__all__ = ["LARGEST", "MAX_RECORD", "dead_letter", "failure_text", "read_headers", "retry_record", "size_of"]
+__all__ = [
+    "LARGEST",
+    "MAX_RECORD",
+    "dead_letter",
+    "failure_text",
+    "once_more",
+    "read_headers",
+    "retry_record",
+    "size_of",
+]
 
 MAX_RECORD = 1_000_000
 """Bytes of a record with all that belongs to it that a topic takes, where nobody knows better: a little below
@@ -86,6 +95,11 @@ def retry_record(
     )
     outgoing = Outgoing(topic, record.key, record.raw, to_headers(deferral, headers))
     return outgoing if size_of(outgoing) <= limit else None
+
+
+def once_more(record: Record, topic: str) -> Outgoing:
+    """A record of the retry topic as it lies there: attempt, due time and all."""
+    return Outgoing(topic, record.key, record.raw, record.source.headers() or [])
 
 
 def dead_letter(

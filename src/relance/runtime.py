@@ -26,7 +26,7 @@ from relance.engine.outcome import RetryAt, Stop
 from relance.engine.parallel_consumer import read_parallel_consumer_map
 from relance.errors import DecodeError, SettingsError
 from relance.judge import Judge
-from relance.outgoing import MAX_RECORD, failure_text
+from relance.outgoing import MAX_RECORD, failure_text, once_more
 from relance.record import Outgoing, Record, TopicPartition
 
 __all__ = ["Runtime"]
@@ -112,6 +112,7 @@ class Runtime:
                 unreadable = []
                 self.engine.intake(assignment, records, now=now, wall=wall)
             self._work.notify_all()
+        self._write_spilled(feed)
         for record, reason in unreadable:
             self._write_off(assignment, record, DecodeError(reason), attempts=0)
         self.on_work()
@@ -146,7 +147,10 @@ class Runtime:
         """What may be committed now."""
         now, wall = self._clock.monotonic(), self._clock.time()
         with self._lock:
-            return self.engine.commits(feed, now=now, wall=wall, only=only)
+            found = self.engine.commits(feed, now=now, wall=wall, only=only)
+        if only is None:
+            self._write_spilled(feed)  # now it is known whose map is full
+        return found
 
     def committed(self, commit: Commit) -> None:
         """The broker has it."""
@@ -400,6 +404,15 @@ class Runtime:
                 unreadable.append((record, f"retry headers: {found.reason}"))
         return unreadable
 
+    def _write_spilled(self, feed: str) -> None:
+        topic = self.plan.paths.retry_topic
+        if feed != "retry" or topic is None:
+            return
+        with self._lock:
+            spilled = self.engine.spill(self._clock.monotonic())
+        for assignment, record in spilled:
+            self._write(assignment, record.log_offset, once_more(record, topic))
+
     def _pauses(self, feed: str, *, crowded: bool = False) -> set[TopicPartition]:
         if self._guard is not None and self._guard.is_open(self._clock.monotonic()):
             return {tp for tp, a in self.engine.assignments.items() if a.feed == feed}
@@ -488,7 +501,7 @@ class Runtime:
             if assignment.closed:
                 return
             told = assignment.stopped is not None
-            self.engine.stop(assignment, reason, offset)
+            self.engine.stop(assignment, f"{assignment.tp} is stopped at offset {offset}: {reason}", offset)
             self._changed.notify_all()
         if not told:
             _log_stopped(f"{assignment.tp} stops at offset {offset}: {reason}; {until}")

@@ -66,8 +66,6 @@ def check_options(
         raise SettingsError("topics", "@app.consumer takes the topics: write @app.consumer('orders')")
     if not topics:
         raise SettingsError("topics", "name at least one topic to consume")
-    if len(set(topics)) < len(topics):
-        raise SettingsError("topics", f"{', '.join(topics)}: one is named twice")
     others = {"retry_topic": paths.retry_topic, "dead_letter_topic": paths.dead_letter_topic}
     named = [("topics", topic) for topic in topics] + [
         (k, topic) for k, topic in others.items() if topic is not None
@@ -76,6 +74,8 @@ def check_options(
         if not isinstance(topic, str):
             raise SettingsError(key, f"{topic!r} is not the name of a topic")
         checked_topic_name(topic, key)
+    if len(set(topics)) < len(topics):
+        raise SettingsError("topics", f"{', '.join(topics)}: one is named twice")
     if retry is not None and not isinstance(retry, RetryPolicy):
         raise SettingsError("retry", f"{retry!r} is no RetryPolicy: RetryPolicy.exponential(max_attempts=5)")
     if ordering not in ("partition", "key", "none"):

@@ -211,6 +211,9 @@ def test_its_life_from_start_to_purge_by_the_command_line(tmp_path):
     bootstrap = f"localhost:{number}"
     create(AdminClient({"bootstrap.servers": bootstrap, "logger": quiet()}), "t")
     assert produce(bootstrap, "t", b"kept") == []
+    (free,) = free_ports(1)
+    elsewhere = relance("status", *where, "--bootstrap", f"localhost:{free}")
+    assert (elsewhere.returncode, elsewhere.stdout) == (3, f"localhost:{free}: no broker\n")
 
     # As after a reboot: another process has the pid that is noted. It is not believed, and not touched.
     broker = LocalBroker(tmp_path / "run", port=number)

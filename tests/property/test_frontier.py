@@ -3,6 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from relance.engine import frontier
 from relance.engine.frontier import Frontier
 from relance.engine.offset_map import decode_map, encode_map
 
@@ -85,3 +86,18 @@ def test_a_second_finish_of_an_offset_is_refused(offsets: list[int]) -> None:
     frontier.finish(max(offsets))
     with pytest.raises(ValueError, match="not open"):
         frontier.finish(max(offsets))
+
+
+class FrontierThatSweepsAtOnce(FrontierAgainstASet):
+    """The same, with next to nothing kept above the base before it is swept out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept_before, frontier._SWEEP = frontier._SWEEP, 1
+
+    def teardown(self) -> None:
+        frontier._SWEEP = self.kept_before
+
+
+TestFrontierThatSweepsAtOnce = FrontierThatSweepsAtOnce.TestCase
+TestFrontierThatSweepsAtOnce.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)

@@ -293,6 +293,58 @@ def test_a_retry_record_that_fails_again_is_deferred_again_with_its_first_origin
     assert [f.attempt for f in again.history] == [1, 2]
 
 
+def test_a_full_window_of_waits_writes_those_due_last_again_and_goes_on_reading() -> None:
+    member = a_member(retry_topic=RETRY, limits=Limits(parked=20))
+    member.assign(RETRIES)
+    for i in range(40):
+        member.broker.log(RETRIES).append(b"k", b"%d" % i, deferred(attempt=2, delay=100.0 + i, offset=i))
+    member.read(RETRIES, 20)
+    assert [w.outgoing.value for w in member.writes] == [b"19", b"18", b"17"]
+    assert RETRIES not in member.runtime.pauses("retry")
+    before = member.writes[0].outgoing
+    while member.writes:
+        member.ack()
+    [again] = [m for m in member.broker.log(RETRIES).messages[40:] if m.value == b"19"]
+    assert (again.key, again.own_headers) == (before.key, before.headers)
+    found = from_headers(again.own_headers, group="g", now=member.clock.wall, max_delay=1e12)
+    assert isinstance(found, Deferral)
+    assert (found.attempt, found.id) == (2, "g:orders:0:19")
+
+
+def test_what_is_due_soon_is_not_written_again() -> None:
+    member = a_member(retry_topic=RETRY, limits=Limits(parked=2))
+    member.assign(RETRIES)
+    for i in range(3):
+        member.broker.log(RETRIES).append(b"k", b"v", deferred(attempt=2, delay=9.0, offset=i))
+    member.read(RETRIES)
+    assert member.writes == []
+    assert RETRIES in member.runtime.pauses("retry")
+
+
+def test_a_window_smaller_than_what_waits_loses_nothing_and_starts_nothing_early() -> None:
+    member = a_member(retry_topic=RETRY, limits=Limits(parked=8))
+    member.assign(RETRIES)
+    due = {}
+    for i in range(40):
+        delay = 15.0 + (i * 7) % 40
+        due[i] = member.clock.now + delay
+        member.broker.log(RETRIES).append(b"k", b"%d" % i, deferred(attempt=2, delay=delay, offset=i))
+    handled = []
+
+    def handle(found: Record) -> None:
+        handled.append(found.offset)
+        assert member.clock.now >= due[found.offset]
+
+    for _ in range(500):
+        if RETRIES not in member.runtime.pauses("retry"):
+            member.read(RETRIES, 1)
+        while member.writes:
+            member.ack()
+        member.clock.advance(0.25)
+        member.work(handle)
+    assert sorted(handled) == sorted(due)
+
+
 # -- hand-offs that fail ---------------------------------------------------------------------------
 
 
@@ -319,7 +371,7 @@ def test_a_hand_off_that_fails_stops_its_partition_and_says_so_once(
         "orders-0 stops at offset 0: orders.DLT takes no record: no leader; trying again until it is written"
     ]
     assert member.take() is None
-    assert member.runtime.look().stopped == {"orders-0": "no leader"}
+    assert member.runtime.look().stopped == {"orders-0": "orders-0 is stopped at offset 0: no leader"}
     assert member.runtime.pauses("source") == {ORDERS}
     assert member.commit() == 0
 

@@ -107,12 +107,13 @@ def stop(
 def status(port: Port = 9092, bootstrap: Bootstrap = None, dir: Dir = _RUN) -> None:
     """Say what runs; exit status 0 if it answers, 3 if not (as init scripts have it)."""
     host, port = _address(port, bootstrap)
-    if host not in LOOPBACK_NAMES:
+    found = LocalBroker(dir, port=port).status()
+    asked_elsewhere = bootstrap is not None and port not in {node.port for node in found.nodes}
+    if host not in LOOPBACK_NAMES or asked_elsewhere:
         answers = ask(host, port) is Answer.KAFKA
         what = "a Kafka that was not started from here" if answers else "no broker"
         typer.echo(f"{host}:{port}: {what}")
         raise typer.Exit(0 if answers else 3)
-    found = LocalBroker(dir, port=port).status()
     _show(found)
     if not found.running:
         raise typer.Exit(3)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from heapq import nlargest
 from itertools import islice
 from operator import attrgetter
 from typing import Literal
@@ -29,6 +30,7 @@ __all__ = ["Engine", "Ordering"]
 
 Ordering = Literal["partition", "key", "none"]
 
+_SOON = 10.0  # seconds; a wait that is not worth writing again
 _LONGEST = 31 * 86_400.0  # seconds; a wait of an earlier owner beyond it is damage, not one that we made
 
 
@@ -256,6 +258,25 @@ class Engine:
         self.settling += 1
         return True
 
+    def spill(self, now: float) -> list[tuple[Assignment, Record]]:
+        """Records of the retry topic to be written there again, so that nearer ones find room.
+
+        Where a partition holds its share of waits, or its map is full, a tenth of them go, those that are due
+        last; each is handed off (see `settled`). What is due soon stays: it makes room by itself.
+        """
+        mine = [a for a in self.assignments.values() if a.feed == "retry"]
+        found = []
+        for assignment in mine:
+            if assignment.draining or assignment.stopped is not None:
+                continue
+            if assignment.map_full or self._flow.holds_its_share(assignment, len(mine)):
+                # One that has failed here knows more than its headers, so it stays.
+                waiting, tried = assignment.waiting, assignment.tried
+                can_go = [lane for lane in waiting if lane.queue[0].log_offset not in tried]
+                last = nlargest(len(waiting) // 10 + 1, can_go, key=attrgetter("due"))
+                found += [(assignment, self._spill(lane)) for lane in last if lane.due > now + _SOON]
+        return found
+
     def settled(self, assignment: Assignment, offset: int) -> bool:
         """The hand-off of `offset` is durable, so it is finished. True if its partition now goes on."""
         if offset in assignment.settling:
@@ -407,6 +428,18 @@ class Engine:
             assignment.tried[record.log_offset] = Tried(found.tries, now + left, found.delay / 1000, record)
         return waits
 
+    def _spill(self, lane: Lane) -> Record:
+        assignment = lane.assignment
+        self._due.cancel(lane.ticket)
+        assignment.waiting.discard(lane)
+        [record] = lane.queue
+        lane.queue.clear()
+        assignment.queued -= 1
+        assignment.parked -= 1
+        assignment.settling.add(record.log_offset)
+        self.settling += 1
+        return record
+
     def _give_back(self, run: Run) -> bool:
         """Take a run's result. False if its lane has nothing left to do."""
         lane = run.lane
@@ -452,6 +485,7 @@ class Engine:
     def _wait(self, lane: Lane, due: float) -> None:
         assignment = lane.assignment
         lane.state = LaneState.WAITING
+        lane.due = due
         lane.ticket = self._due.push(due, lane)
         assignment.waiting.add(lane)
         assignment.parked += len(lane.queue)

@@ -61,16 +61,11 @@ class Flow:
         it is gone: else the one that fetched first would fill all the room again, and starve the others.
         """
         mine = [a for a in assignments if a.feed == feed]
-        limits, owners = self._limits, max(1, len(mine))
-        share, share_bytes = limits.parked // owners, limits.parked_bytes / owners
+        owners = len(mine)
         found = {
             a.tp
             for a in mine
-            if a.stopped is not None
-            or a.draining
-            or a.map_full
-            or a.parked >= share
-            or a.parked * (a.mean_size + _OVERHEAD) >= share_bytes
+            if a.stopped is not None or a.draining or a.map_full or self.holds_its_share(a, owners)
         }
         for assignment in mine:
             ready = assignment.queued - assignment.parked
@@ -81,6 +76,12 @@ class Flow:
             else:
                 self._crowding.discard(assignment.tp)
         return found
+
+    def holds_its_share(self, assignment: Assignment, owners: int) -> bool:
+        """Whether as much waits in it as may, being one of `owners` partitions of its feed."""
+        limits, parked = self._limits, assignment.parked
+        size = parked * (assignment.mean_size + _OVERHEAD)
+        return parked >= limits.parked // owners or size >= limits.parked_bytes / owners
 
     def _level(self, records: float, size: float) -> float:
         return max(records / self._limits.ready, size / self._limits.ready_bytes)

@@ -33,7 +33,7 @@ class LaneState(Enum):
 class Lane:
     """The records of one ordering key that are not out with a worker."""
 
-    __slots__ = ("assignment", "key", "keyed", "queue", "state", "ticket")
+    __slots__ = ("assignment", "due", "key", "keyed", "queue", "state", "ticket")
 
     def __init__(self, assignment: Assignment, key: bytes | None, *, keyed: bool) -> None:
         self.assignment = assignment
@@ -42,6 +42,7 @@ class Lane:
         self.queue: deque[Record] = deque()
         self.state = LaneState.READY
         self.ticket = 0
+        self.due = 0.0  # while it waits, on the monotonic clock
 
 
 class Run:

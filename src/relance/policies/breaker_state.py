@@ -260,7 +260,8 @@ class BreakerState(Generic[Token]):
         )
 
     def _open(self, now: float, reason: str) -> Answer[Token]:
-        give_back = self._window.failures()
+        # A failed probe was given back when it was reported.
+        give_back = self._window.failures() if self.state is CircuitState.CLOSED else ()
         self._until = now + self.settings.open_for
         self.times_opened += 1
         return Answer(give_back, self._change(CircuitState.OPEN, now, reason))

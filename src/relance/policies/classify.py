@@ -151,10 +151,10 @@ def _own_words(error: Exception) -> Verdict | None:
     return Verdict(VerdictKind.RETRYABLE, delay, "the error names its next_retry_delay")
 
 
-def _attribute(error: Exception, name: str) -> object:
+def _attribute(of: object, name: str) -> object:
     try:
-        return getattr(error, name, None)
-    except Exception:  # noqa: BLE001  a user's property may raise anything; then the error says nothing
+        return getattr(of, name, None)
+    except Exception:  # noqa: BLE001  a user's property may raise anything; then it says nothing
         return None
 
 
@@ -185,7 +185,7 @@ class _KafkaError(Protocol):
 
 
 def _is_kafka_error(inner: object) -> TypeGuard[_KafkaError]:
-    return all(callable(getattr(inner, name, None)) for name in ("code", "name", "fatal", "retriable"))
+    return all(callable(_attribute(inner, name)) for name in ("code", "name", "fatal", "retriable"))
 
 
 def _by_code(code: int) -> Verdict | None:

@@ -1,0 +1,404 @@
+"""What ends, and what must not: handlers that hang, clients that die, letters that are too large."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import confluent_kafka
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+from members import Group
+
+from relance import App, Record, RetryPolicy, SendError, Settings
+from relance.kafka.admin import Admin
+from relance.kafka.producer import KafkaProducer
+from waiting import wait_until
+
+Handler = Callable[..., Any]
+
+
+async def until(condition: Callable[[], object], timeout: float = 20.0, what: object = "") -> None:
+    await asyncio.to_thread(wait_until, condition, timeout, str(what))
+
+
+def settings(bootstrap: str, **more: Any) -> Settings:
+    return Settings(
+        bootstrap_servers=bootstrap, session_timeout=6.0, heartbeat_interval=0.5, commit_interval=0.2, **more
+    )
+
+
+# -- handlers that hang ----------------------------------------------------------------------------
+
+
+class Hanging:
+    """Handlers that end when the test lets them, and not before."""
+
+    def __init__(self) -> None:
+        self.started = threading.Event()
+        self.let_go = threading.Event()
+
+    def sync(self, value: int) -> None:
+        self.started.set()
+        self.let_go.wait()
+
+    async def swallowing(self, value: int) -> None:
+        self.started.set()
+        while not self.let_go.is_set():
+            try:
+                await asyncio.sleep(0.01)
+            except asyncio.CancelledError:
+                pass
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("sync", {}), ("sync", {"workers": "threads", "concurrency": 2}), ("swallowing", {})],
+    ids=["inline", "threads", "async"],
+)
+def test_a_handler_that_hangs_does_not_keep_running_from_being_left(
+    bootstrap: str,
+    make_topic: Callable[..., str],
+    caplog: pytest.LogCaptureFixture,
+    kind: str,
+    options: dict[str, Any],
+) -> None:
+    topic, hanging = make_topic("t", 1), Hanging()
+    app = App(f"g-{topic}", settings=settings(bootstrap, drain_timeout=1.0))
+    app.consumer(topic, **options)(getattr(hanging, kind))
+    left = threading.Event()
+
+    async def main() -> None:
+        async with app.running():
+            await app.send(topic, 1)
+            await until(hanging.started.is_set)
+        left.set()
+
+    # On a thread of its own, because a loop whose task swallows its cancellation cannot be ended either.
+    thread = threading.Thread(target=lambda: asyncio.run(main()), daemon=True)
+    thread.start()
+    try:
+        wait_until(hanging.started.is_set, 20.0)
+        wait_until(left.is_set, 10.0, "leaving running()")
+    finally:
+        hanging.let_go.set()
+        thread.join(20.0)
+    assert not thread.is_alive()
+    assert "a handler is still running after the drain deadline" in caplog.text
+    assert sum(c.offset for c in Admin(bootstrap).committed(f"g-{topic}").values()) <= 0
+
+
+# -- handlers that are cancelled by something of their own -----------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"workers": "threads", "concurrency": 2, "ordering": "none"}], ids=["inline", "threads"]
+)
+def test_a_cancellation_out_of_a_sync_handler_is_a_failure_of_its_record_and_the_worker_goes_on(
+    bootstrap: str, make_topic: Callable[..., str], options: dict[str, Any]
+) -> None:
+    topic, dlt = make_topic("t", 1), make_topic("dlt", 1)
+    app = App(f"g-{topic}", settings=settings(bootstrap))
+    calls: list[tuple[int, int]] = []
+
+    def handle(value: int, record: Record) -> None:
+        calls.append((value, record.attempt))
+        if value == 3:
+            raise asyncio.CancelledError
+        if value == 5 and record.attempt == 1:
+            raise asyncio.CancelledError
+
+    policy = RetryPolicy.fixed(0.05, max_attempts=2, retry_on=RuntimeError)
+    app.consumer(topic, retry=policy, dead_letter_topic=dlt, **options)(handle)
+
+    async def main() -> None:
+        async with app.running():
+            for n in range(10):
+                await app.send(topic, n)
+            letters = app.dead_letters(dlt)
+            await until(lambda: {n for n, _ in calls} == set(range(10)), what=calls)
+            await until(lambda: letters.count() == 1)
+            (letter,) = await asyncio.to_thread(letters.latest, 10)
+            assert (letter.original_offset, letter.retry_count) == (3, 1)
+            assert "the handler was cancelled" in letter.error_message
+            assert app.health().status == "UP"
+
+    asyncio.run(main())
+    assert [attempt for n, attempt in calls if n == 3] == [1, 2]
+    assert [attempt for n, attempt in calls if n == 5] == [1, 2]
+    assert sum(c.offset for c in Admin(bootstrap).committed(f"g-{topic}").values()) == 10
+
+
+# -- clients that die ------------------------------------------------------------------------------
+
+
+def break_for_good(producer: KafkaProducer) -> None:
+    """A fatal error, as an idempotent producer has when brokers lost what it wrote."""
+    client = producer._client
+    library = ctypes.CDLL(confluent_kafka.cimpl.__file__)
+    handle = ctypes.c_void_p.from_address(id(client) + object.__basicsize__).value  # its first field
+    library.rd_kafka_test_fatal_error.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p]
+    library.rd_kafka_test_fatal_error(handle, 45, b"OUT_OF_ORDER_SEQUENCE_NUMBER, asked for by a test")
+
+
+def test_a_producer_after_a_fatal_error_is_replaced_and_every_write_has_one_answer(
+    bootstrap: str, make_topic: Callable[..., str], caplog: pytest.LogCaptureFixture
+) -> None:
+    topic = make_topic("t", 1)
+    failures: list[Exception] = []
+    producer = KafkaProducer(
+        {"bootstrap.servers": bootstrap}, name="breaks", timeout=10.0, on_failure=failures.append
+    )
+    answers: dict[int, list[object]] = {n: [] for n in range(200)}
+
+    def send(n: int) -> None:
+        try:
+            producer.send(topic, b"%d" % n, answer=lambda error, sent: answers[n].append(error or sent))
+        except SendError as error:
+            answers[n].append(error)
+
+    try:
+        for n in range(100):
+            send(n)
+        broken = producer._client
+        break_for_good(producer)
+        for n in range(100, 199):
+            send(n)
+        wait_until(lambda: producer._client is not broken, 10.0, "another client")
+        send(199)
+        wait_until(lambda: all(answers.values()), 20.0, "answers")
+    finally:
+        producer.close(5.0)
+    assert {len(each) for each in answers.values()} == {1}
+    assert not isinstance(answers[199][0], SendError)
+    assert failures == []
+    assert caplog.text.count("the producer is replaced") == 1
+
+
+def test_a_dead_letter_is_written_although_the_producer_has_had_a_fatal_error(
+    bootstrap: str, make_topic: Callable[..., str]
+) -> None:
+    topic, dlt = make_topic("t", 1), make_topic("dlt", 1)
+    app = App(f"g-{topic}", settings=settings(bootstrap))
+    handled: list[int] = []
+
+    @app.consumer(topic, dead_letter_topic=dlt)
+    async def handle(value: int) -> None:
+        if value == 1:
+            runner = app._runner
+            assert runner is not None
+            assert runner._handoffs is not None
+            break_for_good(runner._handoffs)
+            raise ValueError("poison")
+        handled.append(value)
+
+    async def main() -> None:
+        async with app.running():
+            for n in range(3):
+                await app.send(topic, n)
+            letters = app.dead_letters(dlt)
+            await until(lambda: letters.count() >= 1)
+            await until(lambda: handled == [0, 2])
+            await until(lambda: app.health().status == "UP")
+
+    asyncio.run(main())
+    assert sum(c.offset for c in Admin(bootstrap).committed(f"g-{topic}").values()) == 3
+
+
+# -- after the end ---------------------------------------------------------------------------------
+
+
+def test_after_the_end_a_send_is_refused_at_once_and_health_is_down(
+    bootstrap: str, make_topic: Callable[..., str]
+) -> None:
+    topic = make_topic("t", 1)
+    app = App(f"g-{topic}", settings=settings(bootstrap))
+
+    @app.consumer(topic)
+    async def handle(value: int) -> None:
+        pass
+
+    async def main() -> None:
+        async with app.running():
+            await app.send(topic, 1)
+            await until(lambda: app.stats().handled == 1)
+            assert app.health().status == "UP"
+        health = app.health()
+        assert health.status == "DOWN"
+        assert health.reasons
+        with pytest.raises(SendError, match="closed") as refused:
+            app.send(topic, 2)
+        assert not refused.value.maybe_written
+
+    asyncio.run(main())
+
+
+# -- members ---------------------------------------------------------------------------------------
+
+
+def test_consumers_of_one_process_are_told_apart_in_their_group(
+    bootstrap: str, make_topic: Callable[..., str]
+) -> None:
+    topics = [make_topic("t", 1), make_topic("u", 1)]
+    app = App(f"g-{topics[0]}", settings=settings(bootstrap))
+    other = App(f"g-{topics[0]}", settings=settings(bootstrap))
+
+    async def handle(value: int) -> None:
+        pass
+
+    for topic in topics:
+        app.consumer(topic)(handle)
+    other.consumer(topics[0])(handle)
+
+    async def main() -> None:
+        async with app.running(), other.running():
+            ids = [poller.client_id for one in (app, other) for c in one._consumers() for poller in c.pollers]
+            assert len(set(ids)) == 3
+            admin = Admin(bootstrap)
+            await until(lambda: admin.members([f"g-{topics[0]}"])[f"g-{topics[0]}"] == set(ids), what=ids)
+
+    asyncio.run(main())
+
+
+@pytest.fixture
+def group(tmp_path: Path, bootstrap: str, make_topic: Callable[..., str]) -> Iterator[Group]:
+    topic = make_topic("source", 6)
+    found = Group(
+        tmp_path,
+        bootstrap=bootstrap,
+        topic=topic,
+        group=f"group-{topic}",
+        ordering="partition",
+        concurrency=6,
+    )
+    yield found
+    found.close()
+
+
+def test_nothing_is_repeated_after_a_clean_stop_while_a_rebalance_waits_for_another_member(
+    group: Group, bootstrap: str
+) -> None:
+    """The broker answers no commit of a member that has joined anew until the slowest member has, too."""
+    topic = group.config["topic"]
+    leaving = group.start(work=0.02)
+    slow = group.start(sync=True, concurrency=1, work=60.0, drain_timeout=5.0)
+    group.settle(leaving, slow, partitions=6)
+    producer = Producer({"bootstrap.servers": bootstrap})
+    for partition in range(6):
+        for n in range(400):
+            producer.produce(topic, b'{"id": "%d-%d"}' % (partition, n), partition=partition)
+    assert producer.flush(10) == 0
+    wait_until(lambda: leaving.told("end") and slow.told("start"), 20.0)
+    third = group.start(work=0.0)
+    # It has given partitions up and joined again; the slow one drains for five seconds.
+    wait_until(lambda: leaving.told("revoked"), 20.0, lambda: leaving.log)
+    before = len(leaving.told("end"))
+    wait_until(lambda: len(leaving.told("end")) >= before + 60, 20.0)
+    assert not slow.told("revoked"), "the rebalance was over too soon to prove anything"
+    kept = leaving.owned()
+    assert kept
+    assert leaving.stop() == 0
+    mine = {e["id"] for e in leaving.told("end")}
+    last = {p: max(e["offset"] for e in leaving.told("end") if e["partition"] == p) for p in kept}
+    found = {tp.partition: c.offset for tp, c in Admin(bootstrap).committed(group.config["group"]).items()}
+    assert {p: found[p] > last[p] for p in kept} == dict.fromkeys(kept, True), (found, last, leaving.log)
+    slow.process.kill()
+
+    def third_has_gone_on() -> bool:
+        return kept <= {e["partition"] for e in third.told("end")}
+
+    wait_until(third_has_gone_on, 30.0, lambda: third.log)
+    again = [e["id"] for member in (slow, third) for e in member.told("start") if e["id"] in mine]
+    assert again == []
+
+
+# -- dead letters that are too large ---------------------------------------------------------------
+
+BINARY = bytes(range(256)) * 3_600  # 921,600 bytes, of which a letter makes a third more
+
+
+def send_a_large_record_and_a_small_one(bootstrap: str, topic: str) -> None:
+    producer = Producer({"bootstrap.servers": bootstrap})
+    producer.produce(topic, BINARY, key=b"large")
+    producer.produce(topic, b"small", key=b"small")
+    assert producer.flush(10) == 0
+
+
+def test_a_letter_that_its_topic_does_not_take_stops_the_partition_until_the_topic_takes_more(
+    bootstrap: str, make_topic: Callable[..., str], admin: AdminClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    topic, dlt = make_topic("t", 1), make_topic("dlt", 1, max_message_bytes=1_000_000)
+    app = App(f"g-{topic}", settings=settings(bootstrap))
+    handled: list[bytes] = []
+
+    @app.consumer(topic, dead_letter_topic=dlt)
+    async def handle(value: bytes) -> None:
+        if len(value) > 100:
+            raise ValueError("poison")
+        handled.append(value)
+
+    def stopped() -> bool:
+        return any("its dead letter takes" in reason for reason in app.health().reasons)
+
+    def raise_the_limit() -> None:
+        entry = ConfigEntry("max.message.bytes", "2000000", incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource(ResourceType.TOPIC, dlt, incremental_configs=[entry])
+        for future in admin.incremental_alter_configs([resource]).values():
+            future.result(10.0)
+
+    async def main() -> None:
+        async with app.running():
+            await asyncio.to_thread(send_a_large_record_and_a_small_one, bootstrap, topic)
+            await until(stopped)
+            assert app.health().status == "DOWN"
+            letters = app.dead_letters(dlt)
+            assert await asyncio.to_thread(letters.count) == 0
+            assert handled == []
+            assert sum(c.offset for c in Admin(bootstrap).committed(f"g-{topic}").values()) <= 0
+            await asyncio.to_thread(raise_the_limit)
+            await until(lambda: handled == [b"small"])
+            (letter,) = await asyncio.to_thread(letters.latest, 10)
+            assert letter.value_bytes() == BINARY
+            assert not letter.pointer
+            await until(lambda: app.health().status == "UP")
+
+    asyncio.run(main())
+    assert sum(c.offset for c in Admin(bootstrap).committed(f"g-{topic}").values()) == 2
+    told = [r.getMessage() for r in caplog.records if "its dead letter takes" in r.getMessage()]
+    assert len(told) == 1
+    assert "goes on once" in told[0]
+
+
+def test_with_pointers_allowed_a_letter_that_is_too_large_is_written_at_once_as_one(
+    bootstrap: str, make_topic: Callable[..., str]
+) -> None:
+    topic, dlt = make_topic("t", 1), make_topic("dlt", 1, max_message_bytes=1_000_000)
+    app = App(f"g-{topic}", settings=settings(bootstrap))
+    handled: list[bytes] = []
+
+    @app.consumer(topic, dead_letter_topic=dlt, dead_letter_pointer=True)
+    async def handle(value: bytes) -> None:
+        if len(value) > 100:
+            raise ValueError("poison")
+        handled.append(value)
+
+    async def main() -> None:
+        async with app.running():
+            await asyncio.to_thread(send_a_large_record_and_a_small_one, bootstrap, topic)
+            await until(lambda: handled == [b"small"])
+            letters = app.dead_letters(dlt)
+            await until(lambda: letters.count() == 1)
+            (letter,) = await asyncio.to_thread(letters.latest, 10)
+            assert letter.pointer
+            assert letter.original_value is None
+            assert "originalValue" in letter.trimmed
+            assert (letter.original_topic, letter.original_partition, letter.original_offset) == (topic, 0, 0)
+            assert app.health().status == "UP"
+
+    asyncio.run(main())
+    assert sum(c.offset for c in Admin(bootstrap).committed(f"g-{topic}").values()) == 2

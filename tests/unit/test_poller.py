@@ -1,0 +1,564 @@
+"""The polling thread's loop with a scripted client, on the test's own thread and in virtual time.
+
+The client is strict where the real one is: what it does not hold it will not give up.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import TopicPartition as ClientPartition
+
+from relance.engine.flow import Limits
+from relance.engine.offset_map import LIMIT
+from relance.kafka import commits, poller
+from relance.kafka.poller import Poller
+from relance.kafka.starts import Feed
+from relance.record import Record, TopicPartition
+from world import Broker, FakeClock, Member, a_plan
+
+ZERO, ONE = TopicPartition("orders", 0), TopicPartition("orders", 1)
+MODES = pytest.mark.parametrize("cooperative", [True, False], ids=["cooperative", "eager"])
+
+
+class Time(FakeClock):
+    """Stands in for the module, too."""
+
+    sleep = FakeClock.advance
+
+
+class Message:
+    """A record, or the error of a partition."""
+
+    def __init__(self, tp: TopicPartition, offset: int, error: KafkaError | None = None) -> None:
+        self._tp, self._offset, self._error = tp, offset, error
+
+    def error(self) -> KafkaError | None:
+        return self._error
+
+    def topic(self) -> str:
+        return self._tp.topic
+
+    def partition(self) -> int:
+        return self._tp.partition
+
+    def offset(self) -> int:
+        return self._offset
+
+    def key(self) -> bytes:
+        return b"%d" % self._offset
+
+    def value(self) -> bytes:
+        return b"{}"
+
+    def headers(self) -> None:
+        return None
+
+    def timestamp(self) -> tuple[int, int]:
+        return 1, 0
+
+
+Step = Callable[[], Sequence[Message] | None]
+
+
+class Client:
+    """Each poll does the next step of `script`, after it has answered the commits that are out."""
+
+    def __init__(self, config: dict[str, Any], logger: object) -> None:
+        self.script: deque[Step] = deque()
+        self.on_script_end: Callable[[], None] = lambda: None
+        self.clock: FakeClock = FakeClock()
+        self.logs: dict[TopicPartition, tuple[int, int]] = {}
+        self.missing: set[str] = set()
+        self.granted: set[TopicPartition] = set()  # by the group, which a revocation goes by
+        self.held: dict[TopicPartition, int] = {}  # by the client, with the position in each
+        self.paused: set[TopicPartition] = set()
+        self.offsets: dict[TopicPartition, tuple[int, str]] = {}
+        self.judge: Callable[[ClientPartition], int | None] = lambda offered: None
+        self.offered: list[list[ClientPartition]] = []
+        self.closed_at: float | None = None
+        self._on_commit = config["on_commit"]
+        self._unanswered: list[list[ClientPartition]] = []
+        self._fetched: deque[Message] = deque()
+
+    # -- the group ---------------------------------------------------------------------------------
+
+    def subscribe(self, topics: list[str], *, on_assign: Any, on_revoke: Any, on_lost: Any) -> None:
+        self.on_assign, self.on_revoke, self.on_lost = on_assign, on_revoke, on_lost
+
+    def assign_now(self, *tps: TopicPartition) -> None:
+        self.granted.update(tps)
+        self.on_assign(self, [ClientPartition(*tp) for tp in tps])
+
+    def revoke_now(self, *tps: TopicPartition) -> None:
+        self.granted.difference_update(tps)
+        self.on_revoke(self, [ClientPartition(*tp) for tp in tps])
+
+    def lose_now(self, *tps: TopicPartition) -> None:
+        self.granted.difference_update(tps)
+        self.on_lost(self, [ClientPartition(*tp) for tp in tps])
+
+    def unsubscribe(self) -> None:
+        self.script.appendleft(lambda: self.revoke_now(*self.granted))
+
+    def close(self) -> None:
+        self.closed_at = self.clock.now
+        if self.granted:
+            self.revoke_now(*self.granted)
+
+    # -- the assignment ----------------------------------------------------------------------------
+
+    def assign(self, placed: list[ClientPartition]) -> None:
+        self.held = {TopicPartition(p.topic, p.partition): p.offset for p in placed}
+        self._fetched.clear()
+
+    def unassign(self) -> None:
+        self.assign([])
+
+    def incremental_assign(self, placed: list[ClientPartition]) -> None:
+        more = {TopicPartition(p.topic, p.partition): p.offset for p in placed}
+        if more.keys() & self.held.keys():
+            raise KafkaException(KafkaError(KafkaError._CONFLICT))
+        self.held.update(more)
+
+    def incremental_unassign(self, gone: list[ClientPartition]) -> None:
+        less = {TopicPartition(p.topic, p.partition) for p in gone}
+        if less - self.held.keys():
+            raise KafkaException(KafkaError(KafkaError._INVALID_ARG))
+        for tp in less:
+            del self.held[tp]
+
+    def pause(self, tps: list[ClientPartition]) -> None:
+        self.paused |= {TopicPartition(p.topic, p.partition) for p in tps}
+
+    def resume(self, tps: list[ClientPartition]) -> None:
+        self.paused -= {TopicPartition(p.topic, p.partition) for p in tps}
+
+    def get_watermark_offsets(self, tp: ClientPartition, timeout: float) -> tuple[int, int]:
+        return self.logs[TopicPartition(tp.topic, tp.partition)]
+
+    # -- records -----------------------------------------------------------------------------------
+
+    def poll(self, timeout: float) -> Message | None:
+        self.clock.advance(timeout)
+        while self._unanswered:
+            self._answer(self._unanswered.pop(0))
+        if self.script:
+            self._fetched.extend(self.script.popleft()() or ())
+        else:
+            self.on_script_end()
+        return self._fetched.popleft() if self._fetched else None
+
+    def consume(self, count: int, timeout: float) -> list[Message]:
+        return [self._fetched.popleft() for _ in range(min(count, len(self._fetched)))]
+
+    def fetch(self, tp: TopicPartition, count: int = 500) -> list[Message]:
+        """The next records of a partition, as it was told where to read."""
+        first = self.held[tp]
+        self.held[tp] = min(first + count, self.logs[tp][1])
+        return [Message(tp, offset) for offset in range(first, self.held[tp])]
+
+    # -- commits -----------------------------------------------------------------------------------
+
+    def committed(self, tps: list[ClientPartition], timeout: float) -> list[ClientPartition]:
+        if self.missing & {tp.topic for tp in tps}:
+            raise KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
+        none = (-1001, "")
+        return [
+            ClientPartition(
+                tp.topic, tp.partition, *self.offsets.get(TopicPartition(tp.topic, tp.partition), none)
+            )
+            for tp in tps
+        ]
+
+    def commit(self, *, offsets: list[ClientPartition], asynchronous: bool) -> list[ClientPartition] | None:
+        self.offered.append(offsets)
+        if asynchronous:
+            self._unanswered.append(offsets)
+            return None
+        for offered in offsets:
+            if (code := self._judged(offered)) is not None:
+                raise KafkaException(KafkaError(code))
+        return offsets
+
+    def _judged(self, offered: ClientPartition) -> int | None:
+        code = self.judge(offered)
+        if code is None:
+            self.offsets[TopicPartition(offered.topic, offered.partition)] = (
+                offered.offset,
+                offered.metadata,
+            )
+        return code
+
+    def _answer(self, offsets: list[ClientPartition]) -> None:
+        answers = []
+        for offered in offsets:
+            code = self._judged(offered)
+            error = None if code is None else KafkaError(code)
+            answers.append(SimpleNamespace(topic=offered.topic, partition=offered.partition, error=error))
+        self._on_commit(None, answers)
+
+
+class Bench:
+    """A poller, its scripted client, and a member whose runtime it serves."""
+
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        *,
+        cooperative: bool = True,
+        commit_interval: float = 3600.0,
+        **plan: Any,
+    ) -> None:
+        self.clock = Time()
+        for module in (poller, commits):
+            monkeypatch.setattr(module, "time", self.clock)
+        monkeypatch.setattr(poller, "Client", Client)
+        self.member = Member(Broker(), self.clock, a_plan(**plan))
+        self.runtime = self.member.runtime
+        self.handled: list[tuple[TopicPartition, int]] = []
+        self.poller = Poller(
+            Feed("source", ("orders",), "g", "earliest", "earliest"),
+            self.runtime,
+            {"client.id": "c"},
+            cooperative=cooperative,
+            commit_interval=commit_interval,
+        )
+        self.client: Client = self.poller._client  # type: ignore[assignment]
+        self.client.clock = self.clock
+        self.client.logs = {ZERO: (0, 200), ONE: (0, 200)}
+
+    def run(self, *steps: Step, leave_within: float = 8.0) -> None:
+        """One step a poll, then stop and leave; whatever failed is raised."""
+
+        def stop() -> None:
+            if not self.poller._stopping.is_set():
+                self.poller.stop(self.clock.now + leave_within)
+
+        self.client.script.extend(steps)
+        self.client.on_script_end = stop
+        self.poller._run()
+        if self.member.failures:
+            raise self.member.failures[0]
+
+    def work(self) -> None:
+        """Handle all that may be handled now."""
+        self.member.work(self.note)
+
+    def note(self, record: Record) -> None:
+        self.handled.append((TopicPartition(record.topic, record.partition), record.offset))
+
+    def offsets_of(self, tp: TopicPartition) -> list[int]:
+        return [offset for found, offset in self.handled if found == tp]
+
+    def out_of_range(self, tp: TopicPartition) -> Message:
+        """What the client says once retention has passed the position; the log now begins at 50."""
+        self.client.logs[tp] = (50, self.client.logs[tp][1])
+        return Message(tp, self.client.held[tp], KafkaError(KafkaError.OFFSET_OUT_OF_RANGE))
+
+
+# -- a partition that starts anew ------------------------------------------------------------------
+
+
+@MODES
+def test_what_is_left_of_a_batch_is_not_counted_for_the_assignment_that_comes_after_it(
+    monkeypatch: pytest.MonkeyPatch, cooperative: bool
+) -> None:
+    bench = Bench(monkeypatch, cooperative=cooperative)
+    client = bench.client
+    client.offsets[ZERO] = (10, "")
+
+    def a_batch_with_an_error_in_front() -> list[Message]:
+        stale = [Message(ZERO, offset) for offset in range(100, 120)]
+        return [bench.out_of_range(ZERO), *stale, *client.fetch(ONE, 20)]
+
+    bench.run(
+        lambda: client.assign_now(ZERO, ONE),
+        lambda: client.fetch(ONE, 100),
+        a_batch_with_an_error_in_front,
+        lambda: client.fetch(ZERO),
+        lambda: client.fetch(ONE),
+        bench.work,
+    )
+    assert bench.offsets_of(ZERO) == list(range(50, 200))
+    assert bench.offsets_of(ONE) == list(range(200))
+    assert {tp: offset for tp, (offset, _) in client.offsets.items()} == {ZERO: 200, ONE: 200}
+
+
+@MODES
+def test_the_others_read_on_where_they_are_when_a_partition_starts_anew(
+    monkeypatch: pytest.MonkeyPatch, cooperative: bool
+) -> None:
+    bench = Bench(monkeypatch, cooperative=cooperative)
+    client, member = bench.client, bench.member
+    client.offsets[ZERO] = (10, "")
+
+    def a_handler_runs_while_the_other_partition_starts_anew() -> list[Message]:
+        out = member.take(max_run=1)
+        assert out is not None
+        member.begin(out)
+        return [bench.out_of_range(ZERO)]
+
+    def the_handler_ends() -> None:
+        assert client.held == {ZERO: 50, ONE: 120}
+        (out,) = member.outs
+        member.finish(out, bench.note)
+
+    bench.run(
+        lambda: client.assign_now(ZERO, ONE),
+        lambda: client.fetch(ONE, 120),
+        a_handler_runs_while_the_other_partition_starts_anew,
+        the_handler_ends,
+        lambda: client.fetch(ZERO),
+        lambda: client.fetch(ONE),
+        bench.work,
+    )
+    assert Counter(bench.offsets_of(ONE)) == Counter(range(200))
+    assert Counter(bench.offsets_of(ZERO)) == Counter(range(50, 200))
+    assert client.offsets[ONE][0] == 200
+    assert [tps for event, tps in member.hooks.calls if event == "lost"] == [[ZERO]]
+
+
+@MODES
+def test_a_partition_whose_topic_is_gone_when_it_starts_anew_is_not_given_back_twice(
+    monkeypatch: pytest.MonkeyPatch, cooperative: bool
+) -> None:
+    monkeypatch.setattr(poller, "ASKING", -1.0)  # no patience
+    bench = Bench(monkeypatch, cooperative=cooperative)
+    client = bench.client
+    other = TopicPartition("others", 0)
+    client.logs[other] = (0, 200)
+
+    def the_topic_goes() -> None:
+        client.missing = {"orders"}
+        bench.poller.restart([ZERO])
+
+    def both_come_back() -> None:
+        client.missing = set()
+        client.assign_now(ZERO, other)
+
+    bench.run(
+        lambda: client.assign_now(ZERO, other),
+        the_topic_goes,
+        lambda: None,  # the restart finds no topic, so it leaves the group, and then all is revoked
+        both_come_back,
+        lambda: client.fetch(ZERO),
+        lambda: client.fetch(other),
+        bench.work,
+    )
+    assert Counter(bench.handled) == Counter((tp, offset) for tp in (ZERO, other) for offset in range(200))
+    assert bench.member.hooks.calls[:4] == [
+        ("assigned", [ZERO, other]),
+        ("lost", [ZERO]),
+        ("revoked", [other]),
+        ("assigned", [ZERO, other]),
+    ]
+
+
+# -- what the group says of partitions -------------------------------------------------------------
+
+
+def test_hooks_hear_only_of_partitions_that_were_owned(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(monkeypatch)
+    client = bench.client
+    bench.run(
+        lambda: client.assign_now(ZERO),
+        lambda: client.revoke_now(ZERO, ONE),
+        lambda: client.revoke_now(ONE),
+        lambda: client.assign_now(ONE),
+        lambda: client.lose_now(ZERO, ONE),
+        lambda: client.lose_now(ZERO),
+    )
+    assert bench.member.hooks.calls == [
+        ("assigned", [ZERO]),
+        ("revoked", [ZERO]),
+        ("assigned", [ONE]),
+        ("lost", [ONE]),
+    ]
+
+
+# -- the last commit -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "code",
+    [KafkaError.ILLEGAL_GENERATION, KafkaError.REBALANCE_IN_PROGRESS, KafkaError.STALE_MEMBER_EPOCH],
+)
+def test_a_commit_that_a_rebalance_refuses_is_repeated_before_leaving(
+    monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    bench = Bench(monkeypatch)
+    client = bench.client
+
+    def handle_while_a_rebalance_is_under_way() -> None:
+        new_generation = bench.clock.now + 5.0
+        client.judge = lambda offered: code if bench.clock.now < new_generation else None
+        bench.work()
+
+    bench.run(
+        lambda: client.assign_now(ZERO),
+        lambda: client.fetch(ZERO),
+        handle_while_a_rebalance_is_under_way,
+        leave_within=8.0,
+    )
+    assert client.offsets[ZERO][0] == 200
+    assert client.closed_at is not None
+
+
+def test_a_commit_that_is_refused_again_and_again_holds_the_leaving_up_to_the_deadline_and_no_longer(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench(monkeypatch)
+    client = bench.client
+    stopped_at = 0.0
+
+    def handle_while_no_generation_is_ours() -> None:
+        nonlocal stopped_at
+        client.judge = lambda offered: KafkaError.ILLEGAL_GENERATION
+        bench.work()
+        stopped_at = bench.clock.now + poller._POLL
+
+    bench.run(
+        lambda: client.assign_now(ZERO),
+        lambda: client.fetch(ZERO),
+        handle_while_no_generation_is_ours,
+        leave_within=8.0,
+    )
+    assert client.closed_at is not None
+    assert stopped_at + 8.0 <= client.closed_at <= stopped_at + 8.0 + 2 * poller._POLL
+    assert "Offsets not committed, the next owner repeats them" in caplog.text
+
+
+def test_one_who_has_committed_all_leaves_at_once_and_commits_nothing_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench(monkeypatch, commit_interval=0.0)
+    client = bench.client
+    bench.run(
+        lambda: client.assign_now(ZERO), lambda: client.fetch(ZERO), bench.work, lambda: None, lambda: None
+    )
+    assert client.offsets[ZERO][0] == 200
+    assert [offered.offset for offers in client.offered for offered in offers].count(200) == 1
+    assert client.closed_at == bench.clock.now
+
+
+def test_a_rebalance_that_takes_the_partition_while_the_last_commit_is_repeated_does_not_hold_the_leaving(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench(monkeypatch)
+    client = bench.client
+
+    def handle_while_a_rebalance_is_under_way() -> None:
+        client.judge = lambda offered: KafkaError.ILLEGAL_GENERATION
+        bench.work()
+        client.on_script_end = the_new_generation_takes_it
+
+    def the_new_generation_takes_it() -> None:
+        if not bench.poller._stopping.is_set():
+            bench.poller.stop(bench.clock.now + 8.0)
+        elif client.held:
+            client.judge = lambda offered: None
+            client.revoke_now(ZERO)
+
+    bench.run(
+        lambda: client.assign_now(ZERO), lambda: client.fetch(ZERO), handle_while_a_rebalance_is_under_way
+    )
+    assert client.offsets[ZERO][0] == 200
+    assert client.closed_at is not None
+    assert client.closed_at < Time().now + 2.0
+
+
+@pytest.mark.parametrize("most", [40, 100, 500])
+def test_metadata_that_is_too_large_for_the_broker_is_offered_again_with_a_shorter_map(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, most: int
+) -> None:
+    bench = Bench(monkeypatch, commit_interval=0.0, ordering="none")
+    client, member = bench.client, bench.member
+    client.logs[ZERO] = (0, 4_000)
+
+    def judge(offered: ClientPartition) -> int | None:
+        return KafkaError.OFFSET_METADATA_TOO_LARGE if len(offered.metadata or "") > most else None
+
+    def leave_holes() -> None:
+        client.judge = judge
+        outs = []
+        while (out := member.take(max_run=1)) is not None:
+            outs.append(out)
+        for out in outs:  # a pattern that no encoding makes small, and the first record is finished
+            if pow(3, out.run.records[0].offset, 10_007) % 3 or out.run.records[0].offset == 0:
+                member.finish(out, bench.note)
+
+    quiet: list[Step] = [lambda: None] * 12
+    bench.run(lambda: client.assign_now(ZERO), *[lambda: client.fetch(ZERO, 500)] * 8, leave_holes, *quiet)
+    sizes = [len(offered.metadata or "") for offers in client.offered for offered in offers]
+    assert max(sizes) > most
+    assert max(sizes) <= LIMIT
+    offset, metadata = client.offsets[ZERO]
+    assert offset == min(set(range(4_000)) - set(bench.offsets_of(ZERO)))
+    assert offset > 0
+    assert len(metadata) <= most
+    assert "commit of orders-0" in caplog.text
+
+
+# -- fairness --------------------------------------------------------------------------------------
+
+
+class Room:
+    """Stands in for the condition that a poller waits on for room: waiting makes the world go on."""
+
+    def __init__(self, lock: Any, go_on: Callable[[float], None]) -> None:
+        self._lock, self._go_on = lock, go_on
+
+    def wait_for(self, room: Callable[[], bool], timeout: float) -> bool:
+        if not room():
+            self._lock.release()
+            try:
+                self._go_on(timeout)
+            finally:
+                self._lock.acquire()
+        return room()
+
+    def notify_all(self) -> None:
+        pass
+
+
+def test_with_a_backlog_all_partitions_advance_though_the_client_serves_the_first_before_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench(monkeypatch, commit_interval=0.0, limits=Limits(ready=1_000))
+    client, member = bench.client, bench.member
+    tps = [TopicPartition("orders", n) for n in range(6)]
+    client.logs = dict.fromkeys(tps, (0, 1_000_000))
+
+    def handle_for(seconds: float) -> None:
+        """A lane at a time, 100 records a second each."""
+        bench.clock.advance(seconds)
+        outs = []
+        while (out := member.take(max_run=max(1, round(100 * seconds)))) is not None:
+            outs.append(out)
+        for out in outs:
+            member.finish(out, bench.note)
+
+    most = 0
+
+    def serve() -> list[Message]:
+        nonlocal most
+        handle_for(poller._POLL)
+        most = max(most, bench.runtime.look().queued)
+        ready = (tp for tp in tps if tp not in client.paused and client.held[tp] < client.logs[tp][1])
+        first = next(ready, None)
+        return [] if first is None else client.fetch(first)
+
+    bench.runtime._changed = Room(bench.runtime._lock, handle_for)  # type: ignore[assignment]
+    served: list[Step] = [serve] * 400
+    bench.run(lambda: client.assign_now(*tps), *served)
+    advanced = Counter(tp for tp, _ in bench.handled[:5_000])
+    assert len(bench.handled) >= 5_000
+    assert set(advanced) == set(tps), advanced
+    assert min(advanced.values()) >= 400, advanced
+    assert most <= 1_000 + len(tps) * poller._BATCH

@@ -1,0 +1,180 @@
+"""What a consumer may not be asked for: each is refused when the handler is registered, the option named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from relance import App, RetryPolicy, Settings
+from relance.errors import SettingsError
+
+
+def an_app() -> App:
+    return App("g", settings=Settings(bootstrap_servers="localhost:1"))
+
+
+async def orders(value: dict) -> None:  # type: ignore[type-arg]
+    pass
+
+
+async def payments(value: dict) -> None:  # type: ignore[type-arg]
+    pass
+
+
+# -- beside the consumers that the App has already ---------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "option", "topic"),
+    [
+        ({"topics": ["orders"]}, {"topics": ["orders"]}, "topics", "orders"),
+        ({"topics": ["a", "orders"]}, {"topics": ["orders", "b"]}, "topics", "orders"),
+        (
+            {"topics": ["a"], "retry_topic": "retries"},
+            {"topics": ["b"], "retry_topic": "retries"},
+            "retry_topic",
+            "retries",
+        ),
+        ({"topics": ["a"], "retry_topic": "b"}, {"topics": ["b"]}, "topics", "b"),
+        ({"topics": ["a"]}, {"topics": ["b"], "retry_topic": "a"}, "retry_topic", "a"),
+    ],
+    ids=[
+        "its topic",
+        "one of its topics",
+        "its retry topic",
+        "a topic of its retries",
+        "retries in its topic",
+    ],
+)
+def test_a_topic_that_another_consumer_of_the_app_reads_is_refused_with_the_option_named(
+    first: dict[str, Any], second: dict[str, Any], option: str, topic: str
+) -> None:
+    app = an_app()
+    app.consumer(*first.pop("topics"), **first)(orders)
+    with pytest.raises(SettingsError, match=f"'{topic}' is read by .*orders of the same App") as caught:
+        app.consumer(*second.pop("topics"), **second)(payments)
+    assert caught.value.key == option
+
+
+def test_a_refused_consumer_is_not_registered() -> None:
+    app = an_app()
+    app.consumer("orders")(orders)
+    with pytest.raises(SettingsError):
+        app.consumer("orders")(payments)
+    assert [spec.handler for spec in app._specs] == [orders]
+
+
+def test_consumers_of_one_app_may_share_a_dead_letter_topic_and_read_topics_of_their_own() -> None:
+    app = an_app()
+    app.consumer("a", retry_topic="a.retry", dead_letter_topic="dlt")(orders)
+    app.consumer("b", retry_topic="b.retry", dead_letter_topic="dlt")(payments)
+    assert [spec.topics for spec in app._specs] == [("a",), ("b",)]
+
+
+def test_consumers_of_two_apps_may_share_what_they_read() -> None:
+    for handler in (orders, payments):
+        an_app().consumer("a", retry_topic="a.retry")(handler)
+
+
+# -- options by themselves ---------------------------------------------------------------------------
+
+
+def test_the_decorator_without_its_parentheses_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"write @app\.consumer\('orders'\)") as caught:
+        an_app().consumer(orders)  # type: ignore[arg-type]
+    assert caught.value.key == "topics"
+
+
+@pytest.mark.parametrize("option", ["start", "on_out_of_range"])
+@pytest.mark.parametrize("word", ["bogus", "Earliest", "beginning", "", 0])
+def test_a_word_that_is_no_place_to_start_is_refused(option: str, word: object) -> None:
+    with pytest.raises(SettingsError) as caught:
+        an_app().consumer("orders", **{option: word})  # type: ignore[arg-type]
+    assert caught.value.key == option
+
+
+@pytest.mark.parametrize("word", ["earliest", "latest", "fail"])
+def test_the_words_for_a_place_to_start_are_taken_as_they_are(word: Any) -> None:
+    app = an_app()
+    app.consumer("orders", start=word, on_out_of_range=word)(orders)
+    assert [(spec.start, spec.on_out_of_range) for spec in app._specs] == [(word, word)]
+
+
+@pytest.mark.parametrize(
+    "topics",
+    [
+        (),
+        ("",),
+        ("^orders.*",),
+        ("orders/eu",),
+        ("größe",),
+        (".",),
+        ("x" * 250,),
+        (3,),
+        (None,),
+        (b"orders",),
+        ("orders", "orders"),
+    ],
+    ids=repr,
+)
+def test_what_is_no_topic_and_a_topic_named_twice_are_refused(topics: tuple[Any, ...]) -> None:
+    with pytest.raises(SettingsError) as caught:
+        an_app().consumer(*topics)
+    assert caught.value.key == "topics"
+
+
+def test_a_list_of_topics_in_place_of_the_topics_is_refused() -> None:
+    with pytest.raises(SettingsError) as caught:
+        an_app().consumer(["orders", "payments"])  # type: ignore[arg-type]
+    assert caught.value.key == "topics"
+
+
+@pytest.mark.parametrize("option", ["retry_topic", "dead_letter_topic"])
+@pytest.mark.parametrize("topic", ["", "^orders.*", "a b", 3, b"dlt", "orders"])
+def test_a_topic_that_cannot_be_written_to_is_refused(option: str, topic: object) -> None:
+    with pytest.raises(SettingsError) as caught:
+        an_app().consumer("orders", **{option: topic})  # type: ignore[arg-type]
+    assert caught.value.key == option
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("retry", 3),
+        ("retry", RetryPolicy),
+        ("max_in_memory_wait", "3"),
+        ("max_in_memory_wait", None),
+        ("max_in_memory_wait", float("nan")),
+        ("max_in_memory_wait", -1),
+        ("max_in_memory_wait", 3601),
+        ("max_in_memory_wait", True),
+        ("concurrency", "3"),
+        ("concurrency", 0),
+        ("concurrency", 2.0),
+        ("concurrency", True),
+        ("ordering", "keys"),
+        ("ordering", None),
+        ("assignor", "stickiest"),
+    ],
+)
+def test_a_value_that_an_option_cannot_mean_is_refused(option: str, value: object) -> None:
+    with pytest.raises(SettingsError) as caught:
+        an_app().consumer("orders", **{option: value})  # type: ignore[arg-type]
+    assert caught.value.key == option
+
+
+@pytest.mark.parametrize("wait", [0, 3, 0.5, 3600])
+def test_a_wait_in_memory_may_be_a_whole_number_or_not(wait: float) -> None:
+    app = an_app()
+    app.consumer("orders", max_in_memory_wait=wait)(orders)
+    assert app._specs[0].paths.max_in_memory_wait == wait
+
+
+def test_inline_a_sync_handler_runs_one_record_at_a_time() -> None:
+    def blocking(value: dict) -> None:  # type: ignore[type-arg]
+        pass
+
+    with pytest.raises(SettingsError, match="blocking runs one record at a time") as caught:
+        an_app().consumer("orders", workers="inline", concurrency=2)(blocking)
+    assert caught.value.key == "concurrency"
