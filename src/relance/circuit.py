@@ -91,7 +91,7 @@ class Circuit:
     def guard(
         self, retry: RetryPolicy, *, untry: Callable[[Sequence[Try]], None], wake: Callable[[], None]
     ) -> Guard:
-        """One more runtime. `untry` gives its attempts back, `wake` says that work may start: without locks."""
+        """One more runtime. `untry` gives its attempts back, `wake` says that work may start; both lock it."""
         guard = Guard(self, retry, untry=untry, wake=wake)
         self._guards.append(guard)
         return guard
@@ -176,9 +176,12 @@ class Circuit:
                 transition, opened = self._untold.popleft()
             except IndexError:  # another thread tells it
                 return
-            _log.log(logging.INFO if opened is None else logging.WARNING, "%s", transition)
-            if opened is not None:
-                self._on_open(opened)
+            if opened is None:
+                _log.info("%s", transition)
+                continue
+            last = "" if opened.last_error is None else f"; last error: {opened.last_error}"
+            _log.warning("%s%s", transition, last)
+            self._on_open(opened)
 
     # -- inside ------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ __all__ = ["CircuitBreakerOpen", "CircuitBreakerStats", "Health", "Stats"]
 
 @dataclass(frozen=True, slots=True)
 class CircuitBreakerOpen:
-    """A circuit breaker has opened: what `App.on_breaker_open` hooks are given; stats and health keep the last.
+    """A circuit breaker has opened: what `App.on_breaker_open` hooks are given. Stats keep the last.
 
     Times are UTC.
     """
