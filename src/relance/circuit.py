@@ -91,7 +91,7 @@ class Circuit:
     def guard(
         self, retry: RetryPolicy, *, untry: Callable[[Sequence[Try]], None], wake: Callable[[], None]
     ) -> Guard:
-        """One more runtime. `untry` gives its attempts back, `wake` says that work may start; both lock it."""
+        """One more runtime. `untry` gives attempts back, `wake` says that work may start; both lock it."""
         guard = Guard(self, retry, untry=untry, wake=wake)
         self._guards.append(guard)
         return guard
