@@ -1,11 +1,11 @@
-"""A circuit breaker at work: what opens it costs nothing, what waits for it loses nothing; in virtual time."""
+"""A circuit breaker at work: what opens it costs nothing, what waits loses nothing; in virtual time."""
 
 from __future__ import annotations
 
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -144,14 +144,14 @@ def test_the_history_of_a_record_forgets_the_tries_that_were_given_back() -> Non
 
 
 def test_order_within_a_key_is_kept_through_an_outage() -> None:
-    member, service = opened(24, keys=4)
+    member, service = opened(24, keys=6)
     member.clock.advance(30.0)
     member.work(service)
     service.down = False
     work_until_rest(member, service)
     assert sorted(service.handled) == list(range(24))
-    for key in range(4):
-        mine = [offset for offset in service.handled if offset % 4 == key]
+    for key in range(6):
+        mine = [offset for offset in service.handled if offset % 6 == key]
         assert mine == sorted(mine)
 
 
@@ -252,7 +252,7 @@ def test_probes_that_fail_open_it_again_and_cost_nothing() -> None:
 
 
 def test_a_probe_that_is_rejected_is_dead_lettered_and_gives_its_place_to_another() -> None:
-    member, service = opened()
+    member, _ = opened()
     member.clock.advance(30.0)
     outs = [out for _ in range(3) if (out := member.take()) is not None]
     for out in outs:
@@ -272,15 +272,14 @@ def test_a_probe_whose_partition_goes_gives_its_place_to_another() -> None:
     member.read(other)
     member.clock.advance(30.0)
     outs = [out for _ in range(3) if (out := member.take()) is not None]
-    assert len(outs) == 3
-    mine = [out for out in outs if out.run.lane.assignment.tp == ORDERS]
+    assert [out.run.lane.assignment.tp for out in outs] == [ORDERS] * 3
     for out in outs:
         member.begin(out)
     assert member.take() is None
     member.lose(ORDERS)
-    assert member.take() is not None or len(mine) < 3
-    assert member.circuit is not None
-    assert member.circuit.look().probing <= 3
+    found = member.take()
+    assert found is not None
+    assert found.run.lane.assignment.tp == other
 
 
 # -- what goes on meanwhile ------------------------------------------------------------------------
@@ -315,8 +314,7 @@ def test_retry_records_that_fall_due_while_it_is_open_wait_for_it() -> None:
     member.assign(RETRIES)
     service = Service()
     service.poison = {0}
-    work_once = member.work
-    work_once(service)
+    member.work(service)
     while member.writes:
         member.ack()
     member.read(RETRIES)
@@ -325,11 +323,11 @@ def test_retry_records_that_fall_due_while_it_is_open_wait_for_it() -> None:
         member.broker.log(ORDERS).append(key=b"n%d" % i)
     member.read()
     service.down = True
-    work_once(service)
+    member.work(service)
     assert state_of(member) == "open"
     service.calls_since()
     member.clock.advance(29.0)
-    work_once(service)
+    member.work(service)
     assert service.calls == []
     service.down, service.poison = False, set()
     work_until_rest(member, service)
@@ -494,14 +492,8 @@ def test_failures_of_both_handlers_open_it_and_are_given_back_to_both() -> None:
     assert sorted(service.calls) == sorted([(offset, 1) for offset in range(3)] * 2)
 
 
-@pytest.fixture
-def told() -> Iterator[list[CircuitBreakerOpen]]:
-    yield []
-
-
-def test_each_change_is_one_line_and_each_opening_one_event(
-    caplog: pytest.LogCaptureFixture, told: list[CircuitBreakerOpen]
-) -> None:
+def test_each_change_is_one_line_and_each_opening_one_event(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[CircuitBreakerOpen] = []
     clock = FakeClock()
     circuit = Circuit(BREAKER, "payments", clock=clock, on_open=told.append)
     member = Member(Broker(), clock, a_plan(ordering="key"), circuit)
