@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections import defaultdict
@@ -14,6 +15,7 @@ import pytest
 from confluent_kafka import Producer
 from members import Group, Member
 
+from relance import App, CircuitBreaker, RetryPolicy, Settings, TransientError
 from relance.dead_letters.envelope import decode
 from relance.kafka.admin import Admin
 from relance.kafka.browse import Browser
@@ -290,3 +292,54 @@ def test_retry_records_that_fall_due_in_the_outage_wait_for_its_end(
     group.wait_handled(ids(range(40)))
     assert_once(group, range(40))
     assert dead_letters(group) == 0
+
+
+def test_two_handlers_share_a_breaker_by_its_name_and_health_stays_up_and_tells_it(
+    bootstrap: str, make_topic: Callable[..., str]
+) -> None:
+    topics = make_topic("bank"), make_topic("shop")
+    app = App("g-shared", settings=Settings(bootstrap_servers=bootstrap, start="earliest"))
+    bank = CircuitBreaker(name="bank", window=10, minimum_calls=5, open_for=1.5)
+    down = threading.Event()
+    down.set()
+    handled: list[int] = []
+    asked: list[str] = []
+    retry = RetryPolicy.exponential(max_attempts=3)
+
+    @app.consumer(topics[0], ordering="key", retry=retry, breaker=bank)
+    async def pay(value: dict[str, int]) -> None:
+        asked.append("pay")
+        if down.is_set():
+            raise TransientError("503")
+        handled.append(value["id"])
+
+    @app.consumer(topics[1], ordering="key", retry=retry, breaker=bank)
+    def refund(value: dict[str, int]) -> None:
+        asked.append("refund")
+        handled.append(value["id"])
+
+    async def until(condition: Callable[[], Any]) -> None:
+        await asyncio.to_thread(wait_until, condition, 15.0, lambda: f"{app.stats()} {app.health()}")
+
+    async def main() -> None:
+        async with app.running():
+            for i in range(10):
+                await app.send(topics[0], {"id": i}, key=str(i))
+            await until(lambda: app.stats().circuit_breakers[0].state == "open")
+            seen = len(asked)
+            await app.send(topics[1], {"id": 100}, key="x")
+            health = app.health()
+            told = json.loads(json.dumps(health.details))["circuit_breakers"]["bank"]
+            assert (health.status, health.reasons) == ("UP", [])
+            assert (told["state"], told["reason"]) == ("open", "5 of 5 calls failed (limit 0.5)")
+            assert asked[seen:] == []
+            down.clear()
+            await until(lambda: len(handled) == 11)
+            [found] = app.stats().circuit_breakers
+            assert (found.name, found.state, found.times_opened) == ("bank", "closed", 1)
+            assert found.opened is not None
+            assert found.opened.last_error == "TransientError: 503"
+            assert app.stats().dead_lettered == 0
+
+    asyncio.run(main())
+    assert sorted(handled) == [*range(10), 100]
