@@ -299,7 +299,7 @@ def test_two_handlers_share_a_breaker_by_its_name_and_health_stays_up_and_tells_
 ) -> None:
     topics = make_topic("bank"), make_topic("shop")
     app = App("g-shared", settings=Settings(bootstrap_servers=bootstrap, start="earliest"))
-    bank = CircuitBreaker(name="bank", window=10, minimum_calls=5, open_for=1.5)
+    bank = CircuitBreaker(name="bank", window=10, minimum_calls=5, open_for=4.0)
     down = threading.Event()
     down.set()
     handled: list[int] = []
