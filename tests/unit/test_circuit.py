@@ -126,8 +126,50 @@ def test_the_failure_that_opens_it_is_not_dead_lettered_even_if_it_was_the_last_
     assert (state_of(member), member.writes) == ("open", [])
     service.down = False
     service.calls_since()
-    work_until_rest(member, service)
+    seen = []
+
+    def look(record: Record) -> None:
+        seen.append(record.history)
+        service(record)
+
+    work_until_rest(member, look)
     assert service.calls == [(0, 1), (1, 1)]
+    assert seen == [(), ()]
+
+
+def test_without_a_dead_letter_topic_the_failure_that_opens_it_stops_nothing() -> None:
+    once = CircuitBreaker(window=1, minimum_calls=1)
+    member = member_with(2, breaker=once, retry=RetryPolicy(max_attempts=1), dead_letter_topic=None)
+    member.work(Service(down=True))
+    assert (state_of(member), member.failures) == ("open", [])
+
+
+@pytest.mark.parametrize("max_attempts", [1, 3], ids=["last attempt", "an attempt"])
+def test_a_failure_is_given_back_also_if_another_thread_opens_it_while_that_is_being_judged(
+    max_attempts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    breaker = CircuitBreaker(window=2, minimum_calls=2)
+    member = member_with(2, breaker=breaker, retry=RetryPolicy.fixed(max_attempts=max_attempts))
+    first, second = member.take(), member.take()
+    assert first is not None
+    assert second is not None
+    member.begin(first)
+    member.begin(second)
+    judge = member.runtime._judge.judge
+
+    def slow_judge(record: Record, error: Exception) -> Any:
+        monkeypatch.undo()
+        assert not member.end(second, TransientError("503"))
+        assert state_of(member) == "open"
+        return judge(record, error)
+
+    monkeypatch.setattr(member.runtime._judge, "judge", slow_judge)
+    assert not member.end(first, TransientError("503"))
+    assert (member.writes, member.runtime.look().waiting) == ([], 0)
+    service = Service()
+    member.clock.advance(30.0)
+    work_until_rest(member, service)
+    assert sorted(service.calls) == [(0, 1), (1, 1)]
 
 
 def test_the_history_of_a_record_forgets_the_tries_that_were_given_back() -> None:
@@ -265,7 +307,10 @@ def test_a_probe_that_is_rejected_is_dead_lettered_and_gives_its_place_to_anothe
     for out in outs:
         member.begin(out)
     assert member.take() is None
+    woken: list[str] = []
+    member.runtime.on_work = lambda: woken.append("worker")
     member.end(outs[0], Reject("bad"))
+    assert woken
     assert [write.outgoing.topic for write in member.writes] == [DLT]
     assert member.take() is not None
     assert state_of(member) == "half-open"
@@ -378,9 +423,10 @@ def test_a_run_that_outlives_its_partition_is_reported_once() -> None:
 # -- slow calls and batches ------------------------------------------------------------------------
 
 
-def test_slow_calls_open_it_though_all_of_them_succeed() -> None:
+@pytest.mark.parametrize("ordering", ["key", "partition"])
+def test_slow_calls_open_it_though_all_of_them_succeed_and_then_not_one_more_starts(ordering: str) -> None:
     breaker = CircuitBreaker(window=10, minimum_calls=5, slow_call_rate=0.8, slow_call_duration=2.0)
-    member, service = member_with(30, breaker=breaker), Service()
+    member, service = member_with(30, breaker=breaker, ordering=ordering), Service()
 
     def slow(record: Record) -> None:
         member.clock.advance(2.5)
@@ -438,6 +484,29 @@ def test_an_outage_of_batches_costs_no_attempt_and_dead_letters_nothing(named: b
     assert sorted(set(service.handled)) == list(range(24))
     assert (member.writes, member.runtime.counters.dead_lettered) == ([], 0)
     assert member.commit() == 24
+
+
+def test_a_batch_that_is_repeated_record_by_record_stops_where_it_opens() -> None:
+    member, service = member_with(10, ordering="none", batch=10), Service(down=True)
+    work_in_batches(member, batch_call(member, service, named=False), 10)
+    assert state_of(member) == "open"
+    assert [offset for offset, _ in service.calls] == [0, 0, 1, 2, 3, 4]  # the batch, and then each
+
+
+def test_each_call_of_a_batch_that_is_repeated_has_its_own_time() -> None:
+    breaker = CircuitBreaker(window=10, minimum_calls=10, slow_call_duration=1.0)
+    member = member_with(4, ordering="none", batch=4, breaker=breaker)
+
+    def handler(values: list[bytes]) -> None:
+        member.clock.advance(0.6 * len(values))
+        if len(values) > 1:
+            raise TransientError("too many at once")
+
+    shape = handler_shape(handler, batch=True)
+    work_in_batches(member, BatchCall(member.runtime, handler, shape, decoder_for(shape.annotation)), 4)
+    assert member.circuit is not None
+    look = member.circuit.look()
+    assert (look.calls, look.failed, look.slow) == (4, 0, 0)
 
 
 def test_a_batch_of_a_half_open_breaker_is_one_record() -> None:
