@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import multiprocessing
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -253,6 +254,12 @@ class App:
     def _run_once(self, *, owns_process: bool) -> Runner:
         if self._runner is not None:
             raise RelanceError("an App runs once; make another")
+        if getattr(multiprocessing.current_process(), "_inheriting", False):
+            # Without this, each child would be a consumer with children of its own.
+            raise RelanceError(
+                "the application was started by the import of its own module in a worker process: put what"
+                ' starts it (app.run()) under `if __name__ == "__main__":`'
+            )
         self._runner = Runner(
             self.settings, self._specs, self._tables.values(), self._hooks, owns_process=owns_process
         )
@@ -270,7 +277,9 @@ class App:
         """
         producer = None if self._runner is None else self._runner.producer
         if producer is None:
-            raise RelanceError("the application is not running: nothing can be sent")
+            here = multiprocessing.parent_process() is None
+            hint = "" if here else "; in a worker process, record.send sends"
+            raise RelanceError(f"the application is not running: nothing can be sent{hint}")
         delivery = Delivery()
         raw_key = key.encode() if isinstance(key, str) else key
         producer.send(topic, encode(value), key=raw_key, headers=headers, answer=delivery.answer)

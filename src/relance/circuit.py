@@ -291,7 +291,6 @@ class Guard:
                 call.told[record.log_offset] = self.failed(run, record, error)
             except SettingsError:
                 pass  # asked again, and raised, when the record is judged
-        call.since = now
         return self.circuit.blocked_until(now) is None
 
     def ended(self, run: Run) -> None:

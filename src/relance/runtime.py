@@ -22,7 +22,7 @@ from relance.engine.engine import Engine
 from relance.engine.frontier import Frontier
 from relance.engine.lanes import Run
 from relance.engine.offset_map import OffsetMap, decode_map, is_ours
-from relance.engine.outcome import RetryAt, Stop
+from relance.engine.outcome import DeadLetter, Defer, RetryAt, Stop
 from relance.engine.parallel_consumer import read_parallel_consumer_map
 from relance.errors import DecodeError, SettingsError
 from relance.judge import Judge
@@ -260,12 +260,14 @@ class Runtime:
 
     def began(self, run: Run) -> None:
         """Only now the handler of a run is called: what came before was not its time."""
+        if self.plan.timeout is not None:
+            run.started = self._clock.monotonic()
         if self._guard is not None:
             self._guard.began(run)
 
     def called(self, run: Run, good: Sequence[Record], bad: Sequence[tuple[Record, Exception]]) -> bool:
         """One of several calls of a run has ended; all are judged later. Whether the next may be made."""
-        return not run.cancelled and (self._guard is None or self._guard.called(run, len(good), bad))
+        return self._guard is None or self._guard.called(run, len(good), bad)
 
     def give_back(self, run: Run) -> None:
         """Give a run back without taking another."""
@@ -276,39 +278,67 @@ class Runtime:
 
     def failed(self, run: Run, record: Record, error: Exception) -> bool:
         """The record at `run.done` raised. True: it is dealt with, go on with the next one of the run."""
-        record.outbox = None
-        attempt = None
-        if self._guard is not None:
-            try:
-                attempt = self._guard.failed(run, record, error)
-            except SettingsError as fault:
-                return self._stop_all(run, fault)
-            if attempt is not None and attempt.returned:
-                return self._put_back(run)
-        outcome = self._judge.judge(record, error)
-        if isinstance(outcome, RetryAt):
-            self._retry_here(run, record, error, outcome.delay, attempt)
-            return False
-        if isinstance(outcome, Stop):
-            return self._stop_all(run, outcome.error)
-        deferred = isinstance(outcome, tuple)
-        with self._lock:
-            self.counters.failed += 1
-            if attempt is not None and attempt.returned:  # another thread has opened the breaker since
-                self._give_back(run)
+        try:
+            attempt = self._report(run, record, error)
+        except SettingsError as fault:
+            return self._stop_all(run, fault)
+        if attempt is None or not attempt.returned:
+            outcome = self._judge.judge(record, error)
+            if isinstance(outcome, RetryAt):
+                self._retry_here(run, record, error, outcome.delay, attempt)
                 return False
-            if not self.engine.hand_off(run, record):
+            if isinstance(outcome, Stop):
+                return self._stop_all(run, outcome.error)
+            if self._hand_over(run, record, error, outcome, attempt):
                 return True
-            if deferred:
-                self.counters.retried += 1
-        assignment = run.lane.assignment
-        if isinstance(outcome, tuple):
-            defer, outgoing = outcome
-            self._judge.log_retry(record, defer.delay, error)
-            self._write(assignment, record.log_offset, outgoing)
-        else:
-            self._write_off(assignment, record, outcome.error, attempts=record.attempt)
-        return True
+        with self._lock:
+            self._give_back(run)
+        return False
+
+    def failed_together(self, run: Run, failed: list[tuple[Record, Exception]]) -> bool:
+        """These, ascending, of what is left of a batch failed. True: dealt with; what is left goes back.
+
+        Each is judged as if it had been handled alone, and each failure has used up an attempt, unless a
+        circuit breaker gives it back.
+        """
+        ended: list[Record] = []
+        retries: list[tuple[Record, Exception, float, Try | None]] = []
+        stop: Stop | None = None
+        for record, error in failed:
+            try:
+                attempt = self._report(run, record, error)
+            except SettingsError as fault:
+                stop = stop or Stop(fault)
+                continue
+            if attempt is not None and attempt.returned:
+                continue
+            outcome = self._judge.judge(record, error)
+            if isinstance(outcome, Stop):
+                stop = stop or outcome
+            elif isinstance(outcome, RetryAt):
+                self._judge.log_retry(record, outcome.delay, error)
+                retries.append((record, error, outcome.delay, attempt))
+            elif self._hand_over(run, record, error, outcome, attempt):
+                ended.append(record)
+        run.reorder(ended)
+        run.done += len(ended)
+        if stop is None and not retries:
+            return True
+        with self._lock:
+            if stop is not None:
+                self._halt()  # first: given back, the record would be taken again at once
+            waits = []
+            for record, error, delay, attempt in retries:
+                if self._noted(record, error, attempt):
+                    waits.append((record, self._clock.monotonic() + delay, delay))
+            self.counters.retried += len(waits)
+            self._count_run(run)
+            self.engine.retry_some(run, waits)
+            self._changed.notify_all()
+            self._work.notify_all()
+        if stop is not None:
+            self._on_failure(stop.error)
+        return False
 
     def returned(self, run: Run, record: Record) -> None:
         """The handler of the record at `run.done` returned and left an outbox: the record ends with that."""
@@ -375,10 +405,11 @@ class Runtime:
                 settling=self.engine.settling,
                 stopped={str(a.tp): a.stopped for a in owned if a.stopped is not None},
                 overdue=[
-                    f"a handler has been at {run.lane.assignment.tp}, offset {run.records[run.done].offset},"
+                    f"a handler has been at {record.topic}-{record.partition}, offset {record.offset},"
                     f" for {now - run.started:.0f} s (timeout {longest:g} s)"
                     for run in running
                     if now - run.started > longest
+                    for record in run.records[run.done : run.done + 1]  # none if it ends at this moment
                 ],
                 map_full=[str(a.tp) for a in owned if a.map_full],
             )
@@ -435,16 +466,24 @@ class Runtime:
                 if attempt.failure is not None:
                     attempt.assignment.untry(attempt.offset, attempt.failure)
 
-    def _put_back(self, run: Run) -> bool:
-        """The failure costs no attempt: its record is the next of its lane again."""
+    def _report(self, run: Run, record: Record, error: Exception) -> Try | None:
+        """Count a failure. What the breaker calls it, if it counts there; SettingsError if it cannot say."""
+        record.outbox = None
         with self._lock:
             self.counters.failed += 1
-            self._give_back(run)
-        return False
+        return None if self._guard is None else self._guard.failed(run, record, error)
+
+    def _noted(self, record: Record, error: Exception, attempt: Try | None) -> bool:
+        """Locked: the failure costs an attempt. False: another thread has opened the breaker since."""
+        if attempt is not None and attempt.returned:
+            return False
+        failure = self._judge.note_failure(record, error)
+        if attempt is not None:
+            attempt.failure = failure
+        return True
 
     def _stop_all(self, run: Run, error: Exception) -> bool:
         with self._lock:
-            self.counters.failed += 1
             self._halt()  # first: given back, the record would be taken again at once
             self._give_back(run)
         self._on_failure(error)
@@ -455,18 +494,42 @@ class Runtime:
     ) -> None:
         self._judge.log_retry(record, delay, error)
         with self._lock:
-            self.counters.failed += 1
-            if attempt is not None and attempt.returned:  # another thread has opened the breaker since
+            if not self._noted(record, error, attempt):
                 self._give_back(run)
                 return
-            failure = self._judge.note_failure(record, error)
-            if attempt is not None:
-                attempt.failure = failure
             self._count_run(run)
             self.counters.retried += 1
             self.engine.retry(run, self._clock.monotonic() + delay, delay)
             self._changed.notify_all()
             self._work.notify_all()
+
+    def _hand_over(
+        self,
+        run: Run,
+        record: Record,
+        error: Exception,
+        outcome: DeadLetter | tuple[Defer, Outgoing],
+        attempt: Try | None,
+    ) -> bool:
+        """The record goes to the retry topic or the dead letters, and ends when it is there.
+
+        False if it does not: another thread has opened the breaker, and the failure is given back.
+        """
+        with self._lock:
+            if attempt is not None and attempt.returned:
+                return False
+            if not self.engine.hand_off(run, record):
+                return True
+            if isinstance(outcome, tuple):
+                self.counters.retried += 1
+        assignment = run.lane.assignment
+        if isinstance(outcome, tuple):
+            defer, outgoing = outcome
+            self._judge.log_retry(record, defer.delay, error)
+            self._write(assignment, record.log_offset, outgoing)
+        else:
+            self._write_off(assignment, record, outcome.error, attempts=record.attempt)
+        return True
 
     def _write_off(self, assignment: Assignment, record: Record, error: Exception, *, attempts: int) -> None:
         letter = self._judge.letter(record, error, attempts=attempts)

@@ -234,6 +234,31 @@ class Engine:
             run.lane.assignment.tried[record.log_offset] = Tried(record.attempt - 1, due, delay, record)
             self._wait(run.lane, due)
 
+    def retry_some(self, run: Run, waits: list[tuple[Record, float, float]]) -> None:
+        """As `finish`, and each of these records waits until its `due`, for its `delay`; ascending.
+
+        A batch has several that failed. Where there is order, each also waits for those before it; where
+        there is none, each waits alone.
+        """
+        lane, assignment = run.lane, run.lane.assignment
+        if not self._give_back(run):
+            return
+        for record, due, delay in waits:
+            assignment.tried[record.log_offset] = Tried(record.attempt - 1, due, delay, record)
+        if lane.keyed:
+            assignment.later.update((record.log_offset, due) for record, due, _ in waits)
+            if self._startable(lane, len(lane.queue)):
+                self._ready_again(lane)
+            return
+        waiting = {record.log_offset for record, _, _ in waits}
+        lane.queue = deque(record for record in lane.queue if record.log_offset not in waiting)
+        for record, due, _ in waits:
+            alone = Lane(assignment, None, keyed=False)
+            alone.queue.append(record)
+            self._wait(alone, due)
+        if lane.queue:
+            self._ready_again(lane)
+
     def hand_off(self, run: Run, record: Record) -> bool:
         """`record` (the one at `done`) is finished when its hand-off is: see `settled`. False: not ours."""
         assignment = run.lane.assignment
