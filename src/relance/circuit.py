@@ -22,6 +22,7 @@ from relance.clock import Clock
 from relance.engine.assignment import Assignment
 from relance.engine.deferral import Failure
 from relance.engine.lanes import Run
+from relance.engine.owed import Origin
 from relance.errors import SettingsError
 from relance.outgoing import failure_text
 from relance.policies.breaker import CircuitBreaker
@@ -40,7 +41,7 @@ _CHARACTERS = 500  # of the last error's text
 class Try:
     """A try that failed, as the breaker names it, until it is certain whether it counts."""
 
-    __slots__ = ("assignment", "failure", "guard", "offset", "returned")
+    __slots__ = ("assignment", "deferred", "failure", "guard", "offset", "returned")
 
     def __init__(self, guard: Guard, assignment: Assignment, offset: int) -> None:
         self.guard = guard
@@ -48,6 +49,8 @@ class Try:
         self.offset = offset  # in the log
         self.failure: Failure | None = None
         """Its entry in the record's history, once it is noted there; under the runtime's lock."""
+        self.deferred: Origin | None = None
+        """Set once it costs an attempt in the retry topic, and not here; under the runtime's lock."""
         self.returned = False
         """It costs no attempt: set under the breaker's lock, never cleared."""
 

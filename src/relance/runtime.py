@@ -11,7 +11,7 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 
-from relance.circuit import Circuit, Try
+from relance.circuit import Circuit, Guard, Try
 from relance.clock import Clock
 from relance.contracts import Counters, HooksLike, Look, Plan, StartLike, Writer
 from relance.dead_letters.ladder import TooLarge
@@ -23,6 +23,7 @@ from relance.engine.frontier import Frontier
 from relance.engine.lanes import Run
 from relance.engine.offset_map import OffsetMap, decode_map, is_ours
 from relance.engine.outcome import DeadLetter, Defer, RetryAt, Stop
+from relance.engine.owed import Owed, origin_of
 from relance.engine.parallel_consumer import read_parallel_consumer_map
 from relance.errors import DecodeError, SettingsError
 from relance.judge import Judge
@@ -70,6 +71,7 @@ class Runtime:
         self._halted = False
         self._stopping = False
         self._unwritable: list[tuple[Assignment, Record, Exception, int]] = []
+        self._owed = Owed()
         self._guard = (
             None if circuit is None else circuit.guard(plan.retry, untry=self._untry, wake=self._wake)
         )
@@ -239,9 +241,7 @@ class Runtime:
                     if guard is None:
                         run = self.engine.take(max_run)
                     else:
-                        # One record at a time, so that none starts after the breaker has opened.
-                        most = max_run if self.plan.batch > 1 else 1
-                        run = guard.take(self.engine.take, most, now)
+                        run = self._take_permitted(guard, max_run, now)
                     if run is not None or not wait:
                         if run is not None and self.plan.timeout is not None:
                             run.started = now
@@ -449,6 +449,14 @@ class Runtime:
             return {tp for tp, a in self.engine.assignments.items() if a.feed == feed}
         return self.engine.pauses(feed, crowded=crowded)
 
+    def _take_permitted(self, guard: Guard, max_run: int, now: float) -> Run | None:
+        # One record at a time, so that none starts after the breaker has opened.
+        run = guard.take(self.engine.take, max_run if self.plan.batch > 1 else 1, now)
+        if run is not None and self._owed:
+            for record in run.records:
+                self._owed.pay(record)
+        return run
+
     def _next_due(self, now: float) -> float | None:
         due = self.engine.next_due()
         return due if self._guard is None else self._guard.next_due(due, now)
@@ -463,7 +471,9 @@ class Runtime:
         """Called by the breaker: these tries, the oldest first, cost no attempt."""
         with self._lock:
             for attempt in reversed(attempts):
-                if attempt.failure is not None:
+                if attempt.deferred is not None:
+                    self._owed.owe(attempt.deferred)
+                elif attempt.failure is not None:
                     attempt.assignment.untry(attempt.offset, attempt.failure)
 
     def _report(self, run: Run, record: Record, error: Exception) -> Try | None:
@@ -522,6 +532,8 @@ class Runtime:
                 return True
             if isinstance(outcome, tuple):
                 self.counters.retried += 1
+                if attempt is not None:
+                    attempt.deferred = origin_of(record)
         assignment = run.lane.assignment
         if isinstance(outcome, tuple):
             defer, outgoing = outcome

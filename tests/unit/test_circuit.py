@@ -387,6 +387,58 @@ def test_retry_records_that_fall_due_while_it_is_open_wait_for_it() -> None:
     assert member.runtime.counters.dead_lettered == 0
 
 
+def flap(member: Member, service: Service) -> None:
+    """The service goes down until the breaker opens, and is up again until all is handled that may be."""
+    service.down = True
+    member.work(service)
+    assert state_of(member) == "open"
+    while member.writes:
+        member.ack()
+    member.read(RETRIES)
+    service.down = False
+    member.clock.advance(30.0)
+    member.work(service)
+    assert state_of(member) == "closed"
+
+
+def test_what_was_deferred_before_it_opened_gets_its_attempt_back_when_it_comes_round() -> None:
+    retry = RetryPolicy.fixed(delay=60.0, max_attempts=2)
+    member = member_with(8, retry_topic=RETRY, max_in_memory_wait=0.0, retry=retry)
+    member.assign(RETRIES)
+    service = Service()
+    flap(member, service)
+    assert len(service.handled) == 4  # the other four wait for their minute, in the retry topic
+    for _ in range(3):  # again and again: each time some of those that come round fail before it opens
+        for i in range(8):
+            member.broker.log(ORDERS).append(key=b"n%d" % i)
+        member.read()
+        member.clock.advance(60.0)
+        flap(member, service)
+    for _ in range(3):
+        member.clock.advance(60.0)
+        member.work(service)
+        member.read(RETRIES)
+    assert {attempt for _, attempt in service.calls} == {1}
+    assert member.runtime.counters.dead_lettered == 0
+    assert sorted(service.handled) == list(range(32))
+
+
+def test_a_deferred_record_that_came_round_before_it_opened_gets_its_attempt_back_too() -> None:
+    member = member_with(3, retry_topic=RETRY, max_in_memory_wait=0.0)
+    member.assign(RETRIES)
+    service = Service(down=True)
+    member.work(service)
+    while member.writes:
+        member.ack()
+    member.read(RETRIES)  # three failures: they wait in memory, and it is closed
+    for i in range(8):
+        member.broker.log(ORDERS).append(key=b"n%d" % i)
+    member.read()
+    flap(member, service)
+    member.work(service)
+    assert {attempt for _, attempt in service.calls} == {1}
+
+
 def test_a_revocation_while_it_is_open_waits_for_nothing_and_takes_no_attempt_along() -> None:
     member, _ = opened()
     before = member.clock.now
