@@ -13,11 +13,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from relance.circuit import Circuit
 from relance.clock import SystemClock
 from relance.contracts import Plan
 from relance.engine.assignment import Assignment, Commit
 from relance.engine.lanes import Run
 from relance.engine.outcome import Paths
+from relance.policies.breaker import CircuitBreaker
 from relance.policies.retry import RetryPolicy
 from relance.record import Outgoing, Record, TopicPartition
 from relance.runtime import Runtime
@@ -183,8 +185,10 @@ class VirtualCondition:
 class Member:
     """A process: a `Runtime` with a worker, a writer and a poller that do one step when told to."""
 
-    def __init__(self, broker: Broker, clock: Any, plan: Plan | None = None) -> None:
-        self.broker, self.clock = broker, clock
+    def __init__(
+        self, broker: Broker, clock: Any, plan: Plan | None = None, circuit: Circuit | None = None
+    ) -> None:
+        self.broker, self.clock, self.circuit = broker, clock, circuit
         self.plan = plan or a_plan()
         self.refuse_at_once = False
         self._elsewhere: queue.SimpleQueue[Write] | None = None
@@ -193,7 +197,9 @@ class Member:
     @classmethod
     def in_real_time(cls, **given: Any) -> Member:
         """With the machine's clock and real conditions, for workers on threads and loops; owns `ORDERS`."""
-        member = cls(Broker(), SystemClock(), a_plan(**given))
+        clock = SystemClock()
+        circuit = a_circuit(given.pop("breaker", None), clock)
+        member = cls(Broker(), clock, a_plan(**given), circuit)
         member.assign(ORDERS)
         return member
 
@@ -212,6 +218,7 @@ class Member:
             hooks=self.hooks,
             topic_id=lambda topic: TOPIC_ID,
             on_failure=self.failures.append,
+            circuit=self.circuit,
         )
         self.runtime.writer = self
         self.runtime.on_abandon = self.abandoned.append
@@ -374,7 +381,14 @@ def a_plan(**given: Any) -> Plan:
 
 
 def a_member(**given: Any) -> Member:
-    """One member of a new world, owner of `ORDERS`; `given` as for `a_plan`."""
-    member = Member(Broker(), FakeClock(), a_plan(**given))
+    """One member of a new world, owner of `ORDERS`; `given` as for `a_plan`, and `breaker`."""
+    clock = FakeClock()
+    circuit = a_circuit(given.pop("breaker", None), clock)
+    member = Member(Broker(), clock, a_plan(**given), circuit)
     member.assign(ORDERS)
     return member
+
+
+def a_circuit(breaker: CircuitBreaker | None, clock: Any) -> Circuit | None:
+    """The breaker at work, if there is one; nobody else shares it."""
+    return None if breaker is None else Circuit(breaker, "handle", clock=clock)

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from relance.circuit import Circuit
 from relance.consumer import Consumer
 from relance.dead_letters.envelope import build, metadata_headers
 from relance.dead_letters.envelope import encode as encode_letter
@@ -28,11 +29,12 @@ from relance.errors import (
     RelanceError,
     SettingsError,
 )
-from relance.hooks import Hook, Hooks
+from relance.hooks import BreakerHook, Hook, Hooks
 from relance.kafka.config import common_config
 from relance.kafka.letters import DeadLetters
 from relance.kafka.starts import Where
 from relance.kafka.table import Table
+from relance.policies.breaker import CircuitBreaker
 from relance.policies.retry import RetryPolicy
 from relance.record import TopicPartition
 from relance.runner import Runner
@@ -92,6 +94,7 @@ class App:
         workers: Workers | None = None,
         batch: int | None = None,
         timeout: float | None = None,
+        breaker: CircuitBreaker | None = None,
         dead_letter_pointer: bool = False,
         max_in_memory_wait: float = 10.0,
         strict_order: bool = False,
@@ -119,6 +122,9 @@ class App:
           whatever else it raises, the batch is handled again record by record, and each is judged alone.
         timeout: seconds that the handler may take. An async one is cancelled then and a process ended, and
           the attempt has failed with HandlerTimeoutError; a thread cannot be ended, so health is DOWN.
+        breaker: when to stop calling the handler because what it calls is down, and when to try again; see
+          CircuitBreaker. Breakers of one name are one for all handlers of this App. A handler with one
+          takes one record (or one batch) at a time from the buffer.
         start: where to begin without a commit: "earliest", "latest" or "fail".
         on_out_of_range: the same for a commit whose offset is gone from the log.
 
@@ -131,7 +137,7 @@ class App:
         lost = settings.on_out_of_range
         if on_out_of_range is not None:
             lost = check_setting("on_out_of_range", on_out_of_range)
-        check_options(topics, retry, paths, ordering, concurrency, strict_order)
+        check_options(topics, retry, paths, ordering, concurrency, strict_order, breaker)
         check_handling(workers, batch, timeout)
 
         def register(handler: H) -> H:
@@ -151,6 +157,7 @@ class App:
                 assignor=chosen,
                 start=begin,
                 on_out_of_range=lost,
+                breaker=breaker,
             )
             check_spec(spec, beside=self._specs)
             self._specs.append(spec)
@@ -182,6 +189,11 @@ class App:
     def on_lost(self, hook: Hook) -> Hook:
         """Decorator: call `hook(partitions)` when partitions are gone already, without a chance to commit."""
         self._hooks.on_lost.append(hook)
+        return hook
+
+    def on_breaker_open(self, hook: BreakerHook) -> BreakerHook:
+        """Decorator: call `hook(opened)`, with a CircuitBreakerOpen, after a circuit breaker has opened."""
+        self._hooks.on_breaker_open.append(hook)
         return hook
 
     def table(self, topic: str) -> Table:
@@ -323,12 +335,14 @@ class App:
             in_flight=sum(look.in_flight for look in looks),
             waiting=sum(look.waiting for look in looks),
             queued=sum(look.queued for look in looks),
+            circuit_breakers=tuple(circuit.look() for circuit in self._circuits()),
         )
 
     def health(self) -> Health:
         """UP, or DOWN for: a polling thread that is stuck, no broker, a stopped partition, a failure.
 
-        Waiting retries, backpressure, no partitions are details of an UP (decision 14).
+        Waiting retries, backpressure, no partitions, an open circuit breaker are details of an UP (decision
+        14).
         """
         runner = self._runner
         if runner is None or not (runner.consumers or runner.producer):
@@ -339,6 +353,8 @@ class App:
             reasons.append("stopping")
         if runner.failure is not None:
             reasons.append(f"stopped by {type(runner.failure).__name__}: {runner.failure}")
+        if breakers := [circuit.look() for circuit in runner.circuits]:
+            details["circuit_breakers"] = {breaker.name: breaker.details() for breaker in breakers}
         for consumer in runner.consumers:
             look = consumer.runtime.look()
             if not runner.stopping:
@@ -356,6 +372,9 @@ class App:
             if missing := runner.watch.missing():
                 details["missing_topics"] = missing
         return Health("DOWN" if reasons else "UP", reasons, details)
+
+    def _circuits(self) -> list[Circuit]:
+        return [] if self._runner is None else self._runner.circuits
 
     def _consumers(self) -> list[Consumer]:
         return [] if self._runner is None else self._runner.consumers

@@ -13,6 +13,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 
+from relance.circuit import Circuit
 from relance.clock import SystemClock
 from relance.contracts import Plan
 from relance.engine.assignment import Assignment
@@ -53,6 +54,7 @@ class Consumer:
         producer: KafkaProducer,
         watch: TopicWatch,
         on_failure: Callable[[Exception], None],
+        circuit: Circuit | None = None,
     ) -> None:
         self.spec = spec
         group = settings.group or ""
@@ -77,6 +79,7 @@ class Consumer:
             topic_id=watch.topic_id,
             max_record=watch.max_record,
             on_failure=on_failure,
+            circuit=circuit,
         )
         self._handoffs = Handoffs(producer, settled=self._settled, failed=self._not_settled)
         self.runtime.writer = self

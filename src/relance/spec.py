@@ -16,6 +16,7 @@ from relance.engine.outcome import Paths
 from relance.errors import MAX_WAIT, SettingsError
 from relance.kafka.cluster import checked_topic_name
 from relance.kafka.starts import Where
+from relance.policies.breaker import CircuitBreaker
 from relance.policies.retry import RetryPolicy
 
 __all__ = ["ConsumerSpec", "Workers", "check_handling", "check_options", "check_spec", "default_workers"]
@@ -40,6 +41,7 @@ class ConsumerSpec:
     assignor: str
     start: Where
     on_out_of_range: Where
+    breaker: CircuitBreaker | None = None
 
     @property
     def all_topics(self) -> list[str]:
@@ -60,6 +62,7 @@ def check_options(
     ordering: str,
     concurrency: int,
     strict_order: bool,
+    breaker: CircuitBreaker | None = None,
 ) -> None:
     """What can be seen without the handler. Raises SettingsError."""
     if len(topics) == 1 and callable(topics[0]):
@@ -78,6 +81,8 @@ def check_options(
         raise SettingsError("topics", f"{', '.join(topics)}: one is named twice")
     if retry is not None and not isinstance(retry, RetryPolicy):
         raise SettingsError("retry", f"{retry!r} is no RetryPolicy: RetryPolicy.exponential(max_attempts=5)")
+    if breaker is not None and not isinstance(breaker, CircuitBreaker):
+        raise SettingsError("breaker", f"{breaker!r:.60} is no CircuitBreaker: CircuitBreaker(window=20)")
     if ordering not in ("partition", "key", "none"):
         raise SettingsError("ordering", f"{ordering!r} is none of partition, key, none")
     if type(concurrency) is not int or not 1 <= concurrency <= 100_000:
@@ -127,6 +132,7 @@ def check_spec(spec: ConsumerSpec, *, beside: Iterable[ConsumerSpec]) -> None:
         raise SettingsError("batch", f"{name} runs in processes, which take one record at a time")
     mine = _reads(spec)
     for other in beside:
+        _check_shared(spec, other)
         for topic in sorted(mine.keys() & _reads(other).keys()):
             # One group hands each partition to one client: each handler would get some of the other's.
             raise SettingsError(
@@ -134,6 +140,18 @@ def check_spec(spec: ConsumerSpec, *, beside: Iterable[ConsumerSpec]) -> None:
                 f"{topic!r} is read by {other.shape.name} of the same App: {spec.shape.name} would get"
                 " some of its records; give it a topic or an App (a group) of its own",
             )
+
+
+def _check_shared(spec: ConsumerSpec, other: ConsumerSpec) -> None:
+    mine, theirs = spec.breaker, other.breaker
+    if mine is None or theirs is None or mine.name is None or mine.name != theirs.name or mine == theirs:
+        return
+    raise SettingsError(
+        "breaker",
+        f"{mine.name!r} is one breaker for all that name it, and {spec.shape.name} wants it otherwise than"
+        f" {other.shape.name} of the same App: {mine!r} is not {theirs!r}; give both the same object, or one"
+        " another name",
+    )
 
 
 def _reads(spec: ConsumerSpec) -> dict[str, str]:

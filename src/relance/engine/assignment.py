@@ -10,6 +10,9 @@ import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
+from relance.engine.deferral import Failure
 from relance.engine.frontier import Frontier
 from relance.engine.lanes import Lane, Run
 from relance.engine.offset_map import LIMIT, Wait, encode_map
@@ -24,6 +27,7 @@ class Tried(NamedTuple):
     tries: int
     due: float
     delay: float
+    record: Record
 
 
 @dataclass(eq=False, slots=True)
@@ -75,6 +79,27 @@ class Assignment:
             mean = sum(len(r.raw) for r in some if r.raw is not None) / len(some)
             self.mean_size = max(mean, self.mean_size + (mean - self.mean_size) / 16)
 
+    def untry(self, offset: int, failure: Failure) -> None:
+        """One failed try of a record costs no attempt after all, unless the record is handed off or done.
+
+        Of several tries of one record give the last one back first. A wait that has begun goes on.
+        """
+        found = self.tried.get(offset)
+        if found is None or offset in self.settling:
+            return
+        record = found.record
+        record.attempt -= 1
+        record.history = tuple(
+            past if past.attempt < failure.attempt else replace(past, attempt=past.attempt - 1)
+            for past in record.history
+            if past is not failure
+        )
+        if found.tries > 1:
+            self.tried[offset] = found._replace(tries=found.tries - 1)
+        else:
+            del self.tried[offset]
+        self.changed = True
+
     def busy(self) -> bool:
         """True while a worker is out, or a hand-off that doesn't fail: what a drain waits for."""
         return bool(self.running or self.settling - self.failing)
@@ -85,7 +110,7 @@ class Assignment:
         shift = wall - now
         waits = {
             offset: Wait(tries, max(0, math.ceil((due + shift) * 1000)), math.ceil(delay * 1000))
-            for offset, (tries, due, delay) in self.tried.items()
+            for offset, (tries, due, delay, _) in self.tried.items()
         }
         text, whole = encode_map(self.frontier.map(waits), self.topic_id, self.map_limit)
         self.map_full = not whole

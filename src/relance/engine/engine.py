@@ -231,7 +231,7 @@ class Engine:
         """
         if self._give_back(run):
             record = run.lane.queue[0]
-            run.lane.assignment.tried[record.log_offset] = Tried(record.attempt - 1, due, delay)
+            run.lane.assignment.tried[record.log_offset] = Tried(record.attempt - 1, due, delay, record)
             self._wait(run.lane, due)
 
     def retry_some(self, run: Run, waits: list[tuple[Record, float, float]]) -> None:
@@ -244,7 +244,7 @@ class Engine:
         if not self._give_back(run):
             return
         for record, due, delay in waits:
-            assignment.tried[record.log_offset] = Tried(record.attempt - 1, due, delay)
+            assignment.tried[record.log_offset] = Tried(record.attempt - 1, due, delay, record)
         if lane.keyed:
             assignment.later.update((record.log_offset, due) for record, due, _ in waits)
             if self._startable(lane, len(lane.queue)):
@@ -450,7 +450,7 @@ class Engine:
                 waits[record.log_offset] = now + left
             else:
                 left = 0.0
-            assignment.tried[record.log_offset] = Tried(found.tries, now + left, found.delay / 1000)
+            assignment.tried[record.log_offset] = Tried(found.tries, now + left, found.delay / 1000, record)
         return waits
 
     def _spill(self, lane: Lane) -> Record:

@@ -9,7 +9,6 @@ nothing that was handled.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -59,9 +58,12 @@ class Batch:
         raised = yield found
         if raised is None:
             attempt.good.extend(record for _, record in found)
+            self._runtime.called(run, attempt.good, ())
         elif isinstance(raised, BatchError) and raised.errors.keys() <= set(range(len(found))):
             attempt.good.extend(record for i, (_, record) in enumerate(found) if i not in raised.errors)
-            attempt.bad.extend((found[i][1], _judgeable(one)) for i, one in raised.errors.items())
+            named = [(found[i][1], _judgeable(one)) for i, one in raised.errors.items()]
+            attempt.bad.extend(named)
+            self._runtime.called(run, attempt.good, named)
         elif len(found) == 1 or self._ends_all(raised):
             attempt.bad.append((found[0][1], raised))
         else:
@@ -97,15 +99,17 @@ class Batch:
         for one in found:
             if run.cancelled:
                 return
-            run.started = time.monotonic()  # each call has a deadline of its own
+            self._runtime.began(run)
             raised = yield [one]
             if raised is None:
                 attempt.good.append(one[1])
-                continue
-            if isinstance(raised, BatchError) and list(raised.errors) == [0]:
-                raised = _judgeable(raised.errors[0])
-            attempt.bad.append((one[1], raised))
-            if self._ends_all(raised):
+                goes_on = self._runtime.called(run, [one[1]], ())
+            else:
+                if isinstance(raised, BatchError) and list(raised.errors) == [0]:
+                    raised = _judgeable(raised.errors[0])
+                attempt.bad.append((one[1], raised))
+                goes_on = self._runtime.called(run, (), attempt.bad[-1:]) and not self._ends_all(raised)
+            if not goes_on:
                 return
 
     def _ends_all(self, error: Exception) -> bool:

@@ -153,6 +153,9 @@ class LoopWorker:
                     if self._tasks.pop(run, None) is None:
                         task.uncancel()
                 if time.perf_counter() - kept_since > _SLICE:
+                    if done is not None:  # what others do meanwhile is not its time
+                        runtime.give_back(done)
+                        done = None
                     await asyncio.sleep(0)
                     kept_since = time.perf_counter()
         finally:

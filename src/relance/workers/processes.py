@@ -149,8 +149,7 @@ class ProcessCall:
         if child is None:
             return self._given_back(run)
         sent = self._some(run)
-        if self._timeout is not None:
-            run.started = time.monotonic()  # the start of a child is not the handler's time
+        self._runtime.began(run)  # the start of a child is not the handler's time
         record = run.records[run.done]
         taken = False
         try:
