@@ -101,6 +101,8 @@ def begin(value: dict[str, Any], record: Record) -> float:
         sys.exit(value["exit"])
     if value.get("reject"):
         raise Reject("asked to")
+    if (topic := config.get("out")) is not None:
+        record.send(topic, value, key=record.key)
     if record.attempt <= value.get("fail", 0):
         raise TransientError(f"attempt {record.attempt} was asked to fail")
     return float(value.get("work", config.get("work", 0.0)))
@@ -120,6 +122,7 @@ options: dict[str, Any] = {
     "max_in_memory_wait": config.get("max_in_memory_wait", 10.0),
     "assignor": config.get("assignor"),
     "breaker": CircuitBreaker(**config["breaker"]) if "breaker" in config else None,
+    "handoff": config.get("handoff", "acknowledged"),
 }
 
 if config.get("sync"):
