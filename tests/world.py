@@ -23,6 +23,7 @@ from relance.policies.breaker import CircuitBreaker
 from relance.policies.retry import RetryPolicy
 from relance.record import Outgoing, Record, TopicPartition
 from relance.runtime import Runtime
+from relance.testing.clock import VirtualClock, VirtualCondition
 
 ORDERS = TopicPartition("orders", 0)
 RETRY = "orders.retry"
@@ -30,21 +31,7 @@ DLT = "orders.DLT"
 TOPIC_ID = "id-of-orders"
 
 
-class FakeClock:
-    """Both clocks, moved by hand."""
-
-    def __init__(self, now: float = 1000.0, wall: float = 1_700_000_000.0) -> None:
-        self.now, self.wall = now, wall
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def time(self) -> float:
-        return self.wall
-
-    def advance(self, seconds: float) -> None:
-        self.now += seconds
-        self.wall += seconds
+FakeClock = VirtualClock
 
 
 @dataclass(slots=True)
@@ -164,24 +151,6 @@ class Out:
     started: Record | None = None
 
 
-class VirtualCondition:
-    """Stands in for the condition that a `Runtime` waits on for drains: waiting makes the world go on."""
-
-    def __init__(self, lock: Any, go_on: Callable[[float], None]) -> None:
-        self._lock, self._go_on = lock, go_on
-
-    def wait(self, timeout: float) -> bool:
-        self._lock.release()
-        try:
-            self._go_on(timeout)
-        finally:
-            self._lock.acquire()
-        return True
-
-    def notify_all(self) -> None:
-        pass
-
-
 class Member:
     """A process: a `Runtime` with a worker, a writer and a poller that do one step when told to."""
 
@@ -219,14 +188,16 @@ class Member:
             topic_id=lambda topic: TOPIC_ID,
             on_failure=self.failures.append,
             circuit=self.circuit,
+            condition=self._condition,
         )
         self.runtime.writer = self
         self.runtime.on_abandon = self.abandoned.append
-        if isinstance(self.clock, FakeClock):
-            self.while_waiting: Callable[[float], None] = self.clock.advance
-            self.runtime._changed = VirtualCondition(  # type: ignore[assignment]
-                self.runtime._lock, lambda timeout: self.while_waiting(timeout)
-            )
+
+    def _condition(self, lock: Any) -> threading.Condition:
+        if not isinstance(self.clock, FakeClock):
+            return threading.Condition(lock)
+        self.while_waiting: Callable[[float], None] = self.clock.advance
+        return VirtualCondition(lock, lambda timeout: self.while_waiting(timeout))
 
     @property
     def engine(self) -> Any:

@@ -16,9 +16,7 @@ from functools import partial
 
 from relance.circuit import Circuit
 from relance.clock import SystemClock
-from relance.contracts import Plan
 from relance.engine.assignment import Assignment
-from relance.engine.flow import Limits
 from relance.errors import SendError
 from relance.hooks import Hooks
 from relance.kafka.admin import Admin
@@ -35,7 +33,7 @@ from relance.outgoing import LARGEST
 from relance.record import Outgoing
 from relance.runtime import Runtime
 from relance.settings import Settings
-from relance.spec import ConsumerSpec
+from relance.spec import ConsumerSpec, plan_of
 from relance.workers.make import make_worker
 
 __all__ = ["Consumer"]
@@ -63,20 +61,7 @@ class Consumer:
         self.spec = spec
         group = settings.group or ""
         self.runtime = Runtime(
-            Plan(
-                group=group,
-                retry=spec.retry,
-                paths=spec.paths,
-                ordering=spec.ordering,
-                limits=Limits(
-                    ready=settings.max_buffered_records,
-                    ready_bytes=settings.max_buffered_bytes,
-                    parked_bytes=2 * settings.max_buffered_bytes,
-                ),
-                drain_timeout=settings.drain_timeout,
-                timeout=spec.timeout,
-                batch=spec.batch or 1,
-            ),
+            plan_of(spec, settings),
             clock=SystemClock(),
             random=random.random,
             hooks=hooks,

@@ -51,6 +51,7 @@ class Runtime:
         max_record: Callable[[str], int] = lambda topic: MAX_RECORD,
         on_failure: Callable[[Exception], None],
         circuit: Circuit | None = None,
+        condition: Callable[[threading.Lock], threading.Condition] = threading.Condition,
     ) -> None:
         self.plan = plan
         self.counters = Counters()
@@ -69,7 +70,7 @@ class Runtime:
         self._on_failure = on_failure
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
-        self._changed = threading.Condition(self._lock)
+        self._changed = condition(self._lock)  # what a drain waits for
         self._halted = False
         self._stopping = False
         self._unwritable: list[tuple[Assignment, Record, Exception, int]] = []
@@ -284,10 +285,12 @@ class Runtime:
             if guard is not None:
                 guard.tell()
 
-    def next_due(self) -> float | None:
-        """When a waiting record is due, or an open breaker is over, on the monotonic clock."""
+    def due_in(self) -> float | None:
+        """In how many seconds a waiting record is due, or an open breaker over."""
+        now = self._clock.monotonic()
         with self._lock:
-            return self._next_due(self._clock.monotonic())
+            due = self._next_due(now)
+        return None if due is None else max(0.0, due - now)
 
     def began(self, run: Run) -> None:
         """Only now the handler of a run is called: what came before was not its time."""

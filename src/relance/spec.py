@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from relance.contracts import Plan
 from relance.decoding import HandlerShape
 from relance.engine.engine import Ordering
+from relance.engine.flow import Limits
 from relance.engine.outcome import Paths
 from relance.errors import MAX_WAIT, SettingsError
 from relance.kafka.cluster import checked_topic_name
@@ -29,6 +31,7 @@ __all__ = [
     "check_options",
     "check_spec",
     "default_workers",
+    "plan_of",
 ]
 
 HandOff = Literal["acknowledged", "transactional"]
@@ -130,6 +133,24 @@ def default_workers(shape: HandlerShape, concurrency: int) -> Workers:
     if shape.is_async:
         return "loop"
     return "inline" if concurrency == 1 else "threads"
+
+
+def plan_of(spec: ConsumerSpec, settings: Settings) -> Plan:
+    """What a runtime needs to know of it."""
+    return Plan(
+        group=settings.group or "",
+        retry=spec.retry,
+        paths=spec.paths,
+        ordering=spec.ordering,
+        limits=Limits(
+            ready=settings.max_buffered_records,
+            ready_bytes=settings.max_buffered_bytes,
+            parked_bytes=2 * settings.max_buffered_bytes,
+        ),
+        drain_timeout=settings.drain_timeout,
+        timeout=spec.timeout,
+        batch=spec.batch or 1,
+    )
 
 
 def check_handoff(handoff: str, settings: Settings) -> None:

@@ -99,14 +99,14 @@ class LoopWorker:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         self._idle.append(future)
-        due = self._runtime.next_due()
-        if due is not None:
-            self._wake_at(due)
+        left = self._runtime.due_in()
+        if left is not None:
+            self._wake_in(left)
         await future
 
-    def _wake_at(self, due: float) -> None:
+    def _wake_in(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
-        when = loop.time() + max(0.0, due - time.monotonic())
+        when = loop.time() + seconds
         if self._timer is not None:
             if (
                 self._timer.when() <= when
