@@ -37,7 +37,16 @@ from relance.record import TopicPartition
 from relance.runner import Runner
 from relance.settings import Settings, check_setting
 from relance.signals import caught_signals
-from relance.spec import ConsumerSpec, Workers, check_handling, check_options, check_spec, default_workers
+from relance.spec import (
+    ConsumerSpec,
+    HandOff,
+    Workers,
+    check_handling,
+    check_handoff,
+    check_options,
+    check_spec,
+    default_workers,
+)
 from relance.stats import Health, Stats
 
 __all__ = ["App"]
@@ -97,6 +106,7 @@ class App:
         assignor: str | None = None,
         start: Where | None = None,
         on_out_of_range: Where | None = None,
+        handoff: HandOff = "acknowledged",
     ) -> Callable[[H], H]:
         """Consume `topics` with the decorated function, `handler(value)` or `handler(value, record)`.
 
@@ -120,6 +130,15 @@ class App:
           the attempt has failed with HandlerTimeoutError; a thread cannot be ended, so health is DOWN.
         start: where to begin without a commit: "earliest", "latest" or "fail".
         on_out_of_range: the same for a commit whose offset is gone from the log.
+        handoff: how a retry record, a dead letter and what `record.send` sends are written. "acknowledged":
+          each before its record's offset is committed; a crash in between writes it again. "transactional":
+          in one Kafka transaction with that offset, so whoever reads them with isolation.level=read_committed
+          (others see what was aborted, too) finds each once, whatever crashes. It takes Kafka 2.5 or newer,
+          and where there are ACLs, Write and Describe for transactional ids with the group's name as prefix.
+          It does not cover what a handler does elsewhere, `app.send` included: that is done again when a
+          record is handled again. It costs a transaction (some milliseconds, and markers in each partition
+          written to) for each batch of hand-offs and each commit; they are visible when it ends; and after a
+          crash their readers and the partitions' next owner may wait 20 seconds. See docs/transactions.md.
 
         Raises SettingsError for what cannot be meant.
         """
@@ -132,6 +151,7 @@ class App:
             lost = check_setting("on_out_of_range", on_out_of_range)
         check_options(topics, retry, paths, ordering, concurrency, strict_order)
         check_handling(workers, batch, timeout)
+        check_handoff(handoff, settings)
 
         def register(handler: H) -> H:
             shape = handler_shape(handler, batch=batch is not None)
@@ -150,6 +170,7 @@ class App:
                 assignor=chosen,
                 start=begin,
                 on_out_of_range=lost,
+                handoff=handoff,
             )
             check_spec(spec, beside=self._specs)
             self._specs.append(spec)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from relance.clock import Clock
 from relance.contracts import Counters, HooksLike, Look, Plan, StartLike, Writer
 from relance.dead_letters.ladder import TooLarge
+from relance.engine import transaction
 from relance.engine.assignment import Assignment, Commit
 from relance.engine.deferral import Deferral, NotOurs
 from relance.engine.deferral import wait as wait_of
@@ -23,6 +24,7 @@ from relance.engine.lanes import Run
 from relance.engine.offset_map import OffsetMap, decode_map, is_ours
 from relance.engine.outcome import RetryAt, Stop
 from relance.engine.parallel_consumer import read_parallel_consumer_map
+from relance.engine.transaction import Settling, Taken
 from relance.errors import DecodeError
 from relance.judge import Judge
 from relance.outgoing import MAX_RECORD, failure_text, once_more
@@ -157,6 +159,35 @@ class Runtime:
         with self._lock:
             self.engine.commit_failed(commit, too_large=too_large)
 
+    def uncommitted(self, feed: str, tps: Collection[TopicPartition] | None = None) -> bool:
+        """Whether there is something to commit for `feed`, or for those of its partitions."""
+        with self._lock:
+            return transaction.uncommitted(self.engine, feed, tps)
+
+    def settle(self, feed: str, handoffs: Sequence[Settling], without: Collection[str]) -> Taken:
+        """Hand-offs and all commits of `feed`, for one transaction; see `engine.transaction`."""
+        now, wall = self._clock.monotonic(), self._clock.time()
+        with self._lock:
+            taken = transaction.settle(self.engine, feed, handoffs, now=now, wall=wall, without=without)
+            self._changed.notify_all()
+            return taken
+
+    def undo(self, taken: Taken) -> None:
+        """The transaction did not take effect."""
+        with self._lock:
+            transaction.undo(self.engine, taken)
+
+    def confirm(self, taken: Taken) -> None:
+        """It did."""
+        with self._lock:
+            going_on = transaction.confirm(self.engine, taken)
+            self._changed.notify_all()
+            self._work.notify_all()
+        for assignment in going_on:
+            _log_going_on(assignment)
+        if taken.handoffs:
+            self.on_work()
+
     def revoking(self, feed: str, tps: list[TopicPartition]) -> None:
         """Start nothing more of `tps` and wait for what runs, until the shared deadline."""
         deadline = self._clock.monotonic() + self.plan.drain_timeout
@@ -199,7 +230,7 @@ class Runtime:
             self._changed.notify_all()
             self._work.notify_all()
         if goes_on:
-            _handoff_log.warning("%s goes on: what it waited for is written", assignment.tp)
+            _log_going_on(assignment)
         self.on_work()
 
     def not_settled(self, assignment: Assignment, offset: int, reason: str) -> None:
@@ -451,6 +482,10 @@ class Runtime:
             if left <= 0:
                 return
             self._changed.wait(left)
+
+
+def _log_going_on(assignment: Assignment) -> None:
+    _handoff_log.warning("%s goes on: what it waited for is written", assignment.tp)
 
 
 def _log_stopped(reason: str) -> None:

@@ -17,9 +17,20 @@ from relance.errors import MAX_WAIT, SettingsError
 from relance.kafka.cluster import checked_topic_name
 from relance.kafka.starts import Where
 from relance.policies.retry import RetryPolicy
+from relance.settings import Settings
 
-__all__ = ["ConsumerSpec", "Workers", "check_handling", "check_options", "check_spec", "default_workers"]
+__all__ = [
+    "ConsumerSpec",
+    "HandOff",
+    "Workers",
+    "check_handling",
+    "check_handoff",
+    "check_options",
+    "check_spec",
+    "default_workers",
+]
 
+HandOff = Literal["acknowledged", "transactional"]
 Workers = Literal["loop", "inline", "threads", "processes"]
 
 
@@ -40,6 +51,7 @@ class ConsumerSpec:
     assignor: str
     start: Where
     on_out_of_range: Where
+    handoff: HandOff = "acknowledged"
 
     @property
     def all_topics(self) -> list[str]:
@@ -113,6 +125,18 @@ def default_workers(shape: HandlerShape, concurrency: int) -> Workers:
     if shape.is_async:
         return "loop"
     return "inline" if concurrency == 1 else "threads"
+
+
+def check_handoff(handoff: str, settings: Settings) -> None:
+    """How what belongs to a record is written. Raises SettingsError."""
+    if handoff not in ("acknowledged", "transactional"):
+        raise SettingsError("handoff", f"{handoff!r} is none of acknowledged, transactional")
+    level = settings.client.get("isolation.level", "read_committed")
+    if handoff == "transactional" and level != "read_committed":
+        # It would read what is aborted later, and start where a transaction under way may still commit.
+        raise SettingsError(
+            "client.isolation.level", f"{level!r} and handoff='transactional' exclude each other"
+        )
 
 
 def check_spec(spec: ConsumerSpec, *, beside: Iterable[ConsumerSpec]) -> None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from relance.engine.frontier import Frontier
 from relance.engine.lanes import Lane, Run
-from relance.engine.offset_map import LIMIT, Wait, encode_map
+from relance.engine.offset_map import LIMIT, Wait, decode_map, encode_map
 from relance.record import Record, TopicPartition
 
 __all__ = ["Assignment", "Commit", "Tried"]
@@ -40,6 +40,8 @@ class Assignment:
     running: set[Run] = field(default_factory=set)
     settling: set[int] = field(default_factory=set)
     """Log offsets whose hand-off is not acknowledged yet."""
+    aside: set[int] = field(default_factory=set)
+    """Those of them that must wait until a commit can tell of them: beyond where its map had to end."""
     queued: int = 0
     """Records in lanes, not out with a worker."""
     mean_size: float = 0.0
@@ -60,6 +62,8 @@ class Assignment:
     draining: bool = False
     closed: bool = False
     map_full: bool = False
+    map_end: int | None = None
+    """Where the map of the last commit made had to end, or None: it was whole."""
     map_limit: int = LIMIT
     """Characters of metadata that the broker has not refused yet."""
     committed: int = -1
@@ -77,7 +81,11 @@ class Assignment:
 
     def busy(self) -> bool:
         """True while a worker is out, or a hand-off that doesn't fail: what a drain waits for."""
-        return bool(self.running or self.settling - self.failing)
+        return bool(self.running or self.settling - self.failing - self.aside)
+
+    def tells_of(self, offset: int) -> bool:
+        """Whether a commit can say of a finished `offset` that it is, as far as the last one shows."""
+        return self.map_end is None or offset < self.map_end
 
     def commit(self, *, now: float, wall: float) -> Commit:
         """What to commit now: the frontier, and the map of what is finished above it."""
@@ -89,6 +97,11 @@ class Assignment:
         }
         text, whole = encode_map(self.frontier.map(waits), self.topic_id, self.map_limit)
         self.map_full = not whole
+        if whole and text:
+            self.map_end = None
+        else:
+            known = decode_map(text, self.topic_id, self.frontier.base)
+            self.map_end = self.frontier.base if known is None else known.end
         self.changed = False
         self.unanswered = Commit(self, self.frontier.base, text)
         return self.unanswered

@@ -47,6 +47,8 @@ class Engine:
         self._epoch = 0
         self._flow = Flow(self.limits)
         self.settling = 0
+        self.aside = 0
+        """Hand-offs that wait for room in a map, so perhaps for records that wait: they hold up no other."""
         self.in_flight = 0
         """Runs that are out with workers."""
 
@@ -89,10 +91,12 @@ class Engine:
             for lane in assignment.waiting:
                 self._due.cancel(lane.ticket)
             self.settling -= len(assignment.settling)
+            self.aside -= len(assignment.aside)
             self.in_flight -= len(assignment.running)
             assignment.waiting.clear()
             assignment.running.clear()
             assignment.settling.clear()
+            assignment.aside.clear()
             assignment.lanes.clear()
             assignment.held.clear()
             assignment.tried.clear()
@@ -173,7 +177,7 @@ class Engine:
     def take(self, max_run: int) -> Run | None:
         """The next run, of at most `max_run` records, or None when nothing may start now."""
         ready = self._ready
-        if self.settling >= self.limits.settling:
+        if self.settling - self.aside >= self.limits.settling:
             return None
         while ready:
             lane = ready.popleft()
