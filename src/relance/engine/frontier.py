@@ -147,7 +147,10 @@ class Frontier:
         swept = [offset for offset in offsets if offset not in self._done]
         self._done.difference_update(offsets)
         if swept:
-            self._open = deque(sorted(set(self._open).union(swept)))
+            kept = [offset for opened in self._open for offset in opened][self._head :]
+            self._open = deque([sorted(kept + swept)])
+            self._head = 0
+            self._kept += len(swept)
 
     def unfinished(self) -> list[int]:
         """The open offsets, ascending, and those an earlier owner left open that were not read yet."""

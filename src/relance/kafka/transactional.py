@@ -1,9 +1,9 @@
 """One transactional producer, and the calls of one transaction at a time.
 
 Promise: a call ends in one of four ways, and each says what is known of the transaction: it returns;
-`AbortedError`: nothing of it will count, and it has to be aborted; `BrokenError`: the client is of no more use
-(if that came from `commit`, nobody knows whether it took effect); `GivenUpError`: `giving_up` said so while
-the client could only be asked again. What may pass is asked again.
+`AbortedError`: nothing of it will count, and it has to be aborted; `BrokenError`: the client is of no more
+use (if that came from `commit`, nobody knows whether it took effect); `GivenUpError`: `giving_up` said so
+while the client could only be asked again. What may pass is asked again.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ class TransactionalProducer:
         self._call(partial(self._client.commit_transaction, _TRY))
 
     def abort(self) -> None:
-        """End it without effect. Raises BrokenError if this client can't; the next of its name does it then."""
+        """End it without effect. Raises BrokenError if it can't; the next client of its name does it then."""
         try:
             self._call(partial(self._client.abort_transaction, _TRY))
         except AbortedError as error:  # cannot be: what is to be aborted already is
