@@ -77,6 +77,10 @@ def begin(value: dict[str, Any], record: Record) -> float:
 
 
 def end(value: dict[str, Any], record: Record) -> None:
+    if config.get("output"):
+        record.send(config["output"], {"id": value["id"]}, key=value["id"])
+    if "large" in value:
+        record.send(config["small_topic"], "x" * value["large"])
     tell("end", id=value["id"], partition=record.partition, offset=record.offset, attempt=record.attempt)
 
 
@@ -89,6 +93,7 @@ options: dict[str, Any] = {
     "ordering": config.get("ordering", "key"),
     "max_in_memory_wait": config.get("max_in_memory_wait", 10.0),
     "assignor": config.get("assignor"),
+    "handoff": config.get("handoff", "acknowledged"),
 }
 
 if config.get("sync"):

@@ -46,6 +46,15 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0  # seconds after a transaction that fai
 _LEAST = 1.0  # seconds that a last transaction may take, however late it is
 _LOOK_AGAIN = 2.0  # seconds until a source topic that was missing is asked for again
 
+_BLAMED = 2  # failures in a row after which a hand-off that is alone in its transaction is the reason
+
+# What says nothing against the records: the group, or the offsets, are what was refused.
+_NOT_THE_RECORDS = STALE | {
+    KafkaError.OFFSET_METADATA_TOO_LARGE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.UNKNOWN_TOPIC_ID,
+}
+
 _TOO_OLD = "use transactions with a group's generation: that takes Kafka 2.5 or newer"
 
 # No other producer of ours would fare better: a person has to allow it.
@@ -117,6 +126,8 @@ class Transactor(Committer):
         self._probed = False
         self._gone: dict[str, float] = {}
         self._failures = 0
+        self._most = _BATCH
+        """Hand-offs of the next transaction: half as many after an abort that named none of them."""
         self._next = 0.0
         self._resume_at = 0.0
         self._told: dict[object, float] = {}
@@ -268,7 +279,7 @@ class Transactor(Committer):
                 producer.begin()
             producer.send_offsets([wire(commit) for commit in taken.commits], metadata)
         except AbortedError as error:
-            self._abort(producer, taken, error)
+            self._abort(producer, taken, batch, error)
             return
         except BrokenError as error:
             self._hub.undo(taken)
@@ -284,7 +295,7 @@ class Transactor(Committer):
         try:
             producer.commit()
         except AbortedError as error:
-            self._abort(producer, taken, error)
+            self._abort(producer, taken, batch, error)
         except (BrokenError, GivenUpError) as error:
             # It may have taken effect. Until that is known, nothing else is committed.
             self._unknown = taken
@@ -322,8 +333,11 @@ class Transactor(Committer):
                 self._suspects.written(pending)
         self._hub.confirm(taken)
         self._failures = 0
+        self._most = min(_BATCH, 2 * self._most)
 
-    def _abort(self, producer: TransactionalProducer, taken: Taken, error: AbortedError) -> None:
+    def _abort(
+        self, producer: TransactionalProducer, taken: Taken, batch: list[Pending], error: AbortedError
+    ) -> None:
         self._hub.undo(taken)
         code = error.code
         if code == KafkaError.OFFSET_METADATA_TOO_LARGE:
@@ -341,6 +355,16 @@ class Transactor(Committer):
                 self._metadata_wanted = True
                 self._stale += 1
         self._failed(code, error.text)
+        if code not in _NOT_THE_RECORDS:
+            self._isolate(batch, error)
+
+    def _isolate(self, batch: list[Pending], error: AbortedError) -> None:
+        """Nobody named the one that spoils the transaction: halve, until it stands alone and is refused."""
+        self._most = max(1, len(batch) // 2)
+        if len(batch) == 1 and self._failures > _BLAMED:
+            # No code: whatever it is, it is this record's, and its topic may take others.
+            problem = SendError(f"its transaction is aborted: {error.text}", maybe_written=False)
+            self._refuse(batch[0], batch[0].outgoing[0].topic, problem)
 
     def _lose_producer(self, error: AbortedError | BrokenError) -> None:
         """Another one of the same name ends what this one has left open, before it does anything."""
@@ -372,7 +396,7 @@ class Transactor(Committer):
             usable = [probe]
         else:
             self._probed = False
-        usable = usable[:_BATCH]
+        usable = usable[: self._most]
         missing = producer.missing(sorted({t for p in usable for t in p.topics}), again=probe is not None)
         if not missing:
             return usable
