@@ -249,3 +249,39 @@ def test_a_record_too_large_stops_its_partition_alone_and_nobody_reads_what_was_
     assert set(Counter(output.keys).values()) == {1}
     assert len(reader(small).read()) == 1
     assert member.stop() == 0
+
+
+def test_the_next_owner_waits_for_the_transaction_of_one_who_crashed_and_reads_none_of_it(
+    groups: GroupMaker, send: Send, bootstrap: str, reader: Callable[..., Reader]
+) -> None:
+    group = groups()
+    topic = group.config["topic"]
+    send(topic, *names("work", 10), partition=0)
+    crashed = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": group.config["group"],
+            "auto.offset.reset": "earliest",
+            "enable.auto.commit": False,
+        }
+    )
+    crashed.subscribe([topic])
+    wait_until(lambda: crashed.poll(0.1) is not None, 20.0, "a record for the one who crashes")
+    producer = Producer(
+        {"bootstrap.servers": bootstrap, "transactional.id": topic, "transaction.timeout.ms": 10_000}
+    )
+    producer.init_transactions(10.0)
+    producer.begin_transaction()
+    producer.produce(group.config["output"], b"{}", b"work-0")
+    assert producer.flush(10.0) == 0
+    producer.send_offsets_to_transaction(
+        [TopicPartition(topic, 0, 7)], crashed.consumer_group_metadata(), 10.0
+    )
+    crashed.close()  # the producer stays: it only never ends what it has begun
+
+    member = group.start()
+    output, everything = reader(group.config["output"]), reader(group.config["output"], "read_uncommitted")
+    wait_until(lambda: everything.read() == ["work-0"], 10.0, "the record of the open transaction")
+    wait_until(lambda: set(names("work", 10)) <= set(output.read()), 60.0, lambda: logs(group))
+    assert set(Counter(output.read()).values()) == {1}
+    assert member.stop() == 0

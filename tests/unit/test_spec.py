@@ -178,3 +178,17 @@ def test_an_inline_handler_runs_one_record_at_a_time() -> None:
     with pytest.raises(SettingsError, match="blocking runs one record at a time") as caught:
         an_app().consumer("orders", workers="inline", concurrency=2)(blocking)
     assert caught.value.key == "concurrency"
+
+
+@pytest.mark.parametrize("handoff", ["transaction", None, True])
+def test_hand_offs_are_acknowledged_or_transactional_and_nothing_else(handoff: Any) -> None:
+    with pytest.raises(SettingsError, match="none of acknowledged, transactional") as caught:
+        an_app().consumer("orders", handoff=handoff)
+    assert caught.value.key == "handoff"
+
+
+def test_transactions_are_refused_where_the_consumer_would_read_what_may_yet_be_aborted() -> None:
+    app = App("g", bootstrap_servers="localhost:1", client={"isolation.level": "read_uncommitted"})
+    app.consumer("orders", handoff="acknowledged")
+    with pytest.raises(SettingsError, match="exclude each other"):
+        app.consumer("orders", handoff="transactional")
