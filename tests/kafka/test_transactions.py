@@ -193,10 +193,19 @@ def test_a_process_killed_in_the_middle_loses_and_doubles_nothing(
     assert sum(done.values()) > len(done), "the crash made nobody handle anything again: it came too late"
 
 
+@pytest.mark.parametrize(
+    "protocol",
+    [{}, {"assignor": "range"}, {"client": {"group.protocol": "consumer"}}],
+    ids=["cooperative", "eager", "KIP-848"],
+)
 def test_rebalances_under_load_lose_and_double_nothing(
-    groups: GroupMaker, send: Send, bootstrap: str, reader: Callable[..., Reader]
+    groups: GroupMaker,
+    send: Send,
+    bootstrap: str,
+    reader: Callable[..., Reader],
+    protocol: dict[str, object],
 ) -> None:
-    group = groups(work=0.002)
+    group = groups(work=0.002, **protocol)
     first = group.start()
     group.settle(first, partitions=PARTITIONS)
     load = Load(group, send, "d", 4000)

@@ -49,7 +49,7 @@ class Backlog:
         return self._suspects.reason(pending)
 
     def choose(self, now: float, without: Collection[str]) -> tuple[list[Pending], bool]:
-        """All that may well succeed, or one that was refused (True), in turns; none of source topics `without`."""
+        """All that may well succeed, or one that was refused (True), in turns; none of topics `without`."""
         self._pending = [p for p in self._pending if not p.assignment.closed]
         self._suspects.forget_closed(self._pending)
         usable = self.usable(without)
