@@ -14,13 +14,13 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import TopicPartition as ClientPartition
 
-from relance.errors import Reject
+from relance.errors import Reject, TransientError
 from relance.kafka import transactional
 from relance.kafka.cluster import Committed, KafkaRefusedError
 from relance.kafka.transactions import Transactor
 from relance.record import Outgoing, Record, TopicPartition
 from waiting import wait_until
-from world import DLT, ORDERS, Broker, FakeClock, Member
+from world import DLT, ORDERS, Broker, FakeClock, Member, a_plan
 
 OTHER = TopicPartition("orders", 1)
 RESULTS = "results"
@@ -155,11 +155,16 @@ class Client:
 class World:
     """One member whose hand-offs go through a transactor, and the cluster."""
 
-    def __init__(self) -> None:
+    def __init__(self, **plan: Any) -> None:
         self.time = Time()
-        self.member = Member(Broker(), self.time)
-        self.member.assign(ORDERS, OTHER)
+        self.member = Member(Broker(), self.time, a_plan(**plan))
         self.cluster = Cluster(self.member.broker, self.member.broker.commits)
+        self.begin()
+
+    def begin(self) -> None:
+        """A process that owns both partitions; also a new one after a crash."""
+        self.member.restart()
+        self.member.assign(ORDERS, OTHER)
         self.transactor = Transactor(
             self.member.runtime,
             "source",
@@ -367,6 +372,38 @@ def test_what_spoils_every_transaction_without_being_named_is_found_by_halving(w
     world.handle(ORDERS, b"more")
     world.turn(2)
     assert world.cluster.keys(RESULTS)[-1] == b"more"
+
+
+@pytest.mark.parametrize("limit", [40, 60, 4095])
+def test_what_the_commit_cannot_tell_of_is_not_written_so_a_crash_doubles_nothing(
+    monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    world = World(ordering="none")
+    monkeypatch.setattr(transactional, "time", world.time)
+    keys = [b"%d" % i for i in range(400)]
+    waiting = {key for i, key in enumerate(keys) if i % 7 in (0, 1, 3)}
+    for key in keys:
+        world.member.broker.log(ORDERS).append(key)
+    world.member.engine.assignments[ORDERS].map_limit = limit
+    world.member.read()
+
+    def fail_some(record: Record) -> None:
+        if record.key in waiting:
+            raise TransientError("later")
+        answer(record)
+
+    world.member.work(fail_some)
+    world.turn(5)
+    before = len(world.cluster.keys(RESULTS))
+    assert before < len(keys) - len(waiting) if limit < 4095 else before == len(keys) - len(waiting)
+
+    world.begin()
+    world.member.read()
+    world.time.advance(60.0)
+    world.member.work(answer)
+    world.turn(3)
+    assert sorted(world.cluster.keys(RESULTS), key=str) == sorted(keys, key=str)
+    assert world.offset() == len(keys)
 
 
 def test_what_may_not_be_done_at_all_stops_the_application_with_the_acl_that_is_missing(world: World) -> None:
