@@ -109,6 +109,10 @@ def begin(value: dict[str, Any], record: Record) -> float:
 
 
 def end(value: dict[str, Any], record: Record) -> None:
+    if config.get("output"):
+        record.send(config["output"], {"id": value["id"]}, key=value["id"])
+    if "large" in value:
+        record.send(config["small_topic"], "x" * value["large"])
     tell("end", id=value["id"], partition=record.partition, offset=record.offset, attempt=record.attempt)
 
 

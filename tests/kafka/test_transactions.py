@@ -1,267 +1,296 @@
-"""`handoff="transactional"` on a real broker: readers of what is committed find each once, whatever dies."""
+"""Hand-offs in transactions on a real broker: once each for who reads what is committed, whatever crashes."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import random
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
 from members import Group
 
-from relance import App, Record, Reject, RetryPolicy, Settings
 from relance.kafka.admin import Admin
 from waiting import wait_until
 
-Topics = Callable[..., str]
-PARTITIONS = 6
-
-
-async def until(condition: Callable[[], object], timeout: float = 40.0, what: object = "") -> None:
-    await asyncio.to_thread(wait_until, condition, timeout, str(what))
-
-
-def fill(bootstrap: str, topic: str, values: list[dict[str, Any]]) -> None:
-    producer = Producer({"bootstrap.servers": bootstrap})
-    for n, value in enumerate(values):
-        producer.produce(topic, json.dumps(value).encode(), key=b"k%d" % (n % 50))
-        producer.poll(0)
-    assert producer.flush(20) == 0
-
-
-def read(bootstrap: str, topic: str, isolation: str = "read_committed") -> list[bytes]:
-    """All values there, up to the end that a reader of that isolation sees."""
-    reader = Consumer(
-        {
-            "bootstrap.servers": bootstrap,
-            "group.id": "reader",
-            "isolation.level": isolation,
-            "enable.partition.eof": True,
-            "enable.auto.commit": False,
-        }
-    )
-    try:
-        partitions = reader.list_topics(topic, timeout=10).topics[topic].partitions
-        reader.assign([TopicPartition(topic, p, 0) for p in partitions])
-        ended: set[int] = set()
-        found: list[bytes] = []
-
-        def to_the_end() -> bool:
-            for message in reader.consume(1000, 0.1):
-                error = message.error()
-                if error is None:
-                    found.append(message.value())
-                else:
-                    assert error.code() == KafkaError._PARTITION_EOF
-                    ended.add(message.partition())
-            return len(ended) == len(partitions)
-
-        wait_until(to_the_end, 30, f"the end of {topic}")
-        return found
-    finally:
-        reader.close()
-
-
-def ids(values: list[bytes]) -> Counter[str]:
-    return Counter(json.loads(value)["id"] for value in values)
-
-
-def letter_ids(letters: list[bytes]) -> Counter[str]:
-    return Counter(json.loads(json.loads(letter)["originalValue"])["id"] for letter in letters)
-
-
-def committed(bootstrap: str, topic: str, group: str) -> int:
-    return sum(c.offset for tp, c in Admin(bootstrap).committed(group).items() if tp.topic == topic)
-
-
-def a_load(n: int) -> list[dict[str, Any]]:
-    """Most succeed, some after a retry in memory or through the retry topic, some end as dead letters."""
-    kinds = {3: {"reject": True}, 5: {"fail": 1}, 7: {"fail": 2}, 11: {"fail": 99}}
-    return [{"id": str(i), **kinds.get(i % 40, {})} for i in range(n)]
-
-
-def rejected(load: list[dict[str, Any]]) -> set[str]:
-    return {value["id"] for value in load if value.get("reject") or value.get("fail") == 99}
-
-
-# -- one process -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("max_in_memory_wait", [10.0, 0.0], ids=["in memory", "retry topic"])
-def test_what_records_send_their_retries_and_their_dead_letters_are_there_once_with_their_offsets(
-    bootstrap: str, make_topic: Topics, max_in_memory_wait: float
-) -> None:
-    topic, out, dlt = make_topic("t", 3), make_topic("out", 3), make_topic("dlt", 2)
-    retry_topic = make_topic("retry", 2)
-    group = f"g-{topic}"
-    app = App(group, settings=Settings(bootstrap_servers=bootstrap, commit_interval=0.2))
-    load = a_load(400)
-
-    @app.consumer(
-        topic,
-        handoff="transactional",
-        ordering="key",
-        concurrency=8,
-        retry=RetryPolicy.fixed(0.1, max_attempts=3),
-        retry_topic=retry_topic,
-        dead_letter_topic=dlt,
-        max_in_memory_wait=max_in_memory_wait,
-    )
-    async def handle(value: dict[str, Any], record: Record) -> None:
-        record.send(out, value, key=record.key)
-        if value.get("reject"):
-            raise Reject("asked to")
-        if record.attempt <= value.get("fail", 0):
-            raise TimeoutError("asked to")
-
-    async def main() -> None:
-        fill(bootstrap, topic, load)
-        async with app.running():
-            # The source has no markers; the retry topic has, and its commits pass them.
-            await until(lambda: committed(bootstrap, topic, group) == 400, what=app.stats())
-            await until(
-                lambda: len(read(bootstrap, out)) + len(read(bootstrap, dlt)) == 400, what=app.stats()
-            )
-            await until(lambda: Admin(bootstrap).group(f"{group}.retry").lag == 0)
-            assert app.health().status == "UP"
-
-    asyncio.run(main())
-    bad = rejected(load)
-    assert ids(read(bootstrap, out)) == Counter(str(i) for i in range(400) if str(i) not in bad)
-    assert letter_ids(read(bootstrap, dlt)) == Counter(bad)
-    waited = read(bootstrap, retry_topic)
-    assert bool(waited) == (max_in_memory_wait == 0.0)
-
-
-def test_a_letter_that_its_topic_refuses_stops_its_own_partition_until_the_topic_takes_it(
-    bootstrap: str, make_topic: Topics, admin: AdminClient
-) -> None:
-    topic, dlt = make_topic("t", 2), make_topic("dlt", 1, **{"max.message.bytes": "3000"})
-    app = App(f"g-{topic}", settings=Settings(bootstrap_servers=bootstrap, commit_interval=0.2))
-    handled: list[int] = []
-
-    @app.consumer(topic, handoff="transactional", dead_letter_topic=dlt)
-    async def handle(value: dict[str, Any], record: Record) -> None:
-        if value.get("pad"):
-            raise Reject("asked to")
-        handled.append(value["id"])
-
-    async def main() -> None:
-        producer = Producer({"bootstrap.servers": bootstrap})
-        producer.produce(topic, json.dumps({"id": -1, "pad": "x" * 5000}), partition=0)
-        for n in range(20):
-            producer.produce(topic, json.dumps({"id": n}), partition=n % 2)
-        assert producer.flush(10) == 0
-        async with app.running():
-            await until(lambda: {n for n in range(20) if n % 2} <= set(handled))
-            await until(lambda: any(f"{topic}-0" in reason for reason in app.health().reasons))
-            entry = ConfigEntry("max.message.bytes", "100000", incremental_operation=AlterConfigOpType.SET)
-            resource = ConfigResource(ResourceType.TOPIC, dlt, incremental_configs=[entry])
-            await asyncio.to_thread(admin.incremental_alter_configs([resource])[resource].result, 10)
-            await until(lambda: set(range(20)) <= set(handled), what=app.health())
-            await until(lambda: committed(bootstrap, topic, f"g-{topic}") == 21)
-            assert app.health().status == "UP"
-
-    asyncio.run(main())
-    assert len(read(bootstrap, dlt)) == 1
-    assert sorted(handled) == list(range(20))
-
-
-# -- processes that come, go and die -----------------------------------------------------------------
+PARTITIONS = 4
+GroupMaker = Callable[..., Group]
+Send = Callable[..., None]
 
 
 @pytest.fixture
-def group(tmp_path: Path, bootstrap: str, make_topic: Topics) -> Iterator[Group]:
-    topic = make_topic("source", PARTITIONS)
-    found = Group(
-        tmp_path,
-        bootstrap=bootstrap,
-        topic=topic,
-        group=f"group-{topic}",
-        handoff="transactional",
-        ordering="key",
-        concurrency=16,
-        work=0.002,
-        max_attempts=3,
-        delay=0.05,
-        max_in_memory_wait=0.06,  # the second wait goes through the retry topic
-        out=make_topic("out", PARTITIONS),
-        retry_topic=make_topic("retry", 3),
-        dead_letter_topic=make_topic("dlt", 3),
-    )
-    yield found
-    found.close()
+def groups(tmp_path: Path, bootstrap: str, make_topic: Callable[..., str]) -> Iterator[GroupMaker]:
+    made: list[Group] = []
 
-
-def wait_for_all(group: Group, bootstrap: str, load: list[dict[str, Any]], timeout: float) -> None:
-    config, bad = group.config, rejected(load)
-    good = {value["id"] for value in load} - bad
-
-    def done() -> bool:
-        return good <= set(ids(read(bootstrap, config["out"]))) and bad <= set(
-            letter_ids(read(bootstrap, config["dead_letter_topic"]))
+    def make(**config: object) -> Group:
+        topic = make_topic("source", PARTITIONS)
+        group = Group(
+            tmp_path,
+            bootstrap=bootstrap,
+            topic=topic,
+            group=f"group-{topic}",
+            output=make_topic("output", 2),
+            dead_letter_topic=make_topic("dlt", 2),
+            retry_topic=make_topic("retry", 2),
+            small_topic=make_topic("small", 1, max_message_bytes=2000),
+            max_in_memory_wait=0.0,
+            handoff="transactional",
+            **config,
         )
+        made.append(group)
+        return group
 
-    wait_until(done, timeout, lambda: "\n".join(member.log[-3000:] for member in group.members))
-    # Nothing comes a second time once all offsets are committed.
-    wait_until(lambda: committed(bootstrap, config["topic"], config["group"]) == len(load), 40.0)
-
-
-def check_each_is_there_once(group: Group, bootstrap: str, load: list[dict[str, Any]]) -> None:
-    bad = rejected(load)
-    found = ids(read(bootstrap, group.config["out"]))
-    assert {i: n for i, n in found.items() if n != 1} == {}
-    assert set(found) == {value["id"] for value in load} - bad
-    letters = letter_ids(read(bootstrap, group.config["dead_letter_topic"]))
-    assert letters == Counter(bad)
+    yield make
+    for group in made:
+        group.close()
 
 
-def test_kill_9_under_load_loses_nothing_and_readers_of_what_is_committed_see_nothing_twice(
-    group: Group, bootstrap: str
+@pytest.fixture
+def send(bootstrap: str) -> Send:
+    producer = Producer({"bootstrap.servers": bootstrap, "partitioner": "murmur2_random"})
+
+    def write(topic: str, *ids: str, partition: int = -1, **more: object) -> None:
+        for name in ids:
+            producer.produce(
+                topic, json.dumps({"id": name, **more}).encode(), key=name.encode(), partition=partition
+            )
+        assert producer.flush(10) == 0
+
+    return write
+
+
+class Reader:
+    """Everything in a topic, from its beginning; of transactions what is committed, if not told otherwise."""
+
+    def __init__(self, bootstrap: str, topic: str, isolation: str = "read_committed") -> None:
+        self._client = Consumer(
+            {
+                "bootstrap.servers": bootstrap,
+                "group.id": f"reader-of-{topic}",
+                "enable.auto.commit": False,
+                "isolation.level": isolation,
+            }
+        )
+        partitions = self._client.list_topics(topic, timeout=10.0).topics[topic].partitions
+        self._client.assign([TopicPartition(topic, p, 0) for p in partitions])
+        self.keys: list[str] = []
+
+    def read(self) -> list[str]:
+        """The keys of all that can be read so far."""
+        for message in self._client.consume(1000, 0.2):
+            assert message.error() is None, message.error()
+            self.keys.append((message.key() or b"").decode())
+        return self.keys
+
+    def close(self) -> None:
+        self._client.close()
+
+
+@pytest.fixture
+def reader(bootstrap: str) -> Iterator[Callable[..., Reader]]:
+    made: list[Reader] = []
+
+    def make(topic: str, isolation: str = "read_committed") -> Reader:
+        made.append(Reader(bootstrap, topic, isolation))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def names(prefix: str, count: int) -> list[str]:
+    return [f"{prefix}-{i}" for i in range(count)]
+
+
+def logs(group: Group) -> str:
+    return "\n".join(f"--- {m.name}\n" + "\n".join(m.log_lines[-40:]) for m in group.members)
+
+
+def all_committed(bootstrap: str, group: Group) -> bool:
+    """Whether the committed offsets are at the end of what was written to the source and the retry topic."""
+    admin = Admin(bootstrap)
+    for name, topic in (
+        (group.config["group"], group.config["topic"]),
+        (f"{group.config['group']}.retry", group.config["retry_topic"]),
+    ):
+        found = {tp.partition: c.offset for tp, c in admin.committed(name).items() if tp.topic == topic}
+        if any(found.get(p, 0) < mark.end for p, mark in admin.watermarks(topic).items()):
+            return False
+    return True
+
+
+class Load:
+    """Records of which some succeed, some are retried through the retry topic, some end as dead letters."""
+
+    def __init__(self, group: Group, send: Send, prefix: str, count: int) -> None:
+        self.good = names(f"{prefix}-good", count)
+        self.flaky = names(f"{prefix}-flaky", count // 10)
+        self.dead = names(f"{prefix}-dead", count // 20)
+        topic = group.config["topic"]
+        half = count // 2
+        send(topic, *self.good[:half])
+        send(topic, *self.flaky, fail=1)
+        send(topic, *self.dead, reject=True)
+        send(topic, *self.good[half:])
+
+
+def wait_for_exactly(
+    group: Group, bootstrap: str, reader: Callable[..., Reader], loads: list[Load], timeout: float
 ) -> None:
-    load = a_load(6000)
-    members = [group.start(), group.start()]
-    group.settle(*members, partitions=PARTITIONS)
-    chance = random.Random(7)
-    for part in range(4):
-        # Some for each kill: whoever is left would have handled all of them before the next one.
-        fill(bootstrap, group.config["topic"], load[part * 1500 : (part + 1) * 1500])
-        if part == 3:
-            break
-        victim = members[part % 2]
-        goal = len(victim.told("end")) + chance.randrange(50, 300)
-        wait_until(lambda victim=victim, goal=goal: len(victim.told("end")) >= goal, 60.0, victim.log[-2000:])
-        victim.signal(signal.SIGKILL)
-        victim.ended()
-        members[part % 2] = another = group.start()
-        wait_until(another.owned, 60.0)
-    wait_for_all(group, bootstrap, load, 120.0)
-    check_each_is_there_once(group, bootstrap, load)
-    assert len(group.handled()) > len(load) - len(rejected(load)), "no crash made anything happen twice"
-    for member in members:
-        assert member.stop() == 0
+    """Until all is written, and committed, and then: each once."""
+    output, letters = reader(group.config["output"]), reader(group.config["dead_letter_topic"])
+    succeed = {name for load in loads for name in (*load.good, *load.flaky)}
+    fail = {name for load in loads for name in load.dead}
+
+    def left() -> str:
+        missing = sorted(succeed - set(output.keys)) + sorted(fail - set(letters.keys))
+        return f"{len(missing)} are missing: {missing[:5]}\n{logs(group)}"
+
+    wait_until(lambda: succeed <= set(output.read()) and fail <= set(letters.read()), timeout, left)
+    wait_until(lambda: all_committed(bootstrap, group), 30.0, lambda: f"all committed\n{logs(group)}")
+    output.read()
+    letters.read()
+    assert {k: n for k, n in Counter(output.keys).items() if n > 1} == {}
+    assert {k: n for k, n in Counter(letters.keys).items() if n > 1} == {}
+    assert set(output.keys) == succeed
+    assert set(letters.keys) == fail
 
 
-def test_rebalances_under_load_lose_nothing_and_repeat_nothing_that_is_committed(
-    group: Group, bootstrap: str
+def test_results_retries_and_dead_letters_are_each_there_once_and_all_is_committed(
+    groups: GroupMaker, send: Send, bootstrap: str, reader: Callable[..., Reader]
 ) -> None:
-    load = a_load(4000)
-    first, second = group.start(), group.start()
+    group = groups()
+    load = Load(group, send, "a", 100)
+    member = group.start()
+    wait_for_exactly(group, bootstrap, reader, [load], 40.0)
+    assert member.stop() == 0
+
+
+def test_a_process_killed_in_the_middle_loses_and_doubles_nothing(
+    groups: GroupMaker, send: Send, bootstrap: str, reader: Callable[..., Reader]
+) -> None:
+    group = groups(work=0.002)
+    victim, other = group.start(), group.start()
+    group.settle(victim, other, partitions=PARTITIONS)
+    load = Load(group, send, "b", 4000)
+    wait_until(lambda: len(victim.told("end")) > 300, 30.0, lambda: logs(group))
+    victim.signal(signal.SIGKILL)
+    victim.ended()
+    group.start()
+    more = Load(group, send, "c", 400)
+    wait_for_exactly(group, bootstrap, reader, [load, more], 90.0)
+    done = Counter(group.handled())
+    assert sum(done.values()) > len(done), "the crash made nobody handle anything again: it came too late"
+
+
+@pytest.mark.parametrize(
+    "protocol",
+    [{}, {"assignor": "range"}, {"client": {"group.protocol": "consumer"}}],
+    ids=["cooperative", "eager", "KIP-848"],
+)
+def test_rebalances_under_load_lose_and_double_nothing(
+    groups: GroupMaker,
+    send: Send,
+    bootstrap: str,
+    reader: Callable[..., Reader],
+    protocol: dict[str, object],
+) -> None:
+    group = groups(work=0.002, **protocol)
+    first = group.start()
+    group.settle(first, partitions=PARTITIONS)
+    load = Load(group, send, "d", 4000)
+    wait_until(lambda: len(first.told("end")) > 100, 30.0, lambda: logs(group))
+    second = group.start()
     group.settle(first, second, partitions=PARTITIONS)
-    fill(bootstrap, group.config["topic"], load)
-    wait_until(lambda: len(first.told("end")) > 100, 30.0)
     third = group.start()
-    wait_until(third.owned, 30.0, lambda: third.log)
-    assert second.stop() == 0
-    wait_until(lambda: len(third.told("end")) > 50 or len(group.handled()) >= 3700, 30.0)
+    group.settle(first, second, third, partitions=PARTITIONS)
     assert first.stop() == 0
-    wait_for_all(group, bootstrap, load, 90.0)
-    check_each_is_there_once(group, bootstrap, load)
+    wait_for_exactly(group, bootstrap, reader, [load], 60.0)
+    assert second.stop() == 0
     assert third.stop() == 0
+
+
+def test_a_record_too_large_stops_its_partition_alone_and_nobody_reads_what_was_aborted(
+    groups: GroupMaker,
+    send: Send,
+    bootstrap: str,
+    admin: AdminClient,
+    reader: Callable[..., Reader],
+) -> None:
+    group = groups(ordering="partition", concurrency=1)
+    topic, small = group.config["topic"], group.config["small_topic"]
+    send(topic, "poison", partition=0, large=50_000)
+    send(topic, *names("beside", 50), partition=1)
+    member = group.start()
+    output, everything = reader(group.config["output"]), reader(group.config["output"], "read_uncommitted")
+    wait_until(lambda: set(names("beside", 50)) <= set(output.read()), 30.0, lambda: logs(group))
+    wait_until(lambda: f"{topic}-0 stops at offset 0" in member.log, 10.0, lambda: logs(group))
+    # It was tried, with its other record, and that one was aborted; who asks for it sees it.
+    wait_until(lambda: "poison" in everything.read(), 10.0, lambda: logs(group))
+    assert "poison" not in output.read()
+    send(topic, *names("behind", 5), partition=0)
+    send(topic, *names("later", 5), partition=1)
+    wait_until(lambda: set(names("later", 5)) <= set(output.read()), 10.0, lambda: logs(group))
+    assert not set(names("behind", 5)) & set(output.keys)
+    found = Admin(bootstrap).committed(group.config["group"])
+    assert [c.offset for tp, c in found.items() if tp.partition == 0] in ([], [0])
+
+    resource = ConfigResource(
+        ResourceType.TOPIC,
+        small,
+        incremental_configs=[
+            ConfigEntry("max.message.bytes", "100000", incremental_operation=AlterConfigOpType.SET)
+        ],
+    )
+    admin.incremental_alter_configs([resource])[resource].result(10.0)
+    everyone = {"poison", *names("behind", 5), *names("beside", 50), *names("later", 5)}
+    wait_until(lambda: everyone <= set(output.read()), 30.0, lambda: logs(group))
+    assert set(Counter(output.keys).values()) == {1}
+    assert len(reader(small).read()) == 1
+    assert member.stop() == 0
+
+
+def test_the_next_owner_waits_for_the_transaction_of_one_who_crashed_and_reads_none_of_it(
+    groups: GroupMaker, send: Send, bootstrap: str, reader: Callable[..., Reader]
+) -> None:
+    group = groups()
+    topic = group.config["topic"]
+    send(topic, *names("work", 10), partition=0)
+    crashed = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": group.config["group"],
+            "auto.offset.reset": "earliest",
+            "enable.auto.commit": False,
+        }
+    )
+    crashed.subscribe([topic])
+    wait_until(lambda: crashed.poll(0.1) is not None, 20.0, "a record for the one who crashes")
+    producer = Producer(
+        {"bootstrap.servers": bootstrap, "transactional.id": topic, "transaction.timeout.ms": 10_000}
+    )
+    producer.init_transactions(10.0)
+    producer.begin_transaction()
+    producer.produce(group.config["output"], b"{}", b"work-0")
+    assert producer.flush(10.0) == 0
+    producer.send_offsets_to_transaction(
+        [TopicPartition(topic, 0, 7)], crashed.consumer_group_metadata(), 10.0
+    )
+    crashed.close()  # the producer stays: it only never ends what it has begun
+
+    member = group.start()
+    output, everything = reader(group.config["output"]), reader(group.config["output"], "read_uncommitted")
+    wait_until(lambda: everything.read() == ["work-0"], 10.0, "the record of the open transaction")
+    wait_until(lambda: set(names("work", 10)) <= set(output.read()), 60.0, lambda: logs(group))
+    assert set(Counter(output.read()).values()) == {1}
+    assert member.stop() == 0

@@ -205,3 +205,20 @@ def test_breakers_of_one_name_that_are_alike_and_breakers_without_a_name_are_tak
     app.consumer("payments", breaker=CircuitBreaker(name="bank"))(payments)
     app.consumer("a", breaker=CircuitBreaker(open_for=1.0))(orders)
     app.consumer("b", breaker=CircuitBreaker(open_for=2.0))(payments)
+
+
+# -- hand-offs ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("handoff", ["transaction", None, True])
+def test_hand_offs_are_acknowledged_or_transactional_and_nothing_else(handoff: Any) -> None:
+    with pytest.raises(SettingsError, match="none of acknowledged, transactional") as caught:
+        an_app().consumer("orders", handoff=handoff)
+    assert caught.value.key == "handoff"
+
+
+def test_transactions_are_refused_where_the_consumer_would_read_what_may_yet_be_aborted() -> None:
+    app = App("g", bootstrap_servers="localhost:1", client={"isolation.level": "read_uncommitted"})
+    app.consumer("orders", handoff="acknowledged")
+    with pytest.raises(SettingsError, match="exclude each other"):
+        app.consumer("orders", handoff="transactional")

@@ -1,414 +1,464 @@
-"""The committer in transactions, turn by turn, over a client that fails as it is told to."""
+"""The transactor over a fake transactional client: every way in which a transaction can fail.
+
+The runtime and its engine are the real ones; the test calls the turns, on its own thread and in virtual time.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import TopicPartition as ClientPartition
 
-from relance.engine.offset_map import decode_map
-from relance.errors import Reject
+from relance.errors import Reject, TransientError
+from relance.kafka import transactional
 from relance.kafka.cluster import Committed, KafkaRefusedError
 from relance.kafka.transactions import Transactor
 from relance.record import Outgoing, Record, TopicPartition
+from waiting import wait_until
 from world import DLT, ORDERS, Broker, FakeClock, Member, a_plan
 
-
-def refusal(
-    code: int, *, fatal: bool = False, abort: bool = False, retriable: bool = False
-) -> KafkaException:
-    return KafkaException(KafkaError(code, "as asked", fatal, retriable, abort))
+OTHER = TopicPartition("orders", 1)
+RESULTS = "results"
 
 
-class Brokers:
-    """What is committed for good, whichever client wrote it; and what goes wrong next, by call."""
+class Time(FakeClock):
+    """Stands in for the module, too."""
 
-    def __init__(self) -> None:
-        self.records: list[Outgoing] = []
-        self.offsets: dict[TopicPartition, tuple[int, str]] = {}
-        self.transactions = self.aborted = self.clients = 0
-        self.fails: dict[str, list[KafkaException]] = {}
-        self.after: set[str] = set()
-        """Calls that fail only after they have taken effect."""
-        self.refuses: Callable[[str, bytes | None], KafkaError | None] = lambda topic, value: None
+    sleep = FakeClock.advance
+
+
+class Cluster:
+    """What is committed, what was aborted, and what goes wrong next."""
+
+    def __init__(self, broker: Broker, commits: dict[TopicPartition, tuple[int, str]]) -> None:
+        self.broker = broker
+        self.commits = commits
+        self.clients: list[Client] = []
+        self.aborted: list[str] = []
         self.missing: set[str] = set()
-
-    def fail(self, call: str, *errors: KafkaException) -> None:
-        self.fails.setdefault(call, []).extend(errors)
+        self.failing: dict[str, list[KafkaError]] = {}
+        """By the name of a call, the errors of the next ones."""
+        self.takes_effect: list[bool] = []
+        """For each commit that fails: whether it took effect nevertheless."""
+        self.refuses: Callable[[Outgoing], int | None] = lambda outgoing: None
+        """The error of a record, as its delivery report tells."""
+        self.spoils: Callable[[Outgoing], bool] = lambda outgoing: False
+        """Whether a record makes the end of its transaction fail, without a word about which it was."""
 
     def connect(self, on_error: Callable[[KafkaError], None]) -> Client:
-        self.clients += 1
-        return Client(self)
+        self.clients.append(Client(self))
+        return self.clients[-1]
+
+    def keys(self, topic: str) -> list[bytes | None]:
+        """Of what a reader of committed records sees."""
+        return [m.key for m in self.broker.log(TopicPartition(topic, 0)).messages]
+
+    def committed(self, tps: Sequence[TopicPartition]) -> dict[TopicPartition, Committed]:
+        return {tp: Committed(*self.commits.get(tp, (-1, ""))) for tp in tps}
 
 
 class Client:
-    """A transactional producer, as far as it is used."""
+    """One transaction at a time, as the real one keeps to it: a call out of turn is an error of the test."""
 
-    def __init__(self, brokers: Brokers) -> None:
-        self.brokers = brokers
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
         self.open = False
-        self._drop()
-
-    def _drop(self) -> None:
-        self.written: list[Outgoing] = []
-        self.offsets: dict[TopicPartition, tuple[int, str]] = {}
+        self.records: list[Outgoing] = []
+        self.offsets: list[ClientPartition] = []
         self.answers: list[Callable[[], None]] = []
+        self.dead = False
 
-    def _maybe_fail(self, call: str) -> None:
-        if self.brokers.fails.get(call):
-            raise self.brokers.fails[call].pop(0)
+    def _fail(self, name: str) -> None:
+        assert not self.dead, f"{name} after a fatal error"
+        errors = self.cluster.failing.get(name)
+        if errors:
+            error = errors.pop(0)
+            self.dead = error.fatal()
+            raise KafkaException(error)
 
     def init_transactions(self, timeout: float) -> None:
-        self._maybe_fail("init")
+        self._fail("init")
 
     def begin_transaction(self) -> None:
-        self._maybe_fail("begin")
         assert not self.open
+        self._fail("begin")
         self.open = True
-        self._drop()
 
     def list_topics(self, topic: str, timeout: float) -> Any:
-        error = KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART) if topic in self.brokers.missing else None
-        told = SimpleNamespace(error=error, partitions={0: SimpleNamespace(leader=1)})
-        return SimpleNamespace(topics={topic: told})
+        error = KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART) if topic in self.cluster.missing else None
+        there = SimpleNamespace(error=error, partitions={0: SimpleNamespace(leader=1)})
+        return SimpleNamespace(topics={topic: there})
 
     def produce(
-        self, topic: str, value: bytes | None, key: bytes | None, headers: Any, on_delivery: Any
+        self, topic: str, value: Any, key: Any, headers: Any, on_delivery: Callable[..., None]
     ) -> None:
         assert self.open
-        self._maybe_fail("produce")
-        error = self.brokers.refuses(topic, value)
-        if error is None:
-            self.written.append(Outgoing(topic, key, value, headers or []))
+        self._fail("produce")
+        outgoing = Outgoing(topic, key, value, headers or [])
+        code = self.cluster.refuses(outgoing)
+        error = None if code is None else KafkaError(code)
+        self.records.append(outgoing)
         self.answers.append(lambda: on_delivery(error, None))
 
-    def poll(self, timeout: float) -> None:
+    def poll(self, timeout: float) -> int:
         answers, self.answers = self.answers, []
         for answer in answers:
             answer()
+        return len(answers)
 
-    def flush(self, timeout: float) -> None:
-        self._maybe_fail("flush")
-        self.poll(0)
+    def flush(self, timeout: float) -> int:
+        self._fail("flush")
+        self.poll(timeout)
+        return 0
 
-    def send_offsets_to_transaction(self, offsets: Sequence[Any], metadata: object, timeout: float) -> None:
+    def send_offsets_to_transaction(self, offsets: Any, metadata: Any, timeout: float) -> None:
         assert self.open
-        self._maybe_fail("offsets")
-        for entry in offsets:
-            self.offsets[TopicPartition(entry.topic, entry.partition)] = entry.offset, entry.metadata
+        assert metadata == "generation"
+        self._fail("offsets")
+        self.offsets = list(offsets)
 
     def commit_transaction(self, timeout: float) -> None:
         assert self.open
-        if "commit" not in self.brokers.after:
-            self._maybe_fail("commit")
-        self.brokers.records += self.written
-        self.brokers.offsets |= self.offsets
-        self.brokers.transactions += 1
-        self.open = False
-        self._maybe_fail("commit")
+        if any(map(self.cluster.spoils, self.records)):
+            raise KafkaException(ABORT)
+        try:
+            self._fail("commit")
+        except KafkaException:
+            if self.cluster.takes_effect.pop(0):
+                self._take_effect()
+            raise
+        self._take_effect()
+
+    def _take_effect(self) -> None:
+        for outgoing in self.records:
+            self.cluster.broker.write(outgoing)
+        for entry in self.offsets:
+            tp = TopicPartition(entry.topic, entry.partition)
+            self.cluster.commits[tp] = entry.offset, entry.metadata
+        self._ended()
 
     def abort_transaction(self, timeout: float) -> None:
-        self._maybe_fail("abort")
-        self.brokers.aborted += 1
-        self.open = False
+        assert self.open
+        self._fail("abort")
+        self.cluster.aborted += [o.topic for o in self.records]
+        self._ended()
 
-
-class GroupClient:
-    """The consumer that alone may tell the group's generation."""
-
-    def __init__(self) -> None:
-        self.asked = 0
-
-    def consumer_group_metadata(self) -> str:
-        self.asked += 1
-        return f"generation {self.asked}"
+    def _ended(self) -> None:
+        self.open, self.records, self.offsets = False, [], []
 
 
 class World:
-    """A member whose hand-offs go to a transactor; nothing moves but by `turn`."""
+    """One member whose hand-offs go through a transactor, and the cluster."""
 
-    def __init__(self, records: int = 0, **plan: Any) -> None:
-        self.clock = FakeClock()
-        self.member = Member(Broker(), self.clock, a_plan(**plan))
-        self.brokers = Brokers()
-        self.failures = self.member.failures
-        self.asked: list[TopicPartition] = []
+    def __init__(self, **plan: Any) -> None:
+        self.time = Time()
+        self.member = Member(Broker(), self.time, a_plan(**plan))
+        self.cluster = Cluster(self.member.broker, self.member.broker.commits)
+        self.begin()
+
+    def begin(self) -> None:
+        """A process that owns both partitions; also a new one after a crash."""
+        self.member.restart()
+        self.member.assign(ORDERS, OTHER)
         self.transactor = Transactor(
             self.member.runtime,
             "source",
-            connect=self.brokers.connect,
-            committed=self._committed,
+            connect=self.cluster.connect,
+            committed=self.cluster.committed,
             interval=1.0,
             drain_timeout=5.0,
-            clock=self.clock.monotonic,
+            clock=self.time.monotonic,
         )
         self.member.runtime.writer = SimpleNamespace(write=self.transactor.submit)  # type: ignore[assignment]
-        self.group_client = GroupClient()
-        self.assignment = self.member.assign(ORDERS)
-        for n in range(records):
-            self.member.broker.log(ORDERS).append(b"%d" % n, b"%d" % n)
-        self.member.read()
+        self.poll()
 
-    def _committed(self, tps: Sequence[TopicPartition]) -> dict[TopicPartition, Committed]:
-        self.asked += tps
-        return {tp: Committed(*self.brokers.offsets.get(tp, (-1, ""))) for tp in tps}
+    def poll(self) -> None:
+        """The polling thread comes round."""
+        self.transactor.commit_if_due(GROUP)
 
-    def work(self, handler: Callable[[Record], None]) -> None:
-        self.member.work(handler)
+    def turn(self, times: int = 1) -> None:
+        for _ in range(times):
+            self.poll()
+            self.transactor.turn()
+            self.time.advance(1.0)
 
-    def turn(self) -> None:
-        self.transactor.commit_if_due(self.group_client)  # type: ignore[arg-type]
-        self.transactor.turn()
-        self.clock.advance(20.0)
+    def handle(self, tp: TopicPartition, *keys: bytes) -> None:
+        """Records of which `dead...` is rejected, and of every other one result is sent."""
+        for key in keys:
+            self.member.broker.log(tp).append(key)
+        self.member.read(tp)
+        self.member.work(answer)
 
-    @property
-    def committed(self) -> int:
-        return self.brokers.offsets.get(ORDERS, (-1, ""))[0]
-
-    @property
-    def letters(self) -> int:
-        return sum(o.topic == DLT for o in self.brokers.records)
+    def offset(self, tp: TopicPartition = ORDERS) -> int | None:
+        found = self.cluster.commits.get(tp)
+        return None if found is None else found[0]
 
 
-def reject(record: Record) -> None:
-    raise Reject("no")
+GROUP: Any = SimpleNamespace(consumer_group_metadata=lambda: "generation")
+ABORT = KafkaError(KafkaError.INVALID_TXN_STATE, "made up", txn_requires_abort=True)
+FATAL = KafkaError(KafkaError._FENCED, "made up", fatal=True)
 
 
-def reject_even(record: Record) -> None:
-    if record.offset % 2 == 0:
-        raise Reject("no")
+def answer(record: Record) -> None:
+    key = record.key or b""
+    if key.startswith(b"dead"):
+        raise Reject("asked to")
+    record.send(RESULTS, {"of": key.decode()}, key=key)
 
 
-# -- as it should be ---------------------------------------------------------------------------------
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    found = World()
+    monkeypatch.setattr(transactional, "time", found.time)
+    return found
 
 
-def test_hand_offs_and_the_offsets_that_count_them_are_in_one_transaction() -> None:
-    world = World(10)
-    world.work(reject_even)
-    assert (world.committed, world.letters) == (-1, 0)
+def test_a_result_a_dead_letter_and_the_offset_appear_together(world: World) -> None:
+    world.handle(ORDERS, b"a", b"dead")
+    assert (world.cluster.keys(RESULTS), world.offset()) == ([], None)
     world.turn()
-    assert (world.committed, world.letters, world.brokers.transactions) == (10, 5, 1)
-    assert world.member.runtime.look().settling == 0
+    assert (world.cluster.keys(RESULTS), world.cluster.keys(DLT)) == ([b"a"], [b"dead"])
+    assert world.offset() == 2
+    assert world.member.at_rest()
 
 
-def test_offsets_alone_are_a_transaction_too_and_nothing_is_none() -> None:
-    world = World(3)
-    world.work(lambda record: None)
+def test_offsets_without_hand_offs_are_committed_in_a_transaction_too_and_only_when_they_changed(
+    world: World,
+) -> None:
+    world.member.broker.log(ORDERS).append(b"a")
+    world.member.read()
+    world.member.work()
     world.turn()
-    assert (world.committed, world.letters, world.brokers.transactions) == (3, 0, 1)
+    assert world.offset() == 1
+    world.cluster.failing["begin"] = [FATAL]
+    world.turn(3)
+    assert len(world.cluster.failing["begin"]) == 1, "there was nothing to begin one for"
+
+
+@pytest.mark.parametrize("call", ["flush", "offsets", "commit"])
+def test_an_aborted_transaction_shows_nothing_and_its_hand_offs_come_first_in_the_next(
+    world: World, call: str
+) -> None:
+    world.cluster.failing[call] = [ABORT]
+    world.cluster.takes_effect = [False]
+    world.handle(ORDERS, b"a", b"b")
     world.turn()
-    assert world.brokers.transactions == 1
+    assert (world.cluster.keys(RESULTS), world.offset()) == ([], None)
+    assert world.cluster.aborted == [RESULTS, RESULTS]
+    world.handle(ORDERS, b"c")
+    world.turn(3)
+    assert (world.cluster.keys(RESULTS), world.offset()) == ([b"a", b"b", b"c"], 3)
 
 
-def test_what_a_hand_off_finishes_above_the_frontier_is_in_the_map_of_the_same_commit() -> None:
-    world = World(4, ordering="none")
-    held = world.member.take(1)
-    assert held is not None
-    world.member.begin(held)
-    world.work(reject)
+@pytest.mark.parametrize("took_effect", [True, False])
+def test_an_end_without_an_answer_is_found_out_before_anything_else_is_written(
+    world: World, took_effect: bool
+) -> None:
+    world.cluster.failing["commit"] = [FATAL]
+    world.cluster.takes_effect = [took_effect]
+    world.handle(ORDERS, b"a", b"b")
     world.turn()
-    offset, metadata = world.brokers.offsets[ORDERS]
-    found = decode_map(metadata, "id-of-orders", offset)
-    assert offset == 0
-    assert found is not None
-    assert found.unfinished == (0,)
-    assert found.end == 4
-    assert world.letters == 3
+    world.handle(ORDERS, b"c")
+    world.turn(3)
+    assert len(world.cluster.clients) == 2
+    assert sorted(world.cluster.keys(RESULTS)) == [b"a", b"b", b"c"]
+    assert world.offset() == 3
+    assert world.member.at_rest()
 
 
-def test_what_a_handler_sends_goes_with_its_offset() -> None:
-    world = World(2)
-    world.work(lambda record: record.send("out", record.raw, key=record.key))
+def test_while_nobody_says_what_is_committed_nothing_is_written(world: World) -> None:
+    world.cluster.failing["commit"] = [FATAL]
+    world.cluster.takes_effect = [True]
+    world.handle(ORDERS, b"a")
     world.turn()
-    assert [(o.topic, o.value) for o in world.brokers.records] == [("out", b"0"), ("out", b"1")]
-    assert world.committed == 2
+    ask = world.transactor._committed
+    refusal = KafkaRefusedError("say", "Kafka", "no", KafkaError._TIMED_OUT)
+
+    def refuse(tps: object) -> Any:
+        raise refusal
+
+    world.transactor._committed = refuse
+    world.handle(ORDERS, b"b")
+    world.turn(3)
+    assert (world.cluster.keys(RESULTS), world.offset()) == ([b"a"], 1)
+    assert world.transactor.waiting
+    world.transactor._committed = ask
+    world.turn(2)
+    assert (world.cluster.keys(RESULTS), world.offset()) == ([b"a", b"b"], 2)
 
 
-# -- as it should not be -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("call", ["produce", "flush", "offsets", "commit"])
-def test_a_transaction_that_must_be_aborted_is_made_again_whole(call: str) -> None:
-    world = World(4)
-    world.work(reject_even)
-    world.brokers.fail(call, refusal(KafkaError.INVALID_TXN_STATE, abort=True))
-    world.turn()
-    assert (world.committed, world.letters, world.brokers.aborted) == (-1, 0, 1)
-    assert world.member.runtime.look().settling == 2
-    world.turn()
-    assert (world.committed, world.letters) == (4, 2)
-    assert world.failures == []
-
-
-@pytest.mark.parametrize("call", ["init", "begin", "produce", "flush", "offsets", "commit", "abort"])
-def test_after_a_fatal_error_another_client_goes_on_and_each_letter_is_there_once(call: str) -> None:
-    world = World(4)
-    world.work(reject_even)
+@pytest.mark.parametrize("call", ["init", "begin", "produce", "flush", "offsets", "abort"])
+def test_after_a_fatal_error_another_client_goes_on(world: World, call: str) -> None:
+    world.cluster.failing[call] = [FATAL]
     if call == "abort":
-        world.brokers.fail("offsets", refusal(KafkaError.INVALID_TXN_STATE, abort=True))
-    world.brokers.fail(call, refusal(KafkaError._FATAL, fatal=True))
-    for _ in range(3):
-        world.turn()
-    assert (world.committed, world.letters) == (4, 2)
-    assert world.brokers.clients == 2
-    assert world.failures == []
+        world.cluster.failing["offsets"] = [ABORT]
+    world.handle(ORDERS, b"a")
+    world.turn(4)
+    assert len(world.cluster.clients) == 2
+    assert (world.cluster.keys(RESULTS), world.offset()) == ([b"a"], 1)
 
 
-def test_an_end_without_an_answer_that_took_effect_is_found_out_and_not_made_again() -> None:
-    world = World(4)
-    world.work(reject_even)
-    world.brokers.after.add("commit")
-    world.brokers.fail("commit", refusal(KafkaError._FATAL, fatal=True))
+def test_one_whom_the_group_has_left_behind_commits_nothing_and_writes_nothing(world: World) -> None:
+    stale = KafkaError(KafkaError.ILLEGAL_GENERATION, "made up", txn_requires_abort=True)
+    world.cluster.failing["offsets"] = [stale]
+    world.handle(ORDERS, b"a")
+    world.handle(OTHER, b"b")
     world.turn()
-    assert world.member.runtime.look().settling == 0  # it is counted as finished until more is known
-    world.turn()
-    assert world.asked == [ORDERS]
-    assert (world.committed, world.letters, world.brokers.transactions) == (4, 2, 1)
-    world.turn()
-    assert world.letters == 2
-
-
-def test_an_end_without_an_answer_that_took_no_effect_is_made_again() -> None:
-    world = World(4)
-    world.work(reject_even)
-    world.brokers.fail("commit", refusal(KafkaError._FATAL, fatal=True))
-    world.turn()
-    assert world.letters == 0
-    world.turn()
-    assert world.asked == [ORDERS]
-    assert (world.committed, world.letters, world.brokers.transactions) == (4, 2, 1)
-
-
-def test_what_may_pass_is_asked_again_within_the_turn() -> None:
-    world = World(2)
-    world.work(reject)
-    for call in ("init", "offsets", "commit"):
-        world.brokers.fail(call, refusal(KafkaError._TIMED_OUT, retriable=True))
-    world.turn()
-    assert (world.committed, world.letters) == (2, 2)
-    assert world.brokers.clients == 1
-
-
-def test_a_generation_that_is_over_is_asked_for_anew() -> None:
-    world = World(2)
-    world.work(reject)
-    world.brokers.fail("offsets", refusal(KafkaError.ILLEGAL_GENERATION, abort=True))
-    world.turn()
-    before = world.group_client.asked
-    world.turn()
-    assert world.group_client.asked > before
-    assert (world.committed, world.letters) == (2, 2)
-
-
-def test_a_hand_off_of_a_partition_that_is_gone_is_never_written() -> None:
-    world = World(2)
-    world.work(reject)
+    assert (world.cluster.keys(RESULTS), world.cluster.commits) == ([], {})
     world.member.lose(ORDERS)
-    world.turn()
-    assert (world.letters, world.brokers.offsets) == (0, {})
+    world.turn(3)
+    assert (world.cluster.keys(RESULTS), world.cluster.commits.keys()) == ([b"b"], {OTHER})
 
 
-def test_a_partition_lost_between_the_write_and_the_commit_aborts_the_transaction() -> None:
-    world = World(2)
-    world.work(reject)
+def test_a_partition_lost_while_its_hand_off_is_written_is_not_committed(world: World) -> None:
+    world.handle(ORDERS, b"a")
 
-    def lose_meanwhile(topic: str, value: bytes | None) -> None:
-        world.member.lose(ORDERS)
+    def lose(outgoing: Outgoing) -> None:
+        if ORDERS in world.member.runtime.owned():
+            world.member.lose(ORDERS)
 
-    world.brokers.refuses = lose_meanwhile  # type: ignore[assignment]
-    world.turn()
-    assert (world.letters, world.brokers.offsets, world.brokers.aborted) == (0, {}, 1)
+    world.cluster.refuses = lose  # type: ignore[assignment]
+    world.turn(3)
+    assert (world.cluster.keys(RESULTS), world.offset()) == ([], None)
 
 
-def test_a_letter_that_is_refused_stops_its_partition_and_holds_up_no_other() -> None:
-    other = TopicPartition("orders", 1)
-    world = World(3)
-    world.member.assign(other)
-    for _ in range(3):
-        world.member.broker.log(other).append(b"o", b"good")
-    world.member.read(other)
+def test_a_record_too_large_stands_alone_stops_its_partition_and_goes_on_when_it_is_taken(
+    world: World,
+) -> None:
+    def refuse(outgoing: Outgoing) -> int | None:
+        return KafkaError.MSG_SIZE_TOO_LARGE if outgoing.key == b"large" else None
 
-    def refuse(topic: str, value: bytes | None) -> KafkaError | None:
-        poison = topic == DLT and b'"originalPartition":0,"originalOffset":1' in (value or b"")
-        return KafkaError(KafkaError.MSG_SIZE_TOO_LARGE) if poison else None
-
-    world.brokers.refuses = refuse
-    world.work(lambda record: reject(record) if record.partition == 0 else record.send("out", b""))
-    for _ in range(6):
-        world.turn()
-    stopped = world.member.runtime.look().stopped
-    assert list(stopped) == ["orders-0"]
-    assert "MSG_SIZE_TOO_LARGE" in stopped["orders-0"]
-    assert world.brokers.offsets[other][0] == 3
-    assert world.committed == 1
-    assert world.letters == 2
-    world.brokers.refuses = lambda topic, value: None
-    for _ in range(3):
-        world.turn()
-    assert (world.committed, world.letters) == (3, 3)
+    world.cluster.refuses = refuse
+    world.handle(ORDERS, b"large")
+    world.handle(OTHER, b"a", b"b")
+    world.turn(3)
+    assert (world.cluster.keys(RESULTS), world.offset(OTHER)) == ([b"a", b"b"], 2)
+    assert world.offset() in (None, 0)
+    [(where, reason)] = world.member.runtime.look().stopped.items()
+    assert where == str(ORDERS)
+    assert "MSG_SIZE_TOO_LARGE" in reason
+    world.cluster.refuses = lambda outgoing: None
+    world.turn(15)
+    assert (world.cluster.keys(RESULTS), world.offset()) == ([b"a", b"b", b"large"], 1)
     assert world.member.runtime.look().stopped == {}
 
 
-def test_a_topic_that_is_not_there_aborts_nothing_and_is_waited_for() -> None:
-    world = World(3)
-    world.brokers.missing.add(DLT)
-    world.work(lambda record: reject(record) if record.offset == 1 else None)
-    for _ in range(3):
-        world.turn()
-    assert (world.committed, world.letters, world.brokers.aborted) == (1, 0, 0)
-    assert "orders-0" in world.member.runtime.look().stopped
-    world.brokers.missing.clear()
-    for _ in range(3):
-        world.turn()
-    assert (world.committed, world.letters) == (3, 1)
+def test_a_topic_that_is_missing_holds_up_no_other(world: World) -> None:
+    world.cluster.missing = {DLT}
+    world.handle(ORDERS, b"dead")
+    world.handle(OTHER, b"a")
+    world.turn(3)
+    assert (world.cluster.keys(RESULTS), world.offset(OTHER)) == ([b"a"], 1)
+    assert str(ORDERS) in world.member.runtime.look().stopped
+    world.cluster.missing = set()
+    world.turn(15)
+    assert (world.cluster.keys(DLT), world.offset()) == ([b"dead"], 1)
 
 
-def test_metadata_that_the_broker_finds_too_large_is_made_shorter() -> None:
-    world = World(2)
-    world.work(lambda record: None)
-    before = world.assignment.map_limit
-    world.brokers.fail("offsets", refusal(KafkaError.OFFSET_METADATA_TOO_LARGE, abort=True))
+def test_what_spoils_every_transaction_without_being_named_is_found_by_halving(world: World) -> None:
+    world.cluster.spoils = lambda outgoing: outgoing.key == b"poison"
+    world.handle(ORDERS, *(b"%d" % i for i in range(20)))
+    world.handle(OTHER, b"poison")
+    world.turn(30)
+    assert sorted(world.cluster.keys(RESULTS)) == sorted(b"%d" % i for i in range(20))
+    assert world.offset() == 20
+    assert world.offset(OTHER) in (None, 0)
+    assert list(world.member.runtime.look().stopped) == [str(OTHER)]
+    world.handle(ORDERS, b"more")
+    world.turn(2)
+    assert world.cluster.keys(RESULTS)[-1] == b"more"
+
+
+@pytest.mark.parametrize("limit", [40, 60, 4095])
+def test_what_the_commit_cannot_tell_of_is_not_written_so_a_crash_doubles_nothing(
+    monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    world = World(ordering="none")
+    monkeypatch.setattr(transactional, "time", world.time)
+    keys = [b"%d" % i for i in range(400)]
+    waiting = {key for i, key in enumerate(keys) if i % 7 in (0, 1, 3)}
+    for key in keys:
+        world.member.broker.log(ORDERS).append(key)
+    world.member.engine.assignments[ORDERS].map_limit = limit
+    world.member.read()
+
+    def fail_some(record: Record) -> None:
+        if record.key in waiting:
+            raise TransientError("later")
+        answer(record)
+
+    world.member.work(fail_some)
+    world.turn(5)
+    before = len(world.cluster.keys(RESULTS))
+    assert before < len(keys) - len(waiting) if limit < 4095 else before == len(keys) - len(waiting)
+
+    world.begin()
+    world.member.read()
+    world.time.advance(60.0)
+    world.member.work(answer)
+    world.turn(3)
+    assert sorted(world.cluster.keys(RESULTS), key=str) == sorted(keys, key=str)
+    assert world.offset() == len(keys)
+
+
+def test_what_may_not_be_done_at_all_stops_the_application_with_the_acl_that_is_missing(world: World) -> None:
+    code = KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+    world.cluster.failing["init"] = [KafkaError(code, "made up", fatal=True)]
     world.turn()
-    assert world.assignment.map_limit < before
+    [failure] = world.member.failures
+    assert "Write and Describe for transactional ids" in str(failure)
+
+
+def test_what_passes_is_asked_again(world: World) -> None:
+    passing = KafkaError(KafkaError._TIMED_OUT, "made up", retriable=True)
+    world.cluster.failing = {"init": [passing], "offsets": [passing], "commit": [passing, passing]}
+    world.cluster.takes_effect = [False, False]
+    world.handle(ORDERS, b"a")
     world.turn()
-    assert world.committed == 2
+    assert (world.cluster.keys(RESULTS), world.offset()) == ([b"a"], 1)
+    assert len(world.cluster.clients) == 1
 
 
-def test_a_missing_acl_is_told_with_what_to_allow() -> None:
-    world = World(1)
-    world.work(reject)
-    world.brokers.fail("init", refusal(KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, fatal=True))
-    world.turn()
-    (failure,) = world.failures
-    assert isinstance(failure, KafkaRefusedError)
-    assert "ACLs Write and Describe" in str(failure)
+def test_a_revocation_returns_when_the_last_transaction_has_ended() -> None:
+    member = Member.in_real_time()
+    cluster = Cluster(member.broker, member.broker.commits)
+    held = threading.Event()
+    transactor = Transactor(
+        member.runtime,
+        "source",
+        connect=cluster.connect,
+        committed=cluster.committed,
+        interval=60.0,
+        drain_timeout=10.0,
+    )
+    member.runtime.writer = SimpleNamespace(write=transactor.submit)  # type: ignore[assignment]
 
+    def wait(outgoing: Outgoing) -> None:
+        held.wait(10.0)
 
-# -- leaving -----------------------------------------------------------------------------------------
+    cluster.refuses = wait  # type: ignore[assignment]
+    member.broker.log(ORDERS).append(b"a")
+    member.read()
+    member.work(answer)
+    transactor.start()
 
+    def revoke() -> None:
+        transactor.revoking(GROUP)
+        transactor.commit_last(GROUP, [ORDERS])
 
-def test_without_anything_left_a_revocation_waits_for_nothing() -> None:
-    world = World(0)
-    world.turn()
-    world.transactor.revoking(world.group_client)  # type: ignore[arg-type]
-    before = world.clock.now
-    world.transactor.commit_last(world.group_client, [ORDERS])  # type: ignore[arg-type]
-    assert world.clock.now == before
-
-
-def test_what_is_left_at_a_revocation_is_written_before_it_returns() -> None:
-    world = World(4)
-    world.transactor._clock = __import__("time").monotonic
-    world.transactor.start()
-    try:
-        world.transactor.commit_if_due(world.group_client)  # type: ignore[arg-type]
-        world.work(reject_even)
-        world.transactor.revoking(world.group_client)  # type: ignore[arg-type]
-        world.transactor.commit_last(world.group_client, [ORDERS])  # type: ignore[arg-type]
-        assert (world.committed, world.letters) == (4, 2)
-    finally:
-        world.transactor.close()
-    assert not world.transactor._thread.is_alive()
+    revocation = threading.Thread(target=revoke, daemon=True)
+    revocation.start()
+    wait_until(lambda: cluster.clients and cluster.clients[0].open, 5.0, "a transaction")
+    assert revocation.is_alive()
+    held.set()
+    revocation.join(5.0)
+    assert not revocation.is_alive()
+    assert (cluster.keys(RESULTS), cluster.commits[ORDERS][0]) == ([b"a"], 1)
+    transactor.stop(0.0)
+    transactor.close()
+    assert not transactor._thread.is_alive()

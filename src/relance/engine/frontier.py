@@ -144,9 +144,13 @@ class Frontier:
 
     def reopen(self, offsets: Collection[int]) -> None:
         """Finished offsets are not, after all: the transaction that finished them did not take effect."""
-        left = sorted({*self._left(), *offsets})
-        self._open, self._head, self._kept = deque([left] if left else ()), 0, len(left)
-        self._done.clear()
+        swept = [offset for offset in offsets if offset not in self._done]
+        self._done.difference_update(offsets)
+        if swept:
+            kept = [offset for opened in self._open for offset in opened][self._head :]
+            self._open = deque([sorted(kept + swept)])
+            self._head = 0
+            self._kept += len(swept)
 
     def unfinished(self) -> list[int]:
         """The open offsets, ascending, and those an earlier owner left open that were not read yet."""

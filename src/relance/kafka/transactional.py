@@ -178,7 +178,7 @@ class TransactionalProducer:
         self._call(partial(self._client.commit_transaction, _TRY))
 
     def abort(self) -> None:
-        """End it without effect. Raises BrokenError if this client can't: another one then does it."""
+        """End it without effect. Raises BrokenError if it can't; the next client of its name does it then."""
         try:
             self._call(partial(self._client.abort_transaction, _TRY))
         except AbortedError as error:  # cannot be: what is to be aborted already is

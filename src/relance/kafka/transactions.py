@@ -17,7 +17,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from confluent_kafka import Consumer as GroupClient
@@ -27,10 +26,10 @@ from confluent_kafka import TopicPartition as ClientPartition
 from relance.engine.assignment import Assignment
 from relance.engine.transaction import Taken, finished_by
 from relance.errors import SendError
+from relance.kafka.backlog import Backlog, Pending
 from relance.kafka.cluster import Committed, KafkaRefusedError
 from relance.kafka.commits import STALE, Committer, wire
 from relance.kafka.hub import TransactionHub
-from relance.kafka.suspects import Suspects
 from relance.kafka.transactional import AbortedError, BrokenError, GivenUpError, TransactionalProducer
 from relance.record import Outgoing, TopicPartition
 
@@ -40,11 +39,19 @@ _log = logging.getLogger("relance.handoff")
 _rebalance_log = logging.getLogger("relance.rebalance")
 
 _LINGER = 0.005  # seconds that a hand-off waits for others to go with it
-_BATCH = 2000  # hand-offs in a transaction: so that it takes a fraction of its time
 _FRESH = 0.25  # seconds for which the group's generation is taken to be the same
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0  # seconds after a transaction that failed as a whole
 _LEAST = 1.0  # seconds that a last transaction may take, however late it is
 _LOOK_AGAIN = 2.0  # seconds until a source topic that was missing is asked for again
+
+_BLAMED = 2  # failures in a row after which a hand-off that is alone in its transaction is the reason
+
+# What says nothing against the records: the group, or the offsets, are what was refused.
+_NOT_THE_RECORDS = STALE | {
+    KafkaError.OFFSET_METADATA_TOO_LARGE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.UNKNOWN_TOPIC_ID,
+}
 
 _TOO_OLD = "use transactions with a group's generation: that takes Kafka 2.5 or newer"
 
@@ -56,19 +63,6 @@ _FORBIDDEN = {
     KafkaError._UNSUPPORTED_FEATURE: _TOO_OLD,
     KafkaError.UNSUPPORTED_VERSION: _TOO_OLD,
 }
-
-
-@dataclass(eq=False, slots=True)
-class Pending:
-    """A hand-off that no transaction has written yet."""
-
-    assignment: Assignment
-    offset: int
-    outgoing: tuple[Outgoing, ...]
-    topics: frozenset[str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.topics = frozenset(o.topic for o in self.outgoing)
 
 
 class Transactor(Committer):
@@ -98,8 +92,7 @@ class Transactor(Committer):
         self._clock = clock
         self._changed = threading.Condition()
         # What follows is touched by several threads, with `_changed` held:
-        self._pending: list[Pending] = []
-        self._suspects = Suspects[Pending]()
+        self._backlog = Backlog()
         self._metadata: Any = None
         self._metadata_at = 0.0
         self._metadata_wanted = True
@@ -114,7 +107,6 @@ class Transactor(Committer):
         self._producer: TransactionalProducer | None = None
         self._unknown: Taken | None = None
         self._written: list[Pending] = []
-        self._probed = False
         self._gone: dict[str, float] = {}
         self._failures = 0
         self._next = 0.0
@@ -133,10 +125,9 @@ class Transactor(Committer):
         """Write `outgoing` in the transaction that counts the record at `offset` as finished."""
         pending = Pending(assignment, offset, tuple(outgoing))
         with self._changed:
-            self._pending.append(pending)
+            reason = self._backlog.add(pending)
             if self._oldest is None:
                 self._oldest = self._clock()
-            reason = self._suspects.reason(pending)
             if reason is not None:  # told with the lock held: told later, it might be written already
                 self._hub.not_settled(assignment, offset, reason)
             self._changed.notify_all()
@@ -219,7 +210,7 @@ class Transactor(Committer):
         finally:
             with self._changed:
                 self._ended = self._begun
-                self._oldest = self._clock() if self._usable() else None
+                self._oldest = self._clock() if self._backlog.usable(self._gone) else None
                 self._changed.notify_all()
 
     def _turn(self) -> None:
@@ -268,7 +259,7 @@ class Transactor(Committer):
                 producer.begin()
             producer.send_offsets([wire(commit) for commit in taken.commits], metadata)
         except AbortedError as error:
-            self._abort(producer, taken, error)
+            self._abort(producer, taken, batch, error)
             return
         except BrokenError as error:
             self._hub.undo(taken)
@@ -284,7 +275,7 @@ class Transactor(Committer):
         try:
             producer.commit()
         except AbortedError as error:
-            self._abort(producer, taken, error)
+            self._abort(producer, taken, batch, error)
         except (BrokenError, GivenUpError) as error:
             # It may have taken effect. Until that is known, nothing else is committed.
             self._unknown = taken
@@ -316,14 +307,13 @@ class Transactor(Committer):
     def _confirm(self, taken: Taken) -> None:
         written, self._written = self._written, []
         with self._changed:
-            done = set(written)
-            self._pending = [p for p in self._pending if p not in done]
-            for pending in written:
-                self._suspects.written(pending)
+            self._backlog.written(written)
         self._hub.confirm(taken)
         self._failures = 0
 
-    def _abort(self, producer: TransactionalProducer, taken: Taken, error: AbortedError) -> None:
+    def _abort(
+        self, producer: TransactionalProducer, taken: Taken, batch: list[Pending], error: AbortedError
+    ) -> None:
         self._hub.undo(taken)
         code = error.code
         if code == KafkaError.OFFSET_METADATA_TOO_LARGE:
@@ -341,6 +331,17 @@ class Transactor(Committer):
                 self._metadata_wanted = True
                 self._stale += 1
         self._failed(code, error.text)
+        if code not in _NOT_THE_RECORDS:
+            self._isolate(batch, error)
+
+    def _isolate(self, batch: list[Pending], error: AbortedError) -> None:
+        """Nobody named the one that spoils the transaction: halve, until it stands alone and is refused."""
+        with self._changed:
+            self._backlog.halve(batch)
+        if len(batch) == 1 and self._failures > _BLAMED:
+            # No code: whatever it is, it is this record's, and its topic may take others.
+            problem = SendError(f"its transaction is aborted: {error.text}", maybe_written=False)
+            self._refuse(batch[0], batch[0].outgoing[0].topic, problem)
 
     def _lose_producer(self, error: AbortedError | BrokenError) -> None:
         """Another one of the same name ends what this one has left open, before it does anything."""
@@ -363,17 +364,8 @@ class Transactor(Committer):
     def _choose(self, producer: TransactionalProducer) -> list[Pending]:
         """The hand-offs of the next transaction: all that may well succeed, or one that was refused."""
         with self._changed:
-            self._pending = [p for p in self._pending if not p.assignment.closed]
-            self._suspects.forget_closed(self._pending)
-            usable = self._usable()
-            probe = None if self._probed and usable else self._suspects.due(self._telling(), self._clock())
-        if probe is not None:
-            self._probed = True
-            usable = [probe]
-        else:
-            self._probed = False
-        usable = usable[:_BATCH]
-        missing = producer.missing(sorted({t for p in usable for t in p.topics}), again=probe is not None)
+            usable, probing = self._backlog.choose(self._clock(), self._gone)
+        missing = producer.missing(sorted({t for p in usable for t in p.topics}), again=probing)
         if not missing:
             return usable
         for pending in usable:
@@ -382,22 +374,9 @@ class Transactor(Committer):
                 break
         return [p for p in usable if not p.topics & missing.keys()]
 
-    def _usable(self) -> list[Pending]:
-        return [p for p in self._telling() if not self._suspects.holds(p)]
-
-    def _telling(self) -> list[Pending]:
-        """Those that a commit made now can tell of."""
-        gone = self._gone
-        return [
-            p
-            for p in self._pending
-            if not (a := p.assignment).closed and a.tells_of(p.offset) and a.tp.topic not in gone
-        ]
-
     def _refuse(self, pending: Pending, topic: str, problem: SendError) -> None:
         with self._changed:
-            self._suspects.refused(pending, topic, problem, self._clock())
-            told = [(p, reason) for p in self._pending if (reason := self._suspects.reason(p)) is not None]
+            told = self._backlog.refused(pending, topic, problem, self._clock())
         for each, reason in told:
             self._hub.not_settled(each.assignment, each.offset, reason)
 
@@ -439,7 +418,7 @@ class Transactor(Committer):
         at = self._next
         if self._oldest is not None:
             at = min(at, self._oldest + _LINGER)
-        probe_at = self._suspects.next_due(self._telling())
+        probe_at = self._backlog.next_due(self._gone)
         if probe_at is not None:
             at = min(at, probe_at)
         return max(at, self._resume_at)
@@ -459,7 +438,7 @@ class Transactor(Committer):
         with self._changed:
             if self._unknown is not None:
                 return True
-            if any(tps is None or p.assignment.tp in tps for p in self._usable()):
+            if self._backlog.usable(self._gone, tps):
                 return True
         return self._hub.uncommitted(self._feed, tps)
 
