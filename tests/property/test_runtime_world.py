@@ -599,9 +599,9 @@ class World(RuleBasedStateMachine):
                 self.move(member, out)
         while member.writes:
             self.land(member, member.writes[0])
-        due = member.runtime.next_due()
-        if due is not None:
-            self.clock.advance(max(0.0, due - self.clock.now))
+        left = member.runtime.due_in()
+        if left is not None:
+            self.clock.advance(left)
 
     def quiet(self, member: Member) -> bool:
         return (
