@@ -13,14 +13,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from relance.circuit import Circuit
 from relance.clock import SystemClock
 from relance.contracts import Plan
 from relance.engine.assignment import Assignment, Commit
 from relance.engine.lanes import Run
 from relance.engine.outcome import Paths
+from relance.policies.breaker import CircuitBreaker
 from relance.policies.retry import RetryPolicy
 from relance.record import Outgoing, Record, TopicPartition
 from relance.runtime import Runtime
+from relance.testing.clock import VirtualClock, VirtualCondition
 
 ORDERS = TopicPartition("orders", 0)
 RETRY = "orders.retry"
@@ -28,21 +31,7 @@ DLT = "orders.DLT"
 TOPIC_ID = "id-of-orders"
 
 
-class FakeClock:
-    """Both clocks, moved by hand."""
-
-    def __init__(self, now: float = 1000.0, wall: float = 1_700_000_000.0) -> None:
-        self.now, self.wall = now, wall
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def time(self) -> float:
-        return self.wall
-
-    def advance(self, seconds: float) -> None:
-        self.now += seconds
-        self.wall += seconds
+FakeClock = VirtualClock
 
 
 @dataclass(slots=True)
@@ -162,29 +151,13 @@ class Out:
     started: Record | None = None
 
 
-class VirtualCondition:
-    """Stands in for the condition that a `Runtime` waits on for drains: waiting makes the world go on."""
-
-    def __init__(self, lock: Any, go_on: Callable[[float], None]) -> None:
-        self._lock, self._go_on = lock, go_on
-
-    def wait(self, timeout: float) -> bool:
-        self._lock.release()
-        try:
-            self._go_on(timeout)
-        finally:
-            self._lock.acquire()
-        return True
-
-    def notify_all(self) -> None:
-        pass
-
-
 class Member:
     """A process: a `Runtime` with a worker, a writer and a poller that do one step when told to."""
 
-    def __init__(self, broker: Broker, clock: Any, plan: Plan | None = None) -> None:
-        self.broker, self.clock = broker, clock
+    def __init__(
+        self, broker: Broker, clock: Any, plan: Plan | None = None, circuit: Circuit | None = None
+    ) -> None:
+        self.broker, self.clock, self.circuit = broker, clock, circuit
         self.plan = plan or a_plan()
         self.refuse_at_once = False
         self._elsewhere: queue.SimpleQueue[Write] | None = None
@@ -193,7 +166,9 @@ class Member:
     @classmethod
     def in_real_time(cls, **given: Any) -> Member:
         """With the machine's clock and real conditions, for workers on threads and loops; owns `ORDERS`."""
-        member = cls(Broker(), SystemClock(), a_plan(**given))
+        clock = SystemClock()
+        circuit = a_circuit(given.pop("breaker", None), clock)
+        member = cls(Broker(), clock, a_plan(**given), circuit)
         member.assign(ORDERS)
         return member
 
@@ -212,14 +187,17 @@ class Member:
             hooks=self.hooks,
             topic_id=lambda topic: TOPIC_ID,
             on_failure=self.failures.append,
+            circuit=self.circuit,
+            condition=self._condition,
         )
         self.runtime.writer = self
         self.runtime.on_abandon = self.abandoned.append
-        if isinstance(self.clock, FakeClock):
-            self.while_waiting: Callable[[float], None] = self.clock.advance
-            self.runtime._changed = VirtualCondition(  # type: ignore[assignment]
-                self.runtime._lock, lambda timeout: self.while_waiting(timeout)
-            )
+
+    def _condition(self, lock: Any) -> threading.Condition:
+        if not isinstance(self.clock, FakeClock):
+            return threading.Condition(lock)
+        self.while_waiting: Callable[[float], None] = self.clock.advance
+        return VirtualCondition(lock, lambda timeout: self.while_waiting(timeout))
 
     @property
     def engine(self) -> Any:
@@ -374,7 +352,14 @@ def a_plan(**given: Any) -> Plan:
 
 
 def a_member(**given: Any) -> Member:
-    """One member of a new world, owner of `ORDERS`; `given` as for `a_plan`."""
-    member = Member(Broker(), FakeClock(), a_plan(**given))
+    """One member of a new world, owner of `ORDERS`; `given` as for `a_plan`, and `breaker`."""
+    clock = FakeClock()
+    circuit = a_circuit(given.pop("breaker", None), clock)
+    member = Member(Broker(), clock, a_plan(**given), circuit)
     member.assign(ORDERS)
     return member
+
+
+def a_circuit(breaker: CircuitBreaker | None, clock: Any) -> Circuit | None:
+    """The breaker at work, if there is one; nobody else shares it."""
+    return None if breaker is None else Circuit(breaker, "handle", clock=clock)

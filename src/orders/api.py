@@ -69,7 +69,7 @@ def _orders(service: OrdersService) -> APIRouter:
         summary="Send one order",
         response_model=schemas.Accepted,
         responses={
-            **declares(408, 413, 415, 422, 503),
+            **declares(403, 408, 413, 415, 422, 503),
             400: {
                 "description": "A rule of the business is broken, and the order is in the dead-letter topic "
                 "(application/json); or the body is not JSON, and nothing was written (problem+json)",
@@ -135,7 +135,7 @@ def _orders(service: OrdersService) -> APIRouter:
         "/batch",
         summary="Send made-up orders",
         response_model=schemas.BatchAccepted,
-        responses=declares(422, 503),
+        responses=declares(403, 422, 503),
     )
     async def create_batch(
         count: Annotated[int, Query(ge=1, le=MAX_BATCH, description="how many")] = 10,
@@ -171,14 +171,24 @@ def _orders(service: OrdersService) -> APIRouter:
 def _flag(service: OrdersService) -> APIRouter:
     router = APIRouter(prefix="/api/v1/config", tags=["labs"])
 
-    @router.get("/simulate-transient-error", response_model=schemas.Simulation, responses=declares(503))
+    @router.get(
+        "/simulate-transient-error",
+        summary="Whether failures are simulated",
+        response_model=schemas.Simulation,
+        responses=declares(503),
+    )
     async def read_simulation() -> schemas.Simulation:
         """Whether transient errors are being simulated, as this instance knows it."""
         _check_connected(service)
         enabled = service.flag.enabled
         return schemas.Simulation(simulateTransientError=enabled, message=_simulation_text(enabled))
 
-    @router.post("/simulate-transient-error", response_model=schemas.Simulation, responses=declares(422, 503))
+    @router.post(
+        "/simulate-transient-error",
+        summary="Switch simulated failures on or off",
+        response_model=schemas.Simulation,
+        responses=declares(403, 422, 503),
+    )
     async def write_simulation(
         enabled: Annotated[Literal["true", "false"], Query(description="on or off")],
     ) -> schemas.Simulation:
@@ -203,13 +213,13 @@ def _numbers(service: OrdersService) -> APIRouter:
     router = APIRouter()
     settings = service.settings
 
-    @router.get("/api/v1/stats", tags=["monitoring"], responses=declares(503))
+    @router.get("/api/v1/stats", summary="The group's numbers", tags=["monitoring"], responses=declares(503))
     async def stats() -> schemas.GroupStats:
         """The whole group's numbers; see the schema for what each one counts."""
         _check_connected(service)
         return _group_stats(service)
 
-    @router.get("/api/v1/consumer/stats", tags=["monitoring"])
+    @router.get("/api/v1/consumer/stats", summary="This instance's numbers", tags=["monitoring"])
     async def consumer_stats() -> schemas.ConsumerStats:
         """This process's numbers since it started."""
         own = service.stats()
@@ -232,13 +242,18 @@ def _numbers(service: OrdersService) -> APIRouter:
             circuitBreakerOpen=False,
         )
 
-    @router.get("/api/v1/partitions", tags=["monitoring"])
+    @router.get("/api/v1/partitions", summary="This instance's partitions", tags=["monitoring"])
     async def partitions() -> schemas.Partitions:
         """The partitions of the orders topic that this instance owns now."""
         owned = service.partitions()
         return schemas.Partitions(partitions=owned, count=len(owned))
 
-    @router.get("/api/v1/dlt/count", tags=["dead letters"], responses=declares(503))
+    @router.get(
+        "/api/v1/dlt/count",
+        summary="How many dead letters there are",
+        tags=["dead letters"],
+        responses=declares(503),
+    )
     async def dlt_count() -> schemas.DltCount:
         """How many records the dead-letter topic holds, counted there."""
         _check_connected(service)
@@ -248,7 +263,12 @@ def _numbers(service: OrdersService) -> APIRouter:
             raise _no_answer(failure) from failure
         return schemas.DltCount(dltTopic=settings.dlt_topic, count=count, dltCount=count)
 
-    @router.get("/api/v1/dlt/messages", tags=["dead letters"], responses=declares(422, 503))
+    @router.get(
+        "/api/v1/dlt/messages",
+        summary="The newest dead letters",
+        tags=["dead letters"],
+        responses=declares(422, 503),
+    )
     async def dlt_messages(
         count: Annotated[int, Query(ge=1, le=MAX_DLT_MESSAGES, description="how many, at most")] = 10,
     ) -> schemas.DltMessages:
@@ -262,6 +282,7 @@ def _numbers(service: OrdersService) -> APIRouter:
 
     @router.get(
         "/health",
+        summary="Whether this instance does its part",
         tags=["monitoring"],
         responses={503: {"model": schemas.HealthAnswer, "description": "DOWN"}},
         response_model=schemas.HealthAnswer,

@@ -17,6 +17,7 @@ from orders import problems, schemas
 STATIC: Final = Path(__file__).parent / "static"
 
 _MEANINGS: Final = {
+    403: "A page of another site asks, and may not",
     400: "The body is not JSON that can be read",
     408: "The body did not come in time",
     413: "The body is too large",

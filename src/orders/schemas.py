@@ -15,11 +15,13 @@ from orders.model import DEFAULT_STATUS, MAX_ORDER_ID, MAX_STATUS
 class Answer(BaseModel):
     """The root of all answers: nothing undeclared in them."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", field_title_generator=lambda name, _: name)
 
 
 class Problem(BaseModel):
     """What went wrong (RFC 9457). Some problems have further members, declared beside them."""
+
+    model_config = ConfigDict(field_title_generator=lambda name, _: name)
 
     type: str = Field(description="`about:blank`, or a URN that a program can compare")
     title: str

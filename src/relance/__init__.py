@@ -31,10 +31,11 @@ if TYPE_CHECKING:
     )
     from relance.kafka.letters import DeadLetters
     from relance.kafka.table import Table
+    from relance.policies.breaker import CircuitBreaker
     from relance.policies.retry import RetryPolicy
     from relance.record import Record, TopicPartition
     from relance.settings import Settings
-    from relance.stats import Health, Stats
+    from relance.stats import CircuitBreakerOpen, CircuitBreakerStats, Health, Stats
 
 _HOMES = {
     "relance.app": ("App",),
@@ -60,10 +61,11 @@ _HOMES = {
     ),
     "relance.kafka.letters": ("DeadLetters",),
     "relance.kafka.table": ("Table",),
+    "relance.policies.breaker": ("CircuitBreaker",),
     "relance.policies.retry": ("RetryPolicy",),
     "relance.record": ("Record", "TopicPartition"),
     "relance.settings": ("Settings",),
-    "relance.stats": ("Health", "Stats"),
+    "relance.stats": ("CircuitBreakerOpen", "CircuitBreakerStats", "Health", "Stats"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -71,6 +73,9 @@ __all__ = [
     "App",
     "BatchError",
     "BrokerUnavailableError",
+    "CircuitBreaker",
+    "CircuitBreakerOpen",
+    "CircuitBreakerStats",
     "DeadLetter",
     "DeadLetters",
     "DecodeError",

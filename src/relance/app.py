@@ -10,11 +10,13 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import multiprocessing
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from relance.circuit import Circuit
 from relance.consumer import Consumer
 from relance.dead_letters.envelope import build, metadata_headers
 from relance.dead_letters.envelope import encode as encode_letter
@@ -27,11 +29,12 @@ from relance.errors import (
     RelanceError,
     SettingsError,
 )
-from relance.hooks import Hook, Hooks
+from relance.hooks import BreakerHook, Hook, Hooks
 from relance.kafka.config import common_config
 from relance.kafka.letters import DeadLetters
 from relance.kafka.starts import Where
 from relance.kafka.table import Table
+from relance.policies.breaker import CircuitBreaker
 from relance.policies.retry import RetryPolicy
 from relance.record import TopicPartition
 from relance.runner import Runner
@@ -39,8 +42,10 @@ from relance.settings import Settings, check_setting
 from relance.signals import caught_signals
 from relance.spec import (
     ConsumerSpec,
+    HandOff,
     Workers,
     check_handling,
+    check_handoff,
     check_options,
     check_spec,
     checked_max_crashes,
@@ -99,12 +104,14 @@ class App:
         workers: Workers | None = None,
         batch: int | None = None,
         timeout: float | None = None,
+        breaker: CircuitBreaker | None = None,
         dead_letter_pointer: bool = False,
         max_in_memory_wait: float = 10.0,
         strict_order: bool = False,
         assignor: str | None = None,
         start: Where | None = None,
         on_out_of_range: Where | None = None,
+        handoff: HandOff = "acknowledged",
         max_crashes: int | None = 2,
     ) -> Callable[[H], H]:
         """Consume `topics` with the decorated function, `handler(value)` or `handler(value, record)`.
@@ -127,8 +134,20 @@ class App:
           whatever else it raises, the batch is handled again record by record, and each is judged alone.
         timeout: seconds that the handler may take. An async one is cancelled then and a process ended, and
           the attempt has failed with HandlerTimeoutError; a thread cannot be ended, so health is DOWN.
+        breaker: when to stop calling the handler because what it calls is down, and when to try again; see
+          CircuitBreaker. Breakers of one name are one for all handlers of this App. A handler with one
+          takes one record (or one batch) at a time from the buffer.
         start: where to begin without a commit: "earliest", "latest" or "fail".
         on_out_of_range: the same for a commit whose offset is gone from the log.
+        handoff: how a retry record, a dead letter and what `record.send` sends are written. "acknowledged":
+          each before its record's offset is committed; a crash in between writes it again. "transactional":
+          in one Kafka transaction with that offset, so whoever reads them with isolation.level=read_committed
+          (others see what was aborted, too) finds each once, whatever crashes. It takes Kafka 2.5 or newer,
+          and where there are ACLs, Write and Describe for transactional ids with the group's name as prefix.
+          It does not cover what a handler does elsewhere, `app.send` included: that is done again when a
+          record is handled again. It costs a transaction (some milliseconds, and markers in each partition
+          written to) for each batch of hand-offs and each commit; they are visible when it ends; and after a
+          crash their readers and the partitions' next owner may wait 20 seconds. See docs/transactions.md.
         max_crashes: how often the process may die while it handles a record alone, before the record is
           dead-lettered with CrashLoopError unhandled; without a dead-letter topic its partition stops then.
           None or 0: it is handled again for ever.
@@ -142,8 +161,9 @@ class App:
         lost = settings.on_out_of_range
         if on_out_of_range is not None:
             lost = check_setting("on_out_of_range", on_out_of_range)
-        check_options(topics, retry, paths, ordering, concurrency, strict_order)
+        check_options(topics, retry, paths, ordering, concurrency, strict_order, breaker)
         check_handling(workers, batch, timeout)
+        check_handoff(handoff, settings)
         crashes = checked_max_crashes(max_crashes)
 
         def register(handler: H) -> H:
@@ -163,6 +183,8 @@ class App:
                 assignor=chosen,
                 start=begin,
                 on_out_of_range=lost,
+                breaker=breaker,
+                handoff=handoff,
                 max_crashes=crashes,
             )
             check_spec(spec, beside=self._specs)
@@ -195,6 +217,11 @@ class App:
     def on_lost(self, hook: Hook) -> Hook:
         """Decorator: call `hook(partitions)` when partitions are gone already, without a chance to commit."""
         self._hooks.on_lost.append(hook)
+        return hook
+
+    def on_breaker_open(self, hook: BreakerHook) -> BreakerHook:
+        """Decorator: call `hook(opened)`, with a CircuitBreakerOpen, after a circuit breaker has opened."""
+        self._hooks.on_breaker_open.append(hook)
         return hook
 
     def table(self, topic: str) -> Table:
@@ -255,6 +282,12 @@ class App:
     def _run_once(self, *, owns_process: bool) -> Runner:
         if self._runner is not None:
             raise RelanceError("an App runs once; make another")
+        if getattr(multiprocessing.current_process(), "_inheriting", False):
+            # Without this, each child would be a consumer with children of its own.
+            raise RelanceError(
+                "the application was started by the import of its own module in a worker process: put what"
+                ' starts it (app.run()) under `if __name__ == "__main__":`'
+            )
         self._runner = Runner(
             self.settings, self._specs, self._tables.values(), self._hooks, owns_process=owns_process
         )
@@ -272,7 +305,9 @@ class App:
         """
         producer = None if self._runner is None else self._runner.producer
         if producer is None:
-            raise RelanceError("the application is not running: nothing can be sent")
+            here = multiprocessing.parent_process() is None
+            hint = "" if here else "; in a worker process, record.send sends"
+            raise RelanceError(f"the application is not running: nothing can be sent{hint}")
         delivery = Delivery()
         raw_key = key.encode() if isinstance(key, str) else key
         producer.send(topic, encode(value), key=raw_key, headers=headers, answer=delivery.answer)
@@ -328,12 +363,14 @@ class App:
             in_flight=sum(look.in_flight for look in looks),
             waiting=sum(look.waiting for look in looks),
             queued=sum(look.queued for look in looks),
+            circuit_breakers=tuple(circuit.look() for circuit in self._circuits()),
         )
 
     def health(self) -> Health:
         """UP, or DOWN for: a polling thread that is stuck, no broker, a stopped partition, a failure.
 
-        Waiting retries, backpressure, no partitions are details of an UP (decision 14).
+        Waiting retries, backpressure, no partitions, an open circuit breaker are details of an UP (decision
+        14).
         """
         runner = self._runner
         if runner is None or not (runner.consumers or runner.producer):
@@ -344,6 +381,8 @@ class App:
             reasons.append("stopping")
         if runner.failure is not None:
             reasons.append(f"stopped by {type(runner.failure).__name__}: {runner.failure}")
+        if breakers := [circuit.look() for circuit in runner.circuits]:
+            details["circuit_breakers"] = {breaker.name: breaker.details() for breaker in breakers}
         for consumer in runner.consumers:
             look = consumer.runtime.look()
             if not runner.stopping:
@@ -363,6 +402,9 @@ class App:
             if missing := runner.watch.missing():
                 details["missing_topics"] = missing
         return Health("DOWN" if reasons else "UP", reasons, details)
+
+    def _circuits(self) -> list[Circuit]:
+        return [] if self._runner is None else self._runner.circuits
 
     def _consumers(self) -> list[Consumer]:
         return [] if self._runner is None else self._runner.consumers

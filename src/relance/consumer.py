@@ -12,25 +12,28 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
+from relance.circuit import Circuit
 from relance.clock import SystemClock
-from relance.contracts import Plan
 from relance.engine.assignment import Assignment
-from relance.engine.flow import Limits
 from relance.errors import SendError
 from relance.hooks import Hooks
 from relance.kafka.admin import Admin
-from relance.kafka.config import consumer_config, is_cooperative
+from relance.kafka.config import common_config, consumer_config, is_cooperative
 from relance.kafka.handoff import Handoff, Handoffs
 from relance.kafka.poller import ASKING, Poller
 from relance.kafka.producer import KafkaProducer
 from relance.kafka.stall import Stall
 from relance.kafka.starts import Feed
+from relance.kafka.transactional import ABORTED_WITHIN, committed_offsets, connect, producer_config
+from relance.kafka.transactions import Transactor
 from relance.kafka.watch import TopicWatch
+from relance.outgoing import LARGEST
 from relance.record import Outgoing
 from relance.runtime import Runtime
 from relance.settings import Settings
-from relance.spec import ConsumerSpec
+from relance.spec import ConsumerSpec, plan_of
 from relance.workers.make import make_worker
 
 __all__ = ["Consumer"]
@@ -53,34 +56,24 @@ class Consumer:
         producer: KafkaProducer,
         watch: TopicWatch,
         on_failure: Callable[[Exception], None],
+        circuit: Circuit | None = None,
     ) -> None:
         self.spec = spec
         group = settings.group or ""
         self.runtime = Runtime(
-            Plan(
-                group=group,
-                retry=spec.retry,
-                paths=spec.paths,
-                ordering=spec.ordering,
-                limits=Limits(
-                    ready=settings.max_buffered_records,
-                    ready_bytes=settings.max_buffered_bytes,
-                    parked_bytes=2 * settings.max_buffered_bytes,
-                ),
-                drain_timeout=settings.drain_timeout,
-                timeout=spec.timeout,
-                batch=spec.batch or 1,
-                max_crashes=spec.max_crashes,
-            ),
+            plan_of(spec, settings),
             clock=SystemClock(),
             random=random.random,
             hooks=hooks,
             topic_id=watch.topic_id,
             max_record=watch.max_record,
             on_failure=on_failure,
+            circuit=circuit,
         )
         self._handoffs = Handoffs(producer, settled=self._settled, failed=self._not_settled)
         self.runtime.writer = self
+        self._transactors: dict[str, Transactor] = {}
+        """By feed; none where hand-offs are acknowledged one by one."""
         cooperative = is_cooperative(settings, spec.assignor)
         feeds = [Feed("source", spec.topics, group, spec.start, spec.on_out_of_range)]
         if spec.paths.retry_topic is not None:
@@ -89,6 +82,10 @@ class Consumer:
         # By their client ids the members of a group are told apart, so each of a process needs its own.
         count = next(_numbers)
         number = f"-{count}" if count > 1 else ""
+        asking = ASKING
+        if spec.handoff == "transactional":
+            self._transactors = {feed.name: self._transactor(feed, settings) for feed in feeds}
+            asking += ABORTED_WITHIN  # one who crashed may have left a transaction open
         self.pollers = [
             Poller(
                 feed,
@@ -96,16 +93,20 @@ class Consumer:
                 consumer_config(settings, feed=feed.name + number, group=feed.group, assignor=spec.assignor),
                 cooperative=cooperative,
                 commit_interval=settings.commit_interval,
+                committer=self._transactors.get(feed.name),
+                asking=asking,
             )
             for feed in feeds
         ]
-        self._rebalance = settings.drain_timeout + ASKING
+        self._rebalance = settings.drain_timeout + asking
         patience = settings.session_timeout + settings.drain_timeout + _STALL_MARGIN
         self._stalls = [Stall(patience) for _ in self.pollers]
         self.worker = make_worker(spec, self.runtime)
 
     def start(self) -> None:
         """Join the groups."""
+        for transactor in self._transactors.values():
+            transactor.start()
         for poller in self.pollers:
             poller.start()
 
@@ -157,7 +158,21 @@ class Consumer:
 
     def write(self, assignment: Assignment, offset: int, outgoing: Sequence[Outgoing]) -> None:
         """Write a hand-off until it is durable."""
+        if self._transactors:
+            self._transactors[assignment.feed].submit(assignment, offset, outgoing)
+            return
         self._handoffs.submit(Handoff(assignment, offset, tuple(outgoing)))
+
+    def _transactor(self, feed: Feed, settings: Settings) -> Transactor:
+        common = common_config(settings)
+        return Transactor(
+            self.runtime,
+            feed.name,
+            connect=connect(producer_config(common, feed.group, LARGEST)),
+            committed=partial(committed_offsets, common, feed.group),
+            interval=settings.commit_interval,
+            drain_timeout=settings.drain_timeout,
+        )
 
     def _settled(self, handoff: Handoff) -> None:
         self.runtime.settled(handoff.assignment, handoff.offset)

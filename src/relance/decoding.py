@@ -260,23 +260,25 @@ def handler_shape(
     return HandlerShape(
         name=name,
         annotation=annotation,
-        takes_record=len(positional) > 1 and _wants_record(positional[1]),
+        takes_record=len(positional) > 1 and _wants_record(positional[1], batch),
         is_async=inspect.iscoroutinefunction(code),
     )
 
 
 def _element_of(annotation: Any, key: str) -> Any:
-    if annotation in (inspect.Parameter.empty, list, Sequence, Iterable):
-        return inspect.Parameter.empty
-    if typing.get_origin(annotation) in (list, Sequence, Iterable) and len(typing.get_args(annotation)) == 1:
-        return typing.get_args(annotation)[0]
+    kind, of = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
+    if kind is inspect.Parameter.empty:
+        return kind
+    if kind in (list, Sequence, Iterable) and len(of) <= 1:
+        return of[0] if of else inspect.Parameter.empty
     raise SettingsError(key, f"with batch= it gets a list of values: list[{_name(annotation)}]")
 
 
-def _wants_record(parameter: inspect.Parameter) -> bool:
-    if parameter.default is parameter.empty or parameter.name in ("record", "records"):
+def _wants_record(parameter: inspect.Parameter, batch: bool) -> bool:
+    if parameter.default is parameter.empty or parameter.name == ("records" if batch else "record"):
         return True
-    return parameter.annotation in (Record, "Record", list[Record], "list[Record]")
+    wanted = (list[Record], "list[Record]") if batch else (Record, "Record")
+    return parameter.annotation in wanted
 
 
 def _code_of(handler: Any) -> Any:

@@ -31,6 +31,8 @@ Beside the tree, `kafka_error(code)` answers what a Kafka error code means for a
 
 from __future__ import annotations
 
+import contextlib
+import signal
 from collections.abc import Mapping
 from typing import Final
 
@@ -174,8 +176,16 @@ class WorkerDiedError(RelanceError):
         super().__init__(handler, exit_status)
         self.exit_status = exit_status
 
+    @property
+    def how(self) -> str:
+        """What became of the process, to put behind the handler's name."""
+        if self.exit_status is not None and self.exit_status < 0:
+            with contextlib.suppress(ValueError):  # a real-time signal has no name
+                return f"its process was ended by {signal.Signals(-self.exit_status).name}"
+        return f"its process ended with exit status {self.exit_status}"
+
     def __str__(self) -> str:
-        return f"the process that ran {self.args[0]} ended with {self.exit_status}"
+        return f"{self.args[0]}: {self.how}"
 
 
 class CrashLoopError(RelanceError):
@@ -308,7 +318,7 @@ class BatchError(HandlerWord):
         self.errors = dict(errors)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return BatchError, (self.errors,)
+        return type(self), (self.errors,)
 
 
 class Reject(HandlerWord):

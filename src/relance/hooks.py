@@ -1,4 +1,4 @@
-"""The users' rebalance hooks; the promise: none runs on a polling thread, and none can break or hold one.
+"""The users' hooks; the promise: none runs on a polling thread or a worker's, and none can break or hold one.
 
 They run in order on one thread of their own. `revoked` is waited for (its point is to act before the
 partitions are gone), until the drain's deadline; a hook that raises is logged and counted. The thread is a
@@ -10,16 +10,20 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 from relance.record import TopicPartition
+from relance.stats import CircuitBreakerOpen
 
-__all__ = ["Hook", "Hooks"]
+__all__ = ["BreakerHook", "Hook", "Hooks"]
 
 _log = logging.getLogger("relance.rebalance")
 
 Hook = Callable[[list[TopicPartition]], None]
-_Call = tuple[list[Hook], list[TopicPartition], threading.Event]
+BreakerHook = Callable[[CircuitBreakerOpen], None]
+_Call = tuple[Callable[[], None], threading.Event]
 
 
 class Hooks:
@@ -29,6 +33,7 @@ class Hooks:
         self.on_assigned: list[Hook] = []
         self.on_revoked: list[Hook] = []
         self.on_lost: list[Hook] = []
+        self.on_breaker_open: list[BreakerHook] = []
         self.failures = 0
         """How many hook calls have raised."""
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
@@ -39,20 +44,24 @@ class Hooks:
     def assigned(self, tps: list[TopicPartition]) -> None:
         """Partitions are ours now."""
         _log.info("[REBALANCE] Partitions assigned: %s", _names(tps))
-        self._submit(self.on_assigned, tps)
+        self._tell(self.on_assigned, tps)
 
     def revoked(self, tps: list[TopicPartition], timeout: float) -> None:
         """Partitions are about to go: what ran is drained, nothing is committed yet."""
         _log.info("[REBALANCE] Partitions revoked: %s", _names(tps))
         if not self.on_revoked:
             return
-        if not self._submit(self.on_revoked, tps).wait(timeout):
+        if not self._tell(self.on_revoked, tps).wait(timeout):
             _log.warning("[REBALANCE] on_revoked still runs after %.1f s: going on without it", timeout)
 
     def lost(self, tps: list[TopicPartition]) -> None:
         """Partitions are gone already, to another owner."""
         _log.warning("[REBALANCE] Partitions lost: %s", _names(tps))
-        self._submit(self.on_lost, tps)
+        self._tell(self.on_lost, tps)
+
+    def breaker_opened(self, opened: CircuitBreakerOpen) -> None:
+        """A circuit breaker has opened; it has logged so itself."""
+        self._submit(self.on_breaker_open, lambda: opened, "hook %s raised")
 
     def close(self) -> None:
         """Take no more calls; what is waiting its turn is dropped."""
@@ -60,7 +69,13 @@ class Hooks:
             self._closed = True
             self._calls.put(None)
 
-    def _submit(self, hooks: list[Hook], tps: list[TopicPartition]) -> threading.Event:
+    def _tell(self, hooks: Sequence[Hook], tps: list[TopicPartition]) -> threading.Event:
+        # A list of its own for each, in case one changes it.
+        return self._submit(hooks, lambda: sorted(tps), "[REBALANCE] hook %s raised")
+
+    def _submit(
+        self, hooks: Sequence[Callable[[Any], None]], given: Callable[[], Any], problem: str
+    ) -> threading.Event:
         """The event is set when all of `hooks` have returned, and at once when none will be called."""
         done = threading.Event()
         with self._lock:
@@ -70,23 +85,23 @@ class Hooks:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="relance-hooks", daemon=True)
                 self._thread.start()
-            self._calls.put((list(hooks), sorted(tps), done))
+            self._calls.put((partial(self._call, list(hooks), given, problem), done))
         return done
 
     def _run(self) -> None:
-        while (call := self._calls.get()) is not None:
-            hooks, tps, done = call
+        while (called := self._calls.get()) is not None:
+            call, done = called
             if not self._closed:
-                self._call(hooks, tps)
+                call()
             done.set()
 
-    def _call(self, hooks: list[Hook], tps: list[TopicPartition]) -> None:
+    def _call(self, hooks: list[Callable[[Any], None]], given: Callable[[], Any], problem: str) -> None:
         for hook in hooks:
             try:
-                hook(list(tps))
+                hook(given())
             except BaseException:  # noqa: BLE001  not even sys.exit may decide over partitions
                 self.failures += 1
-                _log.exception("[REBALANCE] hook %s raised", getattr(hook, "__qualname__", hook))
+                _log.exception(problem, getattr(hook, "__qualname__", hook))
 
 
 def _names(tps: list[TopicPartition]) -> str:

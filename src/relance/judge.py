@@ -59,11 +59,12 @@ class Judge:
             return RetryAt(outcome.delay)  # it cannot go, so it waits here and holds its lane
         return outcome, deferred
 
-    def note_failure(self, record: Record, error: Exception) -> None:
+    def note_failure(self, record: Record, error: Exception) -> Failure:
         """`record` will be tried again here: the next attempt, with this failure in its history."""
         failure = Failure(record.attempt, failure_text(error)[:500], self._clock.time())
         record.history = (*record.history[1 - _KEPT_FAILURES :], failure)
         record.attempt += 1
+        return failure
 
     def letter(self, record: Record, error: Exception, *, attempts: int) -> Outgoing | TooLarge | None:
         """The dead letter of `record` after `attempts` tries; None where there is no topic for it."""

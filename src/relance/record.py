@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from relance.encoding import encode
+from relance.encoding import checked_headers, checked_topic, encode, encode_key
 from relance.engine.deferral import Deferral, Failure, original_headers
 from relance.errors import DecodeError
 
@@ -102,10 +102,12 @@ class Record(msgspec.Struct, gc=False):
         all it sent is acknowledged, or with `handoff="transactional"` in the same transaction. `value`: as
         `App.send`. Raises SendError at once for what can't be encoded.
         """
+        # All is checked here: what the client refused later would stop the partition for ever.
         if self.outbox is None:
             self.outbox = []
-        raw_key = key.encode() if isinstance(key, str) else key
-        self.outbox.append(Outgoing(topic, raw_key, encode(value), list(headers)))
+        self.outbox.append(
+            Outgoing(checked_topic(topic), encode_key(key), encode(value), checked_headers(headers))
+        )
 
     @property
     def headers(self) -> HeaderList:

@@ -15,6 +15,8 @@ import threading
 import time
 from collections.abc import Iterable
 
+from relance.circuit import Circuit, make_circuits
+from relance.clock import SystemClock
 from relance.consumer import Consumer
 from relance.errors import BrokerUnavailableError, TopicMissingError
 from relance.hooks import Hooks
@@ -57,6 +59,8 @@ class Runner:
         self.failure: Exception | None = None
         """The first error that stopped it."""
         self._specs = list(specs)
+        wanted = [(spec.breaker, spec.shape.name) for spec in self._specs]
+        self._circuits = make_circuits(wanted, clock=SystemClock(), on_open=hooks.breaker_opened)
         self._tables = list(tables)
         self._hooks = hooks
         self._handoffs: KafkaProducer | None = None
@@ -66,6 +70,11 @@ class Runner:
         self._worked = threading.Event()
         self._stop_lock = threading.Lock()
         self._stopper: threading.Thread | None = None
+
+    @property
+    def circuits(self) -> list[Circuit]:
+        """The circuit breakers, each once."""
+        return list(dict.fromkeys(circuit for circuit in self._circuits if circuit is not None))
 
     @property
     def stopping(self) -> bool:
@@ -108,8 +117,9 @@ class Runner:
                 producer=self._handoffs,
                 watch=self.watch,
                 on_failure=self.fail,
+                circuit=circuit,
             )
-            for spec in self._specs
+            for spec, circuit in zip(self._specs, self._circuits, strict=True)
         ]
         self.watch.start()
         for consumer in self.consumers:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
+from relance.circuit import Circuit, Guard, Try
 from relance.clock import Clock
 from relance.contracts import Counters, HooksLike, Look, Plan, StartLike, Writer
 from relance.dead_letters.ladder import TooLarge
+from relance.engine import transaction
 from relance.engine.assignment import Assignment, Commit
 from relance.engine.crashes import CALM, Careful, careful_after, read_mark
 from relance.engine.deferral import Deferral, NotOurs
@@ -22,9 +24,11 @@ from relance.engine.engine import Engine
 from relance.engine.frontier import Frontier
 from relance.engine.lanes import Run
 from relance.engine.offset_map import OffsetMap, decode_map, is_ours, mark_text
-from relance.engine.outcome import RetryAt, Stop
+from relance.engine.outcome import DeadLetter, Defer, RetryAt, Stop
+from relance.engine.owed import Owed, origin_of
 from relance.engine.parallel_consumer import read_parallel_consumer_map
-from relance.errors import CrashLoopError, DecodeError
+from relance.engine.transaction import Settling, Taken
+from relance.errors import CrashLoopError, DecodeError, SettingsError
 from relance.judge import Judge
 from relance.outgoing import MAX_RECORD, failure_text, once_more
 from relance.record import Outgoing, Record, TopicPartition
@@ -48,6 +52,8 @@ class Runtime:
         topic_id: Callable[[str], str],
         max_record: Callable[[str], int] = lambda topic: MAX_RECORD,
         on_failure: Callable[[Exception], None],
+        circuit: Circuit | None = None,
+        condition: Callable[[threading.Lock], threading.Condition] = threading.Condition,
     ) -> None:
         self.plan = plan
         self.counters = Counters()
@@ -66,10 +72,14 @@ class Runtime:
         self._on_failure = on_failure
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
-        self._changed = threading.Condition(self._lock)
+        self._changed = condition(self._lock)  # what a drain waits for
         self._halted = False
         self._stopping = False
         self._unwritable: list[tuple[Assignment, Record, Exception, int]] = []
+        self._owed = Owed()
+        self._guard = (
+            None if circuit is None else circuit.guard(plan.retry, untry=self._untry, wake=self._wake)
+        )
 
     # -- for pollers (kafka.poller.Hub) ------------------------------------------------------------
 
@@ -143,20 +153,14 @@ class Runtime:
     def pauses(self, feed: str, *, crowded: bool = False) -> set[TopicPartition]:
         """Partitions of `feed` that should not be read now; see `Flow.pauses`."""
         with self._lock:
-            return self.engine.pauses(feed, crowded=crowded)
+            return self._pauses(feed, crowded=crowded)
 
     def commits(self, feed: str, only: Sequence[TopicPartition] | None) -> list[Commit]:
         """What may be committed now."""
         now, wall = self._clock.monotonic(), self._clock.time()
         with self._lock:
             found = self.engine.commits(feed, now=now, wall=wall, only=only)
-            calmed, self.engine.calmed = self.engine.calmed, []
-            if calmed:
-                self._work.notify_all()
-        for tp in calmed:
-            _crash_log.info("%s: careful no more, %.0f s went by without a crash", tp, CALM)
-        if calmed:
-            self.on_work()
+        self._look_for_calm()
         if only is None:
             self._write_spilled(feed)  # now it is known whose map is full
         return found
@@ -185,6 +189,35 @@ class Runtime:
         with self._lock:
             self.engine.commit_failed(commit, too_large=too_large)
 
+    def uncommitted(self, feed: str, tps: Collection[TopicPartition] | None = None) -> bool:
+        """Whether there is something to commit for `feed`, or for those of its partitions."""
+        with self._lock:
+            return transaction.uncommitted(self.engine, feed, tps)
+
+    def settle(self, feed: str, handoffs: Sequence[Settling], without: Collection[str]) -> Taken:
+        """Hand-offs and all commits of `feed`, for one transaction; see `engine.transaction`."""
+        now, wall = self._clock.monotonic(), self._clock.time()
+        with self._lock:
+            taken = transaction.settle(self.engine, feed, handoffs, now=now, wall=wall, without=without)
+            self._changed.notify_all()
+        self._look_for_calm()
+        return taken
+
+    def undo(self, taken: Taken) -> None:
+        """The transaction did not take effect."""
+        with self._lock:
+            transaction.undo(self.engine, taken)
+
+    def confirm(self, taken: Taken) -> None:
+        """It did."""
+        with self._lock:
+            going_on = transaction.confirm(self.engine, taken)
+            self._changed.notify_all()
+            self._work.notify_all()
+        for assignment in going_on:
+            _log_going_on(assignment)
+        self.on_work()
+
     def revoking(self, feed: str, tps: list[TopicPartition]) -> None:
         """Start nothing more of `tps` and wait for what runs, until the shared deadline."""
         deadline = self._clock.monotonic() + self.plan.drain_timeout
@@ -208,6 +241,9 @@ class Runtime:
             self._changed.notify_all()
             self._work.notify_all()
         self.on_work()  # one of them may have had to be alone
+        if self._guard is not None:
+            for run in late:
+                self._guard.ended(run)
         if lost:
             for run in late:
                 self.on_abandon(run)
@@ -229,7 +265,7 @@ class Runtime:
             self._changed.notify_all()
             self._work.notify_all()
         if goes_on:
-            _handoff_log.warning("%s goes on: what it waited for is written", assignment.tp)
+            _log_going_on(assignment)
         self.on_work()
 
     def not_settled(self, assignment: Assignment, offset: int, reason: str) -> None:
@@ -248,60 +284,119 @@ class Runtime:
 
     def next(self, done: Run | None, max_run: int, *, wait: bool) -> Run | None:
         """Give back `done` and take the next run. None: nothing now (`wait=False`), or stopping."""
-        with self._lock:
-            if done is not None:
-                self._give_back(done)
-            while not self._stopping:
-                now = self._clock.monotonic()
-                self.engine.wake(now)
-                run = self.engine.take(max_run)
-                if run is not None or not wait:
-                    if run is not None and self.plan.timeout is not None:
-                        run.started = now
-                    return run
-                due = self.engine.next_due()
-                self._work.wait(None if due is None else max(0.0, due - now))
-            return None
+        guard = self._guard
+        if guard is not None and done is not None:
+            guard.ended(done)
+        try:
+            with self._lock:
+                if done is not None:
+                    self._give_back(done)
+                while not self._stopping:
+                    now = self._clock.monotonic()
+                    self.engine.wake(now)
+                    if guard is None:
+                        run = self.engine.take(max_run)
+                    else:
+                        run = self._take_permitted(guard, max_run, now)
+                    if run is not None or not wait:
+                        if run is not None and self.plan.timeout is not None:
+                            run.started = now
+                        return run
+                    due = self._next_due(now)
+                    self._work.wait(None if due is None else max(0.0, due - now))
+                return None
+        finally:
+            if guard is not None:
+                guard.tell()
 
-    def next_due(self) -> float | None:
-        """When a waiting record is due, on the monotonic clock."""
+    def due_in(self) -> float | None:
+        """In how many seconds a waiting record is due, or an open breaker over."""
+        now = self._clock.monotonic()
         with self._lock:
-            return self.engine.next_due()
+            due = self._next_due(now)
+        return None if due is None else max(0.0, due - now)
+
+    def began(self, run: Run) -> None:
+        """Only now the handler of a run is called: what came before was not its time."""
+        if self.plan.timeout is not None:
+            run.started = self._clock.monotonic()
+        if self._guard is not None:
+            self._guard.began(run)
+
+    def called(self, run: Run, good: Sequence[Record], bad: Sequence[tuple[Record, Exception]]) -> bool:
+        """One of several calls of a run has ended; all are judged later. Whether the next may be made."""
+        return self._guard is None or self._guard.called(run, len(good), bad)
 
     def give_back(self, run: Run) -> None:
         """Give a run back without taking another."""
+        if self._guard is not None:
+            self._guard.ended(run)
         with self._lock:
             self._give_back(run)
 
     def failed(self, run: Run, record: Record, error: Exception) -> bool:
         """The record at `run.done` raised. True: it is dealt with, go on with the next one of the run."""
-        record.outbox = None
-        outcome = self._judge.judge(record, error)
-        if isinstance(outcome, RetryAt):
-            self._retry_here(run, record, error, outcome.delay)
-            return False
-        with self._lock:
-            self.counters.failed += 1
-        if isinstance(outcome, Stop):
-            with self._lock:
-                self._halt()  # first: given back, the record would be taken again at once
-                self._give_back(run)
-            self._on_failure(outcome.error)
-            return False
-        deferred = isinstance(outcome, tuple)
-        with self._lock:
-            if not self.engine.hand_off(run, record):
+        try:
+            attempt = self._report(run, record, error)
+        except SettingsError as fault:
+            return self._stop_all(run, fault)
+        if attempt is None or not attempt.returned:
+            outcome = self._judge.judge(record, error)
+            if isinstance(outcome, RetryAt):
+                self._retry_here(run, record, error, outcome.delay, attempt)
+                return False
+            if isinstance(outcome, Stop):
+                return self._stop_all(run, outcome.error)
+            if self._hand_over(run, record, error, outcome, attempt):
                 return True
-            if deferred:
-                self.counters.retried += 1
-        assignment = run.lane.assignment
-        if isinstance(outcome, tuple):
-            defer, outgoing = outcome
-            self._judge.log_retry(record, defer.delay, error)
-            self._write(assignment, record.log_offset, outgoing)
-        else:
-            self._write_off(assignment, record, outcome.error, attempts=record.attempt)
-        return True
+        with self._lock:
+            self._give_back(run)
+        return False
+
+    def failed_together(self, run: Run, failed: list[tuple[Record, Exception]]) -> bool:
+        """These, ascending, of what is left of a batch failed. True: dealt with; what is left goes back.
+
+        Each is judged as if it had been handled alone, and each failure has used up an attempt, unless a
+        circuit breaker gives it back.
+        """
+        ended: list[Record] = []
+        retries: list[tuple[Record, Exception, float, Try | None]] = []
+        stop: Stop | None = None
+        for record, error in failed:
+            try:
+                attempt = self._report(run, record, error)
+            except SettingsError as fault:
+                stop = stop or Stop(fault)
+                continue
+            if attempt is not None and attempt.returned:
+                continue
+            outcome = self._judge.judge(record, error)
+            if isinstance(outcome, Stop):
+                stop = stop or outcome
+            elif isinstance(outcome, RetryAt):
+                self._judge.log_retry(record, outcome.delay, error)
+                retries.append((record, error, outcome.delay, attempt))
+            elif self._hand_over(run, record, error, outcome, attempt):
+                ended.append(record)
+        run.reorder(ended)
+        run.done += len(ended)
+        if stop is None and not retries:
+            return True
+        with self._lock:
+            if stop is not None:
+                self._halt()  # first: given back, the record would be taken again at once
+            waits = []
+            for record, error, delay, attempt in retries:
+                if self._noted(record, error, attempt):
+                    waits.append((record, self._clock.monotonic() + delay, delay))
+            self.counters.retried += len(waits)
+            self._count_run(run)
+            self.engine.retry_some(run, waits)
+            self._changed.notify_all()
+            self._work.notify_all()
+        if stop is not None:
+            self._on_failure(stop.error)
+        return False
 
     def returned(self, run: Run, record: Record) -> None:
         """The handler of the record at `run.done` returned and left an outbox: the record ends with that."""
@@ -344,7 +439,7 @@ class Runtime:
         with self._lock:
             if self.engine.full(feed):
                 return {}
-            held = self.engine.pauses(feed)
+            held = self._pauses(feed)
             owned = self.engine.assignments.items()
             return {tp: a.frontier.position for tp, a in owned if a.feed == feed and tp not in held}
 
@@ -368,16 +463,28 @@ class Runtime:
                 settling=self.engine.settling,
                 stopped={str(a.tp): a.stopped for a in owned if a.stopped is not None},
                 overdue=[
-                    f"a handler has been at {run.lane.assignment.tp}, offset {run.records[run.done].offset},"
+                    f"a handler has been at {record.topic}-{record.partition}, offset {record.offset},"
                     f" for {now - run.started:.0f} s (timeout {longest:g} s)"
                     for run in running
                     if now - run.started > longest
+                    for record in run.records[run.done : run.done + 1]  # none if it ends at this moment
                 ],
                 map_full=[str(a.tp) for a in owned if a.map_full],
                 careful={str(a.tp): a.careful.told() for a in owned if a.careful is not None},
             )
 
     # -- inside ------------------------------------------------------------------------------------
+
+    def _look_for_calm(self) -> None:
+        """Tell of partitions whose careful mode has ended; all that waited there may start."""
+        with self._lock:
+            calmed, self.engine.calmed = self.engine.calmed, []
+            if calmed:
+                self._work.notify_all()
+        for tp in calmed:
+            _crash_log.info("%s: careful no more, %.0f s went by without a crash", tp, CALM)
+        if calmed:
+            self.on_work()
 
     def _take_carefully(
         self,
@@ -469,16 +576,104 @@ class Runtime:
         for assignment, record in spilled:
             self._write(assignment, record.log_offset, once_more(record, topic))
 
-    def _retry_here(self, run: Run, record: Record, error: Exception, delay: float) -> None:
+    def _pauses(self, feed: str, *, crowded: bool = False) -> set[TopicPartition]:
+        if self._guard is not None and self._guard.is_open(self._clock.monotonic()):
+            return {tp for tp, a in self.engine.assignments.items() if a.feed == feed}
+        return self.engine.pauses(feed, crowded=crowded)
+
+    def _take_permitted(self, guard: Guard, max_run: int, now: float) -> Run | None:
+        # One record at a time, so that none starts after the breaker has opened.
+        run = guard.take(self.engine.take, max_run if self.plan.batch > 1 else 1, now)
+        if run is not None and self._owed:
+            for record in run.records:
+                self._owed.pay(record)
+        return run
+
+    def _next_due(self, now: float) -> float | None:
+        due = self.engine.next_due()
+        return due if self._guard is None else self._guard.next_due(due, now)
+
+    def _wake(self) -> None:
+        """Called by the breaker: what was held may start."""
+        with self._lock:
+            self._work.notify_all()
+        self.on_work()
+
+    def _untry(self, attempts: Sequence[Try]) -> None:
+        """Called by the breaker: these tries, the oldest first, cost no attempt."""
+        with self._lock:
+            for attempt in reversed(attempts):
+                if attempt.deferred is not None:
+                    self._owed.owe(attempt.deferred)
+                elif attempt.failure is not None:
+                    attempt.assignment.untry(attempt.offset, attempt.failure)
+
+    def _report(self, run: Run, record: Record, error: Exception) -> Try | None:
+        """Count a failure. What the breaker calls it, if it counts there; SettingsError if it cannot say."""
+        record.outbox = None
+        with self._lock:
+            self.counters.failed += 1
+        return None if self._guard is None else self._guard.failed(run, record, error)
+
+    def _noted(self, record: Record, error: Exception, attempt: Try | None) -> bool:
+        """Locked: the failure costs an attempt. False: another thread has opened the breaker since."""
+        if attempt is not None and attempt.returned:
+            return False
+        failure = self._judge.note_failure(record, error)
+        if attempt is not None:
+            attempt.failure = failure
+        return True
+
+    def _stop_all(self, run: Run, error: Exception) -> bool:
+        with self._lock:
+            self._halt()  # first: given back, the record would be taken again at once
+            self._give_back(run)
+        self._on_failure(error)
+        return False
+
+    def _retry_here(
+        self, run: Run, record: Record, error: Exception, delay: float, attempt: Try | None
+    ) -> None:
         self._judge.log_retry(record, delay, error)
         with self._lock:
-            self._judge.note_failure(record, error)
+            if not self._noted(record, error, attempt):
+                self._give_back(run)
+                return
             self._count_run(run)
-            self.counters.failed += 1
             self.counters.retried += 1
             self.engine.retry(run, self._clock.monotonic() + delay, delay)
             self._changed.notify_all()
             self._work.notify_all()
+
+    def _hand_over(
+        self,
+        run: Run,
+        record: Record,
+        error: Exception,
+        outcome: DeadLetter | tuple[Defer, Outgoing],
+        attempt: Try | None,
+    ) -> bool:
+        """The record goes to the retry topic or the dead letters, and ends when it is there.
+
+        False if it does not: another thread has opened the breaker, and the failure is given back.
+        """
+        with self._lock:
+            if attempt is not None and attempt.returned:
+                return False
+            if not self.engine.hand_off(run, record):
+                return True
+            if isinstance(outcome, tuple):
+                self.counters.retried += 1
+                if attempt is not None:
+                    attempt.deferred = origin_of(record)
+        assignment = run.lane.assignment
+        if isinstance(outcome, tuple):
+            defer, outgoing = outcome
+            self._judge.log_retry(record, defer.delay, error)
+            self._write(assignment, record.log_offset, outgoing)
+        else:
+            self._write_off(assignment, record, outcome.error, attempts=record.attempt)
+        return True
 
     def _write_off(self, assignment: Assignment, record: Record, error: Exception, *, attempts: int) -> None:
         letter = self._judge.letter(record, error, attempts=attempts)
@@ -544,6 +739,10 @@ class Runtime:
             if left <= 0:
                 return
             self._changed.wait(left)
+
+
+def _log_going_on(assignment: Assignment) -> None:
+    _handoff_log.warning("%s goes on: what it waited for is written", assignment.tp)
 
 
 def _log_stopped(reason: str) -> None:

@@ -10,24 +10,32 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from relance.contracts import Plan
 from relance.decoding import HandlerShape
 from relance.engine.engine import Ordering
+from relance.engine.flow import Limits
 from relance.engine.outcome import Paths
 from relance.errors import MAX_WAIT, SettingsError
 from relance.kafka.cluster import checked_topic_name
 from relance.kafka.starts import Where
+from relance.policies.breaker import CircuitBreaker
 from relance.policies.retry import RetryPolicy
+from relance.settings import Settings
 
 __all__ = [
     "ConsumerSpec",
+    "HandOff",
     "Workers",
     "check_handling",
+    "check_handoff",
     "check_options",
     "check_spec",
     "checked_max_crashes",
     "default_workers",
+    "plan_of",
 ]
 
+HandOff = Literal["acknowledged", "transactional"]
 Workers = Literal["loop", "inline", "threads", "processes"]
 
 
@@ -48,6 +56,8 @@ class ConsumerSpec:
     assignor: str
     start: Where
     on_out_of_range: Where
+    breaker: CircuitBreaker | None = None
+    handoff: HandOff = "acknowledged"
     max_crashes: int = 2
 
     @property
@@ -69,6 +79,7 @@ def check_options(
     ordering: str,
     concurrency: int,
     strict_order: bool,
+    breaker: CircuitBreaker | None = None,
 ) -> None:
     """What can be seen without the handler. Raises SettingsError."""
     if len(topics) == 1 and callable(topics[0]):
@@ -87,6 +98,8 @@ def check_options(
         raise SettingsError("topics", f"{', '.join(topics)}: one is named twice")
     if retry is not None and not isinstance(retry, RetryPolicy):
         raise SettingsError("retry", f"{retry!r} is no RetryPolicy: RetryPolicy.exponential(max_attempts=5)")
+    if breaker is not None and not isinstance(breaker, CircuitBreaker):
+        raise SettingsError("breaker", f"{breaker!r:.60} is no CircuitBreaker: CircuitBreaker(window=20)")
     if ordering not in ("partition", "key", "none"):
         raise SettingsError("ordering", f"{ordering!r} is none of partition, key, none")
     if type(concurrency) is not int or not 1 <= concurrency <= 100_000:
@@ -131,6 +144,37 @@ def default_workers(shape: HandlerShape, concurrency: int) -> Workers:
     return "inline" if concurrency == 1 else "threads"
 
 
+def plan_of(spec: ConsumerSpec, settings: Settings) -> Plan:
+    """What a runtime needs to know of it."""
+    return Plan(
+        group=settings.group or "",
+        retry=spec.retry,
+        paths=spec.paths,
+        ordering=spec.ordering,
+        limits=Limits(
+            ready=settings.max_buffered_records,
+            ready_bytes=settings.max_buffered_bytes,
+            parked_bytes=2 * settings.max_buffered_bytes,
+        ),
+        drain_timeout=settings.drain_timeout,
+        timeout=spec.timeout,
+        batch=spec.batch or 1,
+        max_crashes=spec.max_crashes,
+    )
+
+
+def check_handoff(handoff: str, settings: Settings) -> None:
+    """How what belongs to a record is written. Raises SettingsError."""
+    if handoff not in ("acknowledged", "transactional"):
+        raise SettingsError("handoff", f"{handoff!r} is none of acknowledged, transactional")
+    level = settings.client.get("isolation.level", "read_committed")
+    if handoff == "transactional" and level != "read_committed":
+        # It would read what is aborted later, and start where a transaction under way may still commit.
+        raise SettingsError(
+            "client.isolation.level", f"{level!r} and handoff='transactional' exclude each other"
+        )
+
+
 def check_spec(spec: ConsumerSpec, *, beside: Iterable[ConsumerSpec]) -> None:
     """What only the handler shows, and the consumers that its App has already. Raises SettingsError."""
     name = spec.shape.name
@@ -143,6 +187,7 @@ def check_spec(spec: ConsumerSpec, *, beside: Iterable[ConsumerSpec]) -> None:
         raise SettingsError("batch", f"{name} runs in processes, which take one record at a time")
     mine = _reads(spec)
     for other in beside:
+        _check_shared(spec, other)
         for topic in sorted(mine.keys() & _reads(other).keys()):
             # One group hands each partition to one client: each handler would get some of the other's.
             raise SettingsError(
@@ -150,6 +195,18 @@ def check_spec(spec: ConsumerSpec, *, beside: Iterable[ConsumerSpec]) -> None:
                 f"{topic!r} is read by {other.shape.name} of the same App: {spec.shape.name} would get"
                 " some of its records; give it a topic or an App (a group) of its own",
             )
+
+
+def _check_shared(spec: ConsumerSpec, other: ConsumerSpec) -> None:
+    mine, theirs = spec.breaker, other.breaker
+    if mine is None or theirs is None or mine.name is None or mine.name != theirs.name or mine == theirs:
+        return
+    raise SettingsError(
+        "breaker",
+        f"{mine.name!r} is one breaker for all that name it, and {spec.shape.name} wants it otherwise than"
+        f" {other.shape.name} of the same App: {mine!r} is not {theirs!r}; give both the same object, or one"
+        " another name",
+    )
 
 
 def _reads(spec: ConsumerSpec) -> dict[str, str]:

@@ -6,7 +6,67 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-__all__ = ["Health", "Stats"]
+__all__ = ["CircuitBreakerOpen", "CircuitBreakerStats", "Health", "Stats"]
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitBreakerOpen:
+    """A circuit breaker has opened: what `App.on_breaker_open` hooks are given. Stats keep the last.
+
+    Times are UTC.
+    """
+
+    name: str
+    """The breaker's, or the handler's whose own it is."""
+    since: datetime
+    until: datetime
+    """When it lets the first probe through."""
+    calls: int
+    """How many calls it was judged by; `failed` and `slow` of them."""
+    failed: int
+    slow: int
+    times_opened: int
+    """How often it has opened, this time included."""
+    reason: str
+    last_error: str | None
+    """The last error that counted, `ClassName: text`."""
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitBreakerStats:
+    """How a circuit breaker stands. Times are UTC."""
+
+    name: str
+    state: Literal["closed", "open", "half-open"]
+    since: datetime
+    """When it came into this state; of one that never opened, the start."""
+    until: datetime | None
+    """Open until then; None unless it is open."""
+    calls: int
+    """Calls in its window, or, half-open, probes that were counted; `failed` and `slow` of them."""
+    failed: int
+    slow: int
+    probing: int
+    """Probes that have not come back."""
+    times_opened: int
+    opened: CircuitBreakerOpen | None
+    """The last time it opened."""
+    last_error: str | None
+    """The last error that counted, `ClassName: text`."""
+
+    def details(self) -> dict[str, Any]:
+        """As health tells it: JSON values only."""
+        return {
+            "state": self.state,
+            "since": self.since.isoformat(),
+            "until": None if self.until is None else self.until.isoformat(),
+            "calls": self.calls,
+            "failed": self.failed,
+            "slow": self.slow,
+            "times_opened": self.times_opened,
+            "reason": None if self.state == "closed" or self.opened is None else self.opened.reason,
+            "last_error": self.last_error,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +90,8 @@ class Stats:
     """Ordering keys, and records of the retry topic, that wait for their due time."""
     queued: int = 0
     """Records read and not started."""
+    circuit_breakers: tuple[CircuitBreakerStats, ...] = ()
+    """Those of the handlers; one that they share by its name is here once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """A consumer process for the tests, `python member.py CONFIG.json`: it tells on stdout what happens.
 
 A JSON a line: {"event": "assigned"|"revoked"|"lost", "partitions": [...]}, {"event": "start"|"end", "id",
-"partition", "offset", "attempt", "at"}, {"event": "stopped"}. `at` is the monotonic clock of all processes.
+"partition", "offset", "attempt", "at"}, {"event": "opened", "reason", "last_error"}, {"event": "stopped"}.
+`at` is the monotonic clock of all processes.
 """
 
 from __future__ import annotations
@@ -13,10 +14,22 @@ import os
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
-from relance import App, Record, Reject, RetryPolicy, Settings, TopicPartition, TransientError
+from relance import (
+    App,
+    CircuitBreaker,
+    CircuitBreakerOpen,
+    Record,
+    Reject,
+    RetryPolicy,
+    Settings,
+    TopicPartition,
+    TransientError,
+)
 
 config: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text())
 lock = threading.Lock()
@@ -59,6 +72,23 @@ def lost(partitions: list[TopicPartition]) -> None:
     tell("lost", partitions=[p.partition for p in partitions])
 
 
+@app.on_breaker_open
+def opened(what: CircuitBreakerOpen) -> None:
+    tell("opened", reason=what.reason, last_error=what.last_error)
+
+
+def ask(value: dict[str, Any]) -> None:
+    """Call the service that the handler needs, if it needs one."""
+    if "service" not in config:
+        return
+    request = urllib.request.Request(config["service"], data=value["id"].encode())
+    try:
+        with urllib.request.urlopen(request, timeout=config.get("patience", 5.0)):
+            pass
+    except urllib.error.URLError as error:
+        raise TransientError(str(error)) from error
+
+
 def begin(value: dict[str, Any], record: Record) -> float:
     tell(
         "start",
@@ -74,12 +104,18 @@ def begin(value: dict[str, Any], record: Record) -> float:
         os.abort()
     if value.get("reject"):
         raise Reject("asked to")
+    if (topic := config.get("out")) is not None:
+        record.send(topic, value, key=record.key)
     if record.attempt <= value.get("fail", 0):
         raise TransientError(f"attempt {record.attempt} was asked to fail")
     return float(value.get("work", config.get("work", 0.0)))
 
 
 def end(value: dict[str, Any], record: Record) -> None:
+    if config.get("output"):
+        record.send(config["output"], {"id": value["id"]}, key=value["id"])
+    if "large" in value:
+        record.send(config["small_topic"], "x" * value["large"])
     tell("end", id=value["id"], partition=record.partition, offset=record.offset, attempt=record.attempt)
 
 
@@ -92,14 +128,17 @@ options: dict[str, Any] = {
     "ordering": config.get("ordering", "key"),
     "max_in_memory_wait": config.get("max_in_memory_wait", 10.0),
     "assignor": config.get("assignor"),
+    "breaker": CircuitBreaker(**config["breaker"]) if "breaker" in config else None,
+    "handoff": config.get("handoff", "acknowledged"),
     "max_crashes": config.get("max_crashes", 2),
 }
 
 if config.get("sync"):
 
-    @app.consumer(config["topic"], **options)
+    @app.consumer(config["topic"], concurrency=config.get("concurrency", 1), **options)
     def handle(value: dict, record: Record) -> None:  # type: ignore[type-arg]
         work = begin(value, record)
+        ask(value)
         if work:
             threading.Event().wait(work)  # a sync handler that really blocks
         end(value, record)
@@ -109,6 +148,7 @@ else:
     @app.consumer(config["topic"], concurrency=config.get("concurrency", 8), **options)
     async def handle_async(value: dict, record: Record) -> None:  # type: ignore[type-arg]
         work = begin(value, record)
+        await asyncio.to_thread(ask, value)
         deadline = time.monotonic() + work
         while work and (left := deadline - time.monotonic()) > 0:
             try:

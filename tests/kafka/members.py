@@ -126,7 +126,7 @@ class Group:
         for member in self.members:
             if member.process.poll() is None:
                 member.process.kill()
-            member.process.wait()
+            member.ended()  # its readers, too, before their pipes are closed
             for pipe in (member.process.stdout, member.process.stderr):
                 if pipe is not None:
                     pipe.close()

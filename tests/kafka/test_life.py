@@ -286,20 +286,24 @@ def test_nothing_is_repeated_after_a_clean_stop_while_a_rebalance_waits_for_anot
     """The broker answers no commit of a member that has joined anew until the slowest member has, too."""
     topic = group.config["topic"]
     leaving = group.start(work=0.02)
-    slow = group.start(sync=True, concurrency=1, work=60.0, drain_timeout=5.0)
+    slow = group.start(work=60.0, drain_timeout=5.0)
     group.settle(leaving, slow, partitions=6)
+    settled = len(slow.told("revoked"))  # whoever came first had them all
     producer = Producer({"bootstrap.servers": bootstrap})
     for partition in range(6):
         for n in range(400):
             producer.produce(topic, b'{"id": "%d-%d"}' % (partition, n), partition=partition)
     assert producer.flush(10) == 0
-    wait_until(lambda: leaving.told("end") and slow.told("start"), 20.0)
+    # Busy in each of its partitions, so that whichever it gives up must be drained.
+    wait_until(lambda: {e["partition"] for e in slow.told("start")} >= slow.owned(), 20.0)
+    wait_until(lambda: leaving.told("end"), 20.0)
+    given_up = len(leaving.told("revoked"))
     third = group.start(work=0.0)
     # It has given partitions up and joined again; the slow one drains for five seconds.
-    wait_until(lambda: leaving.told("revoked"), 20.0, lambda: leaving.log)
+    wait_until(lambda: len(leaving.told("revoked")) > given_up, 20.0, lambda: leaving.log)
     before = len(leaving.told("end"))
     wait_until(lambda: len(leaving.told("end")) >= before + 60, 20.0)
-    assert not slow.told("revoked"), "the rebalance was over too soon to prove anything"
+    assert len(slow.told("revoked")) == settled, "the rebalance was over too soon to prove anything"
     kept = leaving.owned()
     assert kept
     assert leaving.stop() == 0
@@ -339,8 +343,8 @@ def test_a_member_without_partitions_leaves_the_group_when_it_stops(
                 await until(lambda: len(admin.group(group).members) == 2)
                 await until(lambda: admin.group(group).state.upper() == "STABLE", what=admin.group(group))
                 assert (len(first.assignment()), second.assignment()) == (1, [])
-            # At once, not when the broker has missed its heartbeats for the six seconds of a session.
-            assert len(admin.group(group).members) == 1
+            # Not when the broker has missed its heartbeats for the six seconds of a session.
+            await until(lambda: len(admin.group(group).members) == 1, timeout=3.0)
 
     asyncio.run(main())
 

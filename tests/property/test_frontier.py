@@ -17,6 +17,8 @@ class FrontierAgainstASet(RuleBasedStateMachine):
         self.open: set[int] = set()
         self.position = 100
         self.seen_bases = [100]
+        self.finished: set[int] = set()
+        """Since the last transaction that took effect."""
 
     @rule(gaps=st.lists(st.integers(0, 3), min_size=1, max_size=8))
     def read(self, gaps: list[int]) -> None:
@@ -34,6 +36,7 @@ class FrontierAgainstASet(RuleBasedStateMachine):
         offset = data.draw(st.sampled_from(sorted(self.open)))
         self.frontier.finish(offset)
         self.open.remove(offset)
+        self.finished.add(offset)
 
     @precondition(lambda self: self.open)
     @rule(data=st.data())
@@ -41,6 +44,20 @@ class FrontierAgainstASet(RuleBasedStateMachine):
         some = sorted(data.draw(st.sets(st.sampled_from(sorted(self.open)))))
         self.frontier.finish_all(some)
         self.open -= set(some)
+        self.finished |= set(some)
+
+    @precondition(lambda self: self.finished)
+    @rule(data=st.data())
+    def reopen_what_an_aborted_transaction_finished(self, data: st.DataObject) -> None:
+        some = data.draw(st.sets(st.sampled_from(sorted(self.finished)), min_size=1))
+        self.frontier.reopen(some)
+        self.open |= some
+        self.finished -= some
+        self.seen_bases = [self.frontier.base]
+
+    @rule()
+    def take_effect(self) -> None:
+        self.finished.clear()
 
     @rule(step=st.integers(0, 3))
     def reach_the_end(self, step: int) -> None:
@@ -62,6 +79,7 @@ class FrontierAgainstASet(RuleBasedStateMachine):
             if o not in still_open:  # gaps that were never records
                 new.finish(o)
         self.frontier = new
+        self.finished.clear()
 
     @invariant()
     def base_is_the_lowest_open(self) -> None:

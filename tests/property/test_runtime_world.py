@@ -608,9 +608,9 @@ class World(RuleBasedStateMachine):
                 self.answer(sent, True)
             if tenure.assignment.careful is not None:
                 self.clock.advance(1.0)
-        due = member.runtime.next_due()
-        if due is not None:
-            self.clock.advance(max(0.0, due - self.clock.now))
+        left = member.runtime.due_in()
+        if left is not None:
+            self.clock.advance(left)
 
     def quiet(self, member: Member) -> bool:
         return (

@@ -9,6 +9,9 @@ from typing import Any, assert_type
 
 from relance import (
     App,
+    CircuitBreaker,
+    CircuitBreakerOpen,
+    CircuitBreakerStats,
     DeadLetter,
     Delivery,
     Health,
@@ -40,7 +43,7 @@ async def handle(value: dict[str, Any], record: Record) -> None:
     assert_type(sent.offset, int)
 
 
-@other.consumer("orders")
+@other.consumer("orders", breaker=CircuitBreaker(errors=(ConnectionError, lambda error: True)))
 def plain(value: bytes) -> None:
     raise Reject("never")
 
@@ -50,12 +53,18 @@ def leaving(partitions: list[TopicPartition]) -> None:
     assert_type(partitions[0].partition, int)
 
 
+@app.on_breaker_open
+def alert(opened: CircuitBreakerOpen) -> None:
+    assert_type(opened.last_error, str | None)
+
+
 async def use() -> None:
     await handle({}, Record.__new__(Record))  # the decorated function stays what it was
     plain(b"")
     leaving([])
     async with app.running():
         assert_type(app.stats(), Stats)
+        assert_type(app.stats().circuit_breakers, tuple[CircuitBreakerStats, ...])
         assert_type(app.health(), Health)
         assert_type(app.assignment(), list[TopicPartition])
         assert_type(app.dead_letters("orders.DLT").latest(3), list[DeadLetter])

@@ -32,6 +32,7 @@ import typer
 import yaml
 
 import relance
+import relance.testing
 from orders.api import create_api
 from orders.service import OrdersService
 from orders.settings import Settings as OrdersSettings
@@ -85,6 +86,9 @@ labs_commands = load(ROOT / "labs" / "commands.py")
 
 
 # -- commands ------------------------------------------------------------------------------------------
+
+
+FRONTS = {"relance": relance, "relance.testing": relance.testing}
 
 
 @cache
@@ -165,7 +169,13 @@ def check_script(words: list[str]) -> None:
     if name in ("setup", "lock"):
         assert not words[1:], words
         return
-    text = help_of("scripts/run_tests.py") if name == "test" else help_of("scripts/stack", name)
+    match name:
+        case "test":
+            text = help_of("scripts/run_tests.py")
+        case "bench":
+            text = help_of("-m", "bench")
+        case _:
+            text = help_of("scripts/stack", name)
     for option in options:
         assert re.search(rf"(?<!\S){re.escape(option)}\b", text), f"{words[0]} has no {option}:\n{text}"
     if "--scale" in words:
@@ -265,8 +275,8 @@ def test_python_examples_use_public_names_and_run_up_to_the_broker(path: Path) -
             if isinstance(node, ast.Import):
                 assert not [alias for alias in node.names if alias.name.startswith("relance")], code
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("relance"):
-                assert node.module == "relance", f"{node.module} is not the public front"
-                assert {alias.name for alias in node.names} <= set(relance.__all__)
+                assert node.module in FRONTS, f"{node.module} is not a public front"
+                assert {alias.name for alias in node.names} <= set(FRONTS[node.module].__all__)
         module = types.ModuleType(f"example_{number}")
         sys.modules[module.__name__] = module  # where decoders look a dataclass's annotations up
         try:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 
 from relance.hooks import Hooks
 from relance.record import TopicPartition
+from relance.stats import CircuitBreakerOpen
 from waiting import wait_until
 
 ONE, TWO = TopicPartition("orders", 0), TopicPartition("orders", 1)
@@ -153,3 +155,22 @@ def test_a_hook_that_hangs_cannot_keep_the_process_from_ending(hooks: Hooks) -> 
     assert hooks._thread is not None
     assert hooks._thread.daemon
     let_go.set()
+
+
+def test_a_breaker_s_hooks_are_called_beside_the_others_and_cannot_break_them(
+    hooks: Hooks, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls: list[object] = []
+
+    def broken(opened: CircuitBreakerOpen) -> None:
+        raise RuntimeError("no network")
+
+    hooks.on_breaker_open += [broken, calls.append]
+    hooks.on_revoked.append(calls.append)
+    now = datetime.now(UTC)
+    opened = CircuitBreakerOpen("bank", now, now, 5, 5, 0, 1, "5 of 5 calls failed", None)
+    hooks.breaker_opened(opened)
+    hooks.revoked([ONE], 5.0)
+    assert calls == [opened, [ONE]]
+    assert hooks.failures == 1
+    assert "hook test_a_breaker_s_hooks_are_called" in caplog.text

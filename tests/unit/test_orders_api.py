@@ -586,3 +586,10 @@ def test_the_consumer_is_declared_as_the_course_draws_it(app: FakeApp) -> None:
     assert (consumer["retry_topic"], consumer["dead_letter_topic"]) == ("orders.retry", "orders.DLT")
     assert (consumer["ordering"], consumer["max_in_memory_wait"], consumer["start"]) == ("key", 0.0, "latest")
     assert consumer["retry"] == service.settings.retry_policy()
+
+
+def test_what_changes_something_declares_that_pages_of_other_sites_are_refused(shared: Running) -> None:
+    paths = shared.http.get("/openapi.json").json()["paths"]
+    writing = [path["post"] for path in paths.values() if "post" in path]
+    assert len(writing) == 3
+    assert all("403" in operation["responses"] for operation in writing)

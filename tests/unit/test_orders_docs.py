@@ -52,7 +52,7 @@ def test_the_document_has_every_route_of_the_course(document: dict[str, Any]) ->
 def test_the_body_and_all_answers_of_an_order_are_declared(document: dict[str, Any]) -> None:
     operation = document["paths"]["/api/v1/orders"]["post"]
     assert operation["requestBody"]["required"] is True
-    assert set(operation["responses"]) == {"200", "400", "408", "413", "415", "422", "503"}
+    assert set(operation["responses"]) == {"200", "400", "403", "408", "413", "415", "422", "503"}
     assert set(operation["responses"]["400"]["content"]) == {"application/json", "application/problem+json"}
     order = document["components"]["schemas"]["Order"]
     assert re.fullmatch(order["properties"]["orderId"]["pattern"], "ORD-1 é 😀")

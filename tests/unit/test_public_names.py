@@ -18,6 +18,9 @@ PUBLIC = [
     "App",
     "BatchError",
     "BrokerUnavailableError",
+    "CircuitBreaker",
+    "CircuitBreakerOpen",
+    "CircuitBreakerStats",
     "DeadLetter",
     "DeadLetters",
     "DecodeError",
@@ -118,3 +121,9 @@ def test_the_pure_rooms_know_nothing_of_kafka(room: str) -> None:
     code = f"import sys, {room}; print([m for m in sys.modules if m.startswith({kafka})])"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert said.strip() == "[]"
+
+
+def test_the_test_kit_exports_exactly_these_names() -> None:
+    import relance.testing
+
+    assert relance.testing.__all__ == ["Call", "StoredRecord", "World"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from relance import App, RetryPolicy, Settings
+from relance import App, CircuitBreaker, RetryPolicy, Settings
 from relance.errors import SettingsError
 from relance.spec import checked_max_crashes
 
@@ -188,3 +188,47 @@ def test_inline_a_sync_handler_runs_one_record_at_a_time() -> None:
 @pytest.mark.parametrize(("given", "meant"), [(None, 0), (0, 0), (1, 1)])
 def test_no_number_of_deaths_means_that_none_are_counted(given: int | None, meant: int) -> None:
     assert checked_max_crashes(given) == meant
+
+
+# -- circuit breakers --------------------------------------------------------------------------------
+
+
+def test_a_breaker_that_is_none_is_refused() -> None:
+    with pytest.raises(SettingsError, match="True is no CircuitBreaker") as caught:
+        an_app().consumer("orders", breaker=True)  # type: ignore[arg-type]  # that is the point
+    assert caught.value.key == "breaker"
+
+
+def test_breakers_of_one_name_must_be_alike_and_the_error_names_both_handlers_and_both_breakers() -> None:
+    app = an_app()
+    app.consumer("orders", breaker=CircuitBreaker(name="bank", open_for=30.0))(orders)
+    with pytest.raises(SettingsError, match="'bank' is one breaker") as caught:
+        app.consumer("payments", breaker=CircuitBreaker(name="bank", open_for=5.0))(payments)
+    assert caught.value.key == "breaker"
+    for part in ("orders of the same App", "payments wants it otherwise", "open_for=30.0", "open_for=5.0"):
+        assert part in str(caught.value)
+
+
+def test_breakers_of_one_name_that_are_alike_and_breakers_without_a_name_are_taken() -> None:
+    app = an_app()
+    app.consumer("orders", breaker=CircuitBreaker(name="bank"))(orders)
+    app.consumer("payments", breaker=CircuitBreaker(name="bank"))(payments)
+    app.consumer("a", breaker=CircuitBreaker(open_for=1.0))(orders)
+    app.consumer("b", breaker=CircuitBreaker(open_for=2.0))(payments)
+
+
+# -- hand-offs ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("handoff", ["transaction", None, True])
+def test_hand_offs_are_acknowledged_or_transactional_and_nothing_else(handoff: Any) -> None:
+    with pytest.raises(SettingsError, match="none of acknowledged, transactional") as caught:
+        an_app().consumer("orders", handoff=handoff)
+    assert caught.value.key == "handoff"
+
+
+def test_transactions_are_refused_where_the_consumer_would_read_what_may_yet_be_aborted() -> None:
+    app = App("g", bootstrap_servers="localhost:1", client={"isolation.level": "read_uncommitted"})
+    app.consumer("orders", handoff="acknowledged")
+    with pytest.raises(SettingsError, match="exclude each other"):
+        app.consumer("orders", handoff="transactional")

@@ -10,10 +10,13 @@ import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from relance.engine.crashes import Careful, Mark
+from relance.engine.deferral import Failure
 from relance.engine.frontier import Frontier
 from relance.engine.lanes import Lane, Run
-from relance.engine.offset_map import LIMIT, Wait, encode_map
+from relance.engine.offset_map import LIMIT, Wait, decode_map, encode_map
 from relance.record import Record, TopicPartition
 
 __all__ = ["Assignment", "Commit", "Tried"]
@@ -25,6 +28,7 @@ class Tried(NamedTuple):
     tries: int
     due: float
     delay: float
+    record: Record
 
 
 @dataclass(eq=False, slots=True)
@@ -41,6 +45,8 @@ class Assignment:
     running: set[Run] = field(default_factory=set)
     settling: set[int] = field(default_factory=set)
     """Log offsets whose hand-off is not acknowledged yet."""
+    aside: set[int] = field(default_factory=set)
+    """Those of them that must wait until a commit can tell of them: beyond where its map had to end."""
     queued: int = 0
     """Records in lanes, not out with a worker."""
     mean_size: float = 0.0
@@ -61,6 +67,8 @@ class Assignment:
     draining: bool = False
     closed: bool = False
     map_full: bool = False
+    map_end: int | None = None
+    """Where the map of the last commit made had to end, or None: it was whole."""
     map_limit: int = LIMIT
     """Characters of metadata that the broker has not refused yet."""
     committed: int = -1
@@ -82,9 +90,34 @@ class Assignment:
             mean = sum(len(r.raw) for r in some if r.raw is not None) / len(some)
             self.mean_size = max(mean, self.mean_size + (mean - self.mean_size) / 16)
 
+    def untry(self, offset: int, failure: Failure) -> None:
+        """One failed try of a record costs no attempt after all, unless the record is handed off or done.
+
+        Of several tries of one record give the last one back first. A wait that has begun goes on.
+        """
+        found = self.tried.get(offset)
+        if found is None or offset in self.settling:
+            return
+        record = found.record
+        record.attempt -= 1
+        record.history = tuple(
+            past if past.attempt < failure.attempt else replace(past, attempt=past.attempt - 1)
+            for past in record.history
+            if past is not failure
+        )
+        if found.tries > 1:
+            self.tried[offset] = found._replace(tries=found.tries - 1)
+        else:
+            del self.tried[offset]
+        self.changed = True
+
     def busy(self) -> bool:
         """True while a worker is out, or a hand-off that doesn't fail: what a drain waits for."""
-        return bool(self.running or self.settling - self.failing)
+        return bool(self.running or self.settling - self.failing - self.aside)
+
+    def tells_of(self, offset: int) -> bool:
+        """Whether a commit can say of a finished `offset` that it is, as far as the last one shows."""
+        return self.map_end is None or offset < self.map_end
 
     @property
     def ending(self) -> bool:
@@ -97,12 +130,17 @@ class Assignment:
         shift = wall - now
         waits = {
             offset: Wait(tries, max(0, math.ceil((due + shift) * 1000)), math.ceil(delay * 1000))
-            for offset, (tries, due, delay) in self.tried.items()
+            for offset, (tries, due, delay, _) in self.tried.items()
         }
         found = self.frontier.map(waits)
         mark = Mark(not last) if self.careful is None else self.careful.mark(found, open_=not last)
         text, whole = encode_map(found, self.topic_id, self.map_limit, mark=mark.text())
         self.map_full = not whole
+        if whole and text:
+            self.map_end = None
+        else:
+            known = decode_map(text, self.topic_id, self.frontier.base)
+            self.map_end = self.frontier.base if known is None else known.end
         self.changed = False
         self.told = not last
         self.unanswered = Commit(self, self.frontier.base, text, mark)

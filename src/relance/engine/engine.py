@@ -14,7 +14,7 @@ calls (`runtime.Runtime` with a lock, the test world by being single-threaded). 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from heapq import nlargest
 from itertools import islice
 from operator import attrgetter
@@ -52,6 +52,8 @@ class Engine:
         self.calmed: list[TopicPartition] = []
         """Partitions whose careful mode has ended since somebody emptied this."""
         self.settling = 0
+        self.aside = 0
+        """Hand-offs that wait for room in a map, so perhaps for records that wait: they hold up no other."""
         self.in_flight = 0
         """Runs that are out with workers."""
 
@@ -101,10 +103,12 @@ class Engine:
             for lane in assignment.waiting:
                 self._due.cancel(lane.ticket)
             self.settling -= len(assignment.settling)
+            self.aside -= len(assignment.aside)
             self.in_flight -= len(assignment.running)
             assignment.waiting.clear()
             assignment.running.clear()
             assignment.settling.clear()
+            assignment.aside.clear()
             assignment.lanes.clear()
             assignment.held.clear()
             assignment.careful = None
@@ -190,7 +194,7 @@ class Engine:
     def take(self, max_run: int) -> Run | None:
         """The next run, of at most `max_run` records, or None when nothing may start now."""
         ready = self._ready
-        if self.settling >= self.limits.settling:
+        if self.settling - self.aside >= self.limits.settling:
             return None
         if self._alone is not None and not self._may_go_alone(self._alone):
             return None
@@ -256,8 +260,33 @@ class Engine:
         """
         if self._give_back(run):
             record = run.lane.queue[0]
-            run.lane.assignment.tried[record.log_offset] = Tried(record.attempt - 1, due, delay)
+            run.lane.assignment.tried[record.log_offset] = Tried(record.attempt - 1, due, delay, record)
             self._wait(run.lane, due)
+
+    def retry_some(self, run: Run, waits: list[tuple[Record, float, float]]) -> None:
+        """As `finish`, and each of these records waits until its `due`, for its `delay`; ascending.
+
+        A batch has several that failed. Where there is order, each also waits for those before it; where
+        there is none, each waits alone.
+        """
+        lane, assignment = run.lane, run.lane.assignment
+        if not self._give_back(run):
+            return
+        for record, due, delay in waits:
+            assignment.tried[record.log_offset] = Tried(record.attempt - 1, due, delay, record)
+        if lane.keyed:
+            assignment.later.update((record.log_offset, due) for record, due, _ in waits)
+            if self._startable(lane, len(lane.queue)):
+                self._ready_again(lane)
+            return
+        waiting = {record.log_offset for record, _, _ in waits}
+        lane.queue = deque(record for record in lane.queue if record.log_offset not in waiting)
+        for record, due, _ in waits:
+            alone = Lane(assignment, None, keyed=False)
+            alone.queue.append(record)
+            self._wait(alone, due)
+        if lane.queue:
+            self._ready_again(lane)
 
     def hand_off(self, run: Run, record: Record) -> bool:
         """`record` (the one at `done`) is finished when its hand-off is: see `settled`. False: not ours."""
@@ -343,18 +372,24 @@ class Engine:
     # -- commits and flow --------------------------------------------------------------------------
 
     def commits(
-        self, feed: str, *, now: float, wall: float, only: Iterable[TopicPartition] | None = None
+        self,
+        feed: str,
+        *,
+        now: float,
+        wall: float,
+        only: Iterable[TopicPartition] | None = None,
+        without: Collection[str] = (),
     ) -> list[Commit]:
         """What has changed since the last call and may be committed for `feed`.
 
         With `only`, for these partitions and for the last time: also what is on its way, because its answer
-        would come too late to try again.
+        would come too late to try again. None of the topics `without`.
         """
         found = []
         tps = self.assignments if only is None else only
         for tp in tps:
             assignment = self.assignments.get(tp)
-            if assignment is None or assignment.feed != feed:
+            if assignment is None or assignment.feed != feed or tp.topic in without:
                 continue
             for run in assignment.running:
                 self.report(run)
@@ -475,7 +510,7 @@ class Engine:
                 waits[record.log_offset] = now + left
             else:
                 left = 0.0
-            assignment.tried[record.log_offset] = Tried(found.tries, now + left, found.delay / 1000)
+            assignment.tried[record.log_offset] = Tried(found.tries, now + left, found.delay / 1000, record)
         return waits
 
     def _spill(self, lane: Lane) -> Record:

@@ -13,7 +13,7 @@ The invariant, also held by the property tests against a plain set:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from relance.engine.offset_map import OffsetMap, Wait
 
@@ -141,6 +141,16 @@ class Frontier:
             found.extend(offsets[head:] if not done else (o for o in offsets[head:] if o not in done))
             head = 0
         return found
+
+    def reopen(self, offsets: Collection[int]) -> None:
+        """Finished offsets are not, after all: the transaction that finished them did not take effect."""
+        swept = [offset for offset in offsets if offset not in self._done]
+        self._done.difference_update(offsets)
+        if swept:
+            kept = [offset for opened in self._open for offset in opened][self._head :]
+            self._open = deque([sorted(kept + swept)])
+            self._head = 0
+            self._kept += len(swept)
 
     def unfinished(self) -> list[int]:
         """The open offsets, ascending, and those an earlier owner left open that were not read yet."""

@@ -15,6 +15,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from relance.circuit import Call
     from relance.engine.assignment import Assignment
     from relance.record import Record
 
@@ -47,7 +48,7 @@ class Lane:
 class Run:
     """Records `records[done:]` are still to be handled, one after the other."""
 
-    __slots__ = ("cancelled", "done", "handed", "lane", "records", "reordered", "reported", "started")
+    __slots__ = ("call", "cancelled", "done", "handed", "lane", "records", "reordered", "reported", "started")
 
     def __init__(self, lane: Lane, records: list[Record]) -> None:
         self.lane = lane
@@ -58,6 +59,7 @@ class Run:
         self.cancelled = False
         self.reordered = False
         self.started = 0.0  # on the monotonic clock, where the handler has a deadline
+        self.call: Call | None = None  # what a circuit breaker still has to hear of it
 
     def reorder(self, first: list[Record]) -> None:
         """Let `first` come first of what is still to be handled: a batch is not done from its start on."""

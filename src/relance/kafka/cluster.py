@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError
 
+from relance.encoding import is_topic_name
 from relance.errors import BrokerUnavailableError, RelanceError, SettingsError
 from relance.record import TopicPartition
 
@@ -226,10 +227,9 @@ def unreachable(
 def checked_topic_name(topic: str, key: str = "topic") -> str:
     """The name, if Kafka could have a topic of that name; else SettingsError that names `key`.
 
-    Kafka's rule (org.apache.kafka.common.internals.Topic): 1 to 249 of [a-zA-Z0-9._-], not "." or "..".
+    Kafka's rule: see `is_topic_name`.
     """
-    legal = topic.isascii() and all(c.isalnum() or c in "._-" for c in topic)
-    if not legal or not 0 < len(topic) <= 249 or topic in {".", ".."}:
+    if not is_topic_name(topic):
         raise SettingsError(
             key, f"{topic[:60]!r} is no topic name: 1 to 249 of a-z A-Z 0-9 . _ - and not '.' or '..'"
         )

@@ -1,5 +1,6 @@
-"""How offsets reach the broker when nothing else has to be written with them: the group's own commit.
+"""How offsets reach the broker: what a poller asks of its committer, and the group's own commit.
 
+`GroupCommitter` is for when nothing else has to be written with the offsets (`transactions` has the other).
 Promises: at most one commit is on its way; what failed is offered again; the last commit before a revocation
 is waited for. All calls come from the polling thread, which alone may use the client.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from confluent_kafka import Consumer as Client
 from confluent_kafka import KafkaError, KafkaException
@@ -19,22 +21,53 @@ from relance.kafka.cluster import error_text
 from relance.kafka.hub import Hub
 from relance.record import TopicPartition
 
-__all__ = ["GroupCommitter", "wire"]
+__all__ = ["STALE", "Committer", "GroupCommitter", "wire"]
 
 _rebalance_log = logging.getLogger("relance.rebalance")
 
 _AFTER_REFUSAL = 0.1  # seconds before an urgent commit is offered again
 
-_STALE = frozenset(
+STALE = frozenset(
     {
         KafkaError.ILLEGAL_GENERATION,
         KafkaError.UNKNOWN_MEMBER_ID,
         KafkaError.REBALANCE_IN_PROGRESS,
         KafkaError.STALE_MEMBER_EPOCH,
+        KafkaError.FENCED_INSTANCE_ID,
         KafkaError._STATE,
         KafkaError._NO_OFFSET,
     }
 )
+"""The group has moved on: what is still owned is committed with its new generation, the rest is another's."""
+
+
+class Committer(Protocol):
+    """How the offsets of one feed reach the broker. All calls but `stop` come from the polling thread."""
+
+    def commit_if_due(self, client: Client) -> None:
+        """Called with every turn of the poller."""
+
+    def answered(self, error: KafkaError | None, partitions: Sequence[ClientPartition]) -> None:
+        """The client's `on_commit`."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a commit is on its way."""
+
+    def commit_now(self, client: Client) -> None:
+        """Send what has changed, if none is on its way."""
+
+    def revoking(self, client: Client) -> None:
+        """Partitions are about to go, and what runs is about to be drained."""
+
+    def commit_last(self, client: Client, tps: Sequence[TopicPartition]) -> None:
+        """Commit `tps`, which are about to go, and wait for the answer."""
+
+    def stop(self, deadline: float) -> None:
+        """Everything should be done by then (monotonic). Any thread may call it."""
+
+    def close(self) -> None:
+        """The poller has left its group."""
 
 
 class GroupCommitter:
@@ -80,6 +113,15 @@ class GroupCommitter:
         self._next = 0.0
         self.commit_if_due(client)
 
+    def revoking(self, client: Client) -> None:
+        """Nothing is to be prepared."""
+
+    def stop(self, deadline: float) -> None:
+        """Nothing of ours takes long."""
+
+    def close(self) -> None:
+        """Nothing of ours is left."""
+
     def commit_last(self, client: Client, tps: Sequence[TopicPartition]) -> None:
         """Commit `tps`, which are about to go, and wait for the answer."""
         commits = self._hub.commits(self._feed, tps)
@@ -108,7 +150,7 @@ class GroupCommitter:
                 continue
             self._hurry_from = time.monotonic() + _AFTER_REFUSAL
             self._hub.commit_failed(commit, too_large=problem.code() == KafkaError.OFFSET_METADATA_TOO_LARGE)
-            if problem.code() not in _STALE:
+            if problem.code() not in STALE:
                 tp = commit.assignment.tp
                 self._tell(("commit", problem.code()), f"commit of {tp}: {problem.str()}")
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
-from relance.engine.assignment import Commit
+from relance.engine.assignment import Assignment, Commit
+from relance.engine.transaction import Settling, Taken
 from relance.kafka.starts import Start
 from relance.record import Record, TopicPartition
 
-__all__ = ["Hub"]
+__all__ = ["Hub", "TransactionHub"]
 
 
 class Hub(Protocol):
@@ -30,4 +31,17 @@ class Hub(Protocol):
     def commit_failed(self, commit: Commit, *, too_large: bool = False) -> None: ...  # noqa: D102
     def revoking(self, feed: str, tps: list[TopicPartition]) -> None: ...  # noqa: D102
     def revoked(self, feed: str, tps: list[TopicPartition], *, lost: bool) -> None: ...  # noqa: D102
+    def fail(self, error: Exception) -> None: ...  # noqa: D102
+
+
+class TransactionHub(Protocol):
+    """What a transactor serves. The calls come from its thread, and from those that hand off."""
+
+    def uncommitted(self, feed: str, tps: Collection[TopicPartition] | None = None) -> bool: ...  # noqa: D102
+    def urgent(self, feed: str) -> bool: ...  # noqa: D102
+    def settle(self, feed: str, handoffs: Sequence[Settling], without: Collection[str]) -> Taken: ...  # noqa: D102
+    def undo(self, taken: Taken) -> None: ...  # noqa: D102
+    def confirm(self, taken: Taken) -> None: ...  # noqa: D102
+    def commit_failed(self, commit: Commit, *, too_large: bool = False) -> None: ...  # noqa: D102
+    def not_settled(self, assignment: Assignment, offset: int, reason: str) -> None: ...  # noqa: D102
     def fail(self, error: Exception) -> None: ...  # noqa: D102

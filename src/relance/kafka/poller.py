@@ -24,7 +24,7 @@ from confluent_kafka import TopicPartition as ClientPartition
 
 from relance.errors import KafkaErrorKind, RelanceError, SettingsError, kafka_error
 from relance.kafka.cluster import KafkaRefusedError, QuietLog, error_text
-from relance.kafka.commits import GroupCommitter
+from relance.kafka.commits import Committer, GroupCommitter
 from relance.kafka.hub import Hub
 from relance.kafka.starts import Feed, Start, start_at
 from relance.record import Record, TopicPartition
@@ -54,6 +54,8 @@ class Poller:
         *,
         cooperative: bool = True,
         commit_interval: float = 1.0,
+        committer: Committer | None = None,
+        asking: float = ASKING,
     ) -> None:
         self.feed = feed
         self.client_id = str(config["client.id"])
@@ -77,7 +79,8 @@ class Poller:
         """Whose place in the log is gone: to be restarted when the batch at hand is passed on."""
         self._full_since: float | None = None
         self._told: dict[object, float] = {}
-        self._committer = GroupCommitter(hub, feed.name, commit_interval, self._tell)
+        self._committer: Committer = committer or GroupCommitter(hub, feed.name, commit_interval, self._tell)
+        self._asking = asking
         try:
             self._client = Client(
                 {**config, "on_commit": self._on_commit, "error_cb": self._on_error}, logger=QuietLog()
@@ -93,6 +96,7 @@ class Poller:
     def stop(self, deadline: float) -> None:
         """Commit what is finished, by `deadline` (monotonic), leave the group and end; see `join`."""
         self._stop_by = deadline
+        self._committer.stop(deadline)
         self._stopping.set()
 
     def join(self, timeout: float) -> bool:
@@ -279,7 +283,9 @@ class Poller:
         found = []
         ids = {topic: self._hub.topic_id(topic) for topic in {tp.topic for tp in tps}}
         asked = [ClientPartition(*tp) for tp in tps]
-        committed = self._patiently(lambda: self._client.committed(asked, timeout=10.0)) if asked else []
+        # Asked again after that: a stop must not wait until the transaction of one who crashed is given up.
+        wait = min(10.0, self._asking / 6 if self._asking > ASKING else ASKING)
+        committed = self._patiently(lambda: self._client.committed(asked, timeout=wait)) if asked else []
         for entry in committed:
             tp = TopicPartition(entry.topic, entry.partition)
             begin, end = self._patiently(partial(self._client.get_watermark_offsets, entry, timeout=10.0))
@@ -290,7 +296,7 @@ class Poller:
 
     def _patiently(self, ask: Callable[[], Any]) -> Any:
         """Ask again while the answer is one that passes, for a time."""
-        deadline = time.monotonic() + ASKING
+        deadline = time.monotonic() + self._asking
         while True:
             try:
                 return ask()
@@ -305,6 +311,7 @@ class Poller:
     def _on_revoke(self, _: Client, partitions: list[ClientPartition]) -> None:
         with self._guard():
             tps = [TopicPartition(p.topic, p.partition) for p in partitions]
+            self._committer.revoking(self._client)
             # The client may name what we don't own (its issue #1551).
             self._hub.revoking(self.feed.name, [tp for tp in tps if tp in self._owned])
             self._committer.commit_last(self._client, tps)
@@ -357,6 +364,8 @@ class Poller:
             self._raise_problem()
         except (KafkaException, RelanceError, RuntimeError) as error:
             _log.warning("the client did not close cleanly: %s", error)
+        finally:
+            self._committer.close()
 
     def _on_commit(self, error: KafkaError | None, partitions: list[ClientPartition]) -> None:
         with self._guard():

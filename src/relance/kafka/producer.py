@@ -24,7 +24,7 @@ from relance.delivery import Sent
 from relance.errors import SendError, SettingsError, kafka_error
 from relance.kafka.cluster import QuietLog, error_text
 
-__all__ = ["KafkaProducer"]
+__all__ = ["KafkaProducer", "check_header"]
 
 _log = logging.getLogger("relance.kafka")
 
@@ -119,7 +119,7 @@ class KafkaProducer:
         if os.getpid() != self._pid:
             raise SendError("a forked child cannot use its parent's producer", maybe_written=False)
         for name, _ in headers:
-            _check_header(name)  # the client would crash the process
+            check_header(name)  # the client would crash the process
         ticket = next(self._tickets)
         with self._lock:
             if self._closed.is_set():
@@ -271,7 +271,8 @@ class KafkaProducer:
         _log.debug("producer: %s", error.str())
 
 
-def _check_header(name: str) -> None:
+def check_header(name: str) -> None:
+    """Raises SendError for a header's name that the client would crash on."""
     try:
         name.encode()
     except UnicodeEncodeError as error:

@@ -61,7 +61,8 @@ class CircuitBreaker:
 
     minimum_calls: int = 5
     """Below so many calls in the window it never opens; from 1, at most `window`. Resilience4j's
-    minimumNumberOfCalls. Above the retry policy's max_attempts, no single record can open it."""
+    minimumNumberOfCalls. Where `failure_rate` × `minimum_calls` is above the retry policy's max_attempts, no
+    single record can open it."""
 
     open_for: float = 30.0
     """How long it stays open before the first probe; seconds, above 0, to a day. Resilience4j's

@@ -2,7 +2,8 @@
 
 Promises: a record counts as handled if a call that held it returned, or raised a BatchError that does not
 name it. A call that fails without naming anybody is repeated record by record, so that one poison record
-neither takes its neighbours along nor uses up their attempts.
+neither takes its neighbours along nor uses up their attempts. What ends the handling midway takes back
+nothing that was handled.
 """
 
 from __future__ import annotations
@@ -14,14 +15,23 @@ from typing import Any
 from relance.decoding import Decoding, HandlerShape
 from relance.engine.lanes import Run
 from relance.errors import BatchError
+from relance.policies.classify import classify
 from relance.record import Record
 from relance.runtime import Runtime
 from relance.workers.cancellation import not_by_us
 
-__all__ = ["Batch", "BatchCall"]
+__all__ = ["Attempt", "Batch", "BatchCall", "next_of"]
 
 _Found = list[tuple[Any, Record]]
-_Ask = Generator[_Found, Exception | None, tuple[list[Record], list[tuple[Record, Exception]]]]
+_Asks = Generator[_Found, Exception | None, None]
+
+
+class Attempt:
+    """One run on its way through the handler: who is handled, who failed with what."""
+
+    def __init__(self) -> None:
+        self.good: list[Record] = []
+        self.bad: list[tuple[Record, Exception]] = []
 
 
 class Batch:
@@ -40,50 +50,71 @@ class Batch:
         values, records = [value for value, _ in found], [record for _, record in found]
         return self._handler(values, records) if self._shape.takes_record else self._handler(values)
 
-    def attempt(self, run: Run) -> _Ask:
-        """Yields what to call the handler with and is sent what that raised; who is handled, who failed."""
+    def asks(self, run: Run, attempt: Attempt) -> _Asks:
+        """Yields what to call the handler with, and is sent what that raised."""
+        found = self._decoded(run, attempt)
+        if not found or run.cancelled:
+            return
+        raised = yield found
+        if raised is None:
+            attempt.good.extend(record for _, record in found)
+            self._runtime.called(run, attempt.good, ())
+        elif isinstance(raised, BatchError) and raised.errors.keys() <= set(range(len(found))):
+            attempt.good.extend(record for i, (_, record) in enumerate(found) if i not in raised.errors)
+            named = [(found[i][1], _judgeable(one)) for i, one in raised.errors.items()]
+            attempt.bad.extend(named)
+            self._runtime.called(run, attempt.good, named)
+        elif len(found) == 1 or self._ends_all(raised):
+            attempt.bad.append((found[0][1], raised))
+        else:
+            yield from self._one_by_one(found, run, attempt)
+
+    def keep(self, run: Run, attempt: Attempt) -> None:
+        """What is handled so far is handled, although the run is not at its end."""
+        run.reorder(attempt.good)
+        for record in attempt.good:
+            if record.outbox is not None:
+                self._runtime.returned(run, record)
+            run.done += 1
+
+    def settle(self, run: Run, attempt: Attempt) -> bool:
+        """False if the run was given back already (a record waits, or all stops)."""
+        self.keep(run, attempt)
+        bad = sorted(attempt.bad, key=lambda failed: failed[0].log_offset)
+        return not bad or self._runtime.failed_together(run, bad)
+
+    def _decoded(self, run: Run, attempt: Attempt) -> _Found:
         decode, decode_errors = self._decoding.decode, self._decoding.errors
         found: _Found = []
-        good: list[Record] = []
-        bad: list[tuple[Record, Exception]] = []
         for record in run.records[run.done :]:
             try:
                 found.append((decode(record.raw), record))
             except decode_errors as problem:
-                bad.append((record, self._decoding.as_error(problem, record.raw)))
-        raised = (yield found) if found else None
-        if raised is None:
-            good = [record for _, record in found]
-        elif isinstance(raised, BatchError) and raised.errors.keys() <= set(range(len(found))):
-            good = [record for i, (_, record) in enumerate(found) if i not in raised.errors]
-            bad += [(found[i][1], one) for i, one in raised.errors.items()]
-        elif len(found) == 1:
-            bad.append((found[0][1], raised))
-        else:
-            for _, record in found:
-                record.outbox = None
-            for one in found:
-                if run.cancelled:
-                    break
-                alone = yield [one]
-                if alone is None:
-                    good.append(one[1])
-                else:
-                    bad.append((one[1], _of_one(alone)))
-        return good, sorted(bad, key=lambda failed: failed[0].log_offset)
+                attempt.bad.append((record, self._decoding.as_error(problem, record.raw)))
+        return found
 
-    def settle(self, run: Run, good: list[Record], bad: list[tuple[Record, Exception]]) -> bool:
-        """False if the run was given back already (a record waits, or all stops)."""
-        run.reorder([*good, *(record for record, _ in bad)])
-        for record in good:
-            if record.outbox is not None:
-                self._runtime.returned(run, record)
-            run.done += 1
-        for record, error in bad:
-            if not self._runtime.failed(run, record, error):
-                return False
-            run.done += 1
-        return True
+    def _one_by_one(self, found: _Found, run: Run, attempt: Attempt) -> _Asks:
+        for _, record in found:
+            record.outbox = None
+        for one in found:
+            if run.cancelled:
+                return
+            self._runtime.began(run)
+            raised = yield [one]
+            if raised is None:
+                attempt.good.append(one[1])
+                goes_on = self._runtime.called(run, [one[1]], ())
+            else:
+                if isinstance(raised, BatchError) and list(raised.errors) == [0]:
+                    raised = _judgeable(raised.errors[0])
+                attempt.bad.append((one[1], raised))
+                goes_on = self._runtime.called(run, (), attempt.bad[-1:]) and not self._ends_all(raised)
+            if not goes_on:
+                return
+
+    def _ends_all(self, error: Exception) -> bool:
+        """Whether no record can succeed now: then no other is tried."""
+        return classify(error, self._runtime.plan.retry).fatal
 
 
 class BatchCall(Batch):
@@ -91,24 +122,36 @@ class BatchCall(Batch):
 
     def handle(self, run: Run, until: float) -> bool:
         """Handle the whole run. False if it was given back already."""
-        asks = self.attempt(run)
+        attempt = Attempt()
+        asks = self.asks(run, attempt)
         error: Exception | None = None
-        while True:
-            try:
-                found = asks.send(error)
-            except StopIteration as answer:
-                return self.settle(run, *answer.value)
-            try:
-                self.call(found)
+        try:
+            while (found := next_of(asks, error)) is not None:
                 error = None
-            except asyncio.CancelledError as cancelled:
-                error = not_by_us(cancelled)
-            except Exception as raised:  # noqa: BLE001  the policy judges it
-                error = raised
+                try:
+                    self.call(found)
+                except asyncio.CancelledError as cancelled:
+                    error = not_by_us(cancelled)
+                except Exception as raised:  # noqa: BLE001  the policy judges it
+                    error = raised
+        except BaseException:  # the end of the program
+            self.keep(run, attempt)
+            raise
+        return self.settle(run, attempt)
 
 
-def _of_one(error: Exception) -> Exception:
-    """What a call with one record says of it."""
-    if isinstance(error, BatchError) and list(error.errors) == [0]:
-        return error.errors[0]
-    return error
+def next_of(asks: _Asks, error: Exception | None) -> _Found | None:
+    """What to call the handler with next, after `error`; None at the end."""
+    try:
+        return asks.send(error)
+    except StopIteration:
+        return None
+
+
+def _judgeable(error: object) -> Exception:
+    """What a BatchError names: `asyncio.gather(..., return_exceptions=True)` also returns what is none."""
+    if isinstance(error, Exception):
+        return error
+    if isinstance(error, asyncio.CancelledError):
+        return not_by_us(error)
+    return RuntimeError(f"the handler's BatchError names no exception but {error!r:.200}")

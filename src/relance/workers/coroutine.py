@@ -13,9 +13,9 @@ from typing import Any
 
 from relance.decoding import Decoding, HandlerShape
 from relance.engine.lanes import Run
-from relance.errors import HandlerTimeoutError
+from relance.errors import HandlerTimeoutError, HandlerWord
 from relance.runtime import Runtime
-from relance.workers.batch import Batch
+from relance.workers.batch import Attempt, Batch, next_of
 from relance.workers.cancellation import not_by_us
 
 __all__ = ["CoroutineBatchCall", "CoroutineCall"]
@@ -88,18 +88,20 @@ class CoroutineBatchCall(Batch):
 
     async def handle(self, run: Run) -> bool:
         """Handle the whole run. False if it was given back already."""
-        asks = self.attempt(run)
+        attempt = Attempt()
+        asks = self.asks(run, attempt)
         error: Exception | None = None
-        while True:
-            try:
-                found = asks.send(error)
-            except StopIteration as answer:
-                return self.settle(run, *answer.value)
-            try:
-                await self.call(found)
+        try:
+            while (found := next_of(asks, error)) is not None:
                 error = None
-            except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001  the policy judges it
-                error = _as_failure(raised)
+                try:
+                    await self.call(found)
+                except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001  the policy judges it
+                    error = _as_failure(raised)
+        except BaseException:  # the end of the program, or our task is cancelled
+            self.keep(run, attempt)
+            raise
+        return self.settle(run, attempt)
 
 
 def _within(
@@ -110,8 +112,9 @@ def _within(
         try:
             async with scope:
                 await handler(*given)
-        except TimeoutError as error:
-            if scope.expired():
+        except Exception as error:
+            # Also what a library makes of the cancellation; but a word of the handler's own stands.
+            if scope.expired() and not isinstance(error, HandlerWord):
                 raise HandlerTimeoutError(name, seconds) from error
             raise
 

@@ -99,14 +99,14 @@ class LoopWorker:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         self._idle.append(future)
-        due = self._runtime.next_due()
-        if due is not None:
-            self._wake_at(due)
+        left = self._runtime.due_in()
+        if left is not None:
+            self._wake_in(left)
         await future
 
-    def _wake_at(self, due: float) -> None:
+    def _wake_in(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
-        when = loop.time() + max(0.0, due - time.monotonic())
+        when = loop.time() + seconds
         if self._timer is not None:
             if (
                 self._timer.when() <= when
@@ -153,6 +153,9 @@ class LoopWorker:
                     if self._tasks.pop(run, None) is None:
                         task.uncancel()
                 if time.perf_counter() - kept_since > _SLICE:
+                    if done is not None:  # what others do meanwhile is not its time
+                        runtime.give_back(done)
+                        done = None
                     await asyncio.sleep(0)
                     kept_since = time.perf_counter()
         finally:

@@ -2,61 +2,42 @@
 
 Promises: a record whose child dies has used up an attempt, nothing more, and the next record gets another
 child; a handler past its deadline is ended with its child; what the children were doing when all stops is not
-committed. The children end when this process does, however it ends.
+committed. A child that cannot even start is no record's fault: it ends the application. The children end when
+this process does, however it ends.
 """
 
 from __future__ import annotations
 
-import contextlib
+import atexit
 import logging
-import multiprocessing
 import pickle
-import signal
+import threading
 import time
-import traceback
 from collections.abc import Callable
-from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
-from typing import Any, NamedTuple
+from typing import Any
 
-from relance.decoding import HandlerShape, decoder_for, handler_shape
+from relance.decoding import HandlerShape
 from relance.engine.lanes import Run
 from relance.errors import HandlerTimeoutError, RelanceError, SettingsError, WorkerDiedError
 from relance.outgoing import read_headers
-from relance.record import HeaderList, Outgoing, Record
+from relance.record import Record
 from relance.runtime import Runtime
+from relance.workers.child import Child, ChildGoneError, ChildLateError
+from relance.workers.inline import Call
 from relance.workers.threads import ThreadsWorker
+from relance.workers.travel import Answer, Sent, unpacked
 
 __all__ = ["ProcessCall", "ProcessesWorker"]
 
 _log = logging.getLogger("relance")
 
-
-class _Sent(NamedTuple):
-    """A record as it travels to a child; also its message there."""
-
-    topic: str
-    partition: int
-    offset: int
-    key: bytes | None
-    raw: bytes | None
-    attempt: int
-    own_headers: HeaderList
-    at: tuple[int, int]
-
-    def headers(self) -> HeaderList:
-        return self.own_headers
-
-    def timestamp(self) -> tuple[int, int]:
-        return self.at
+_AT_ONCE = 1_000_000  # bytes of values that a child is sent at a time, if it is more than one record
+_GRACE = 0.5  # seconds for a child that has nothing to do to end by itself; the runner waits a second
+_IDLE_DEATHS = 3  # in a row: then it is not chance
 
 
-class _Answer(NamedTuple):
-    """How one record went."""
-
-    error: bytes | None
-    """The pickled exception, or None."""
-    outbox: list[Outgoing] | None
+class _EndingError(Exception):
+    """The worker ends: nothing is started any more, and what a child was at goes back."""
 
 
 class ProcessesWorker(ThreadsWorker):
@@ -86,15 +67,26 @@ class ProcessesWorker(ThreadsWorker):
     def run(self) -> None:
         """As the threads' `run`; the children end with it."""
         self._runtime.on_abandon = self._abandon
+        # For a run on a thread that the end of the program does not wait for: multiprocessing would wait for
+        # its children, also for one that hangs.
+        atexit.register(self._kill)
         try:
             super().run()
         finally:
-            for call in self._calls:
-                call.close()
+            self._kill()
+            atexit.unregister(self._kill)
+
+    def _leave(self, call: Call) -> None:
+        assert isinstance(call, ProcessCall)
+        call.close(_GRACE)
 
     def _abandon(self, run: Run) -> None:
         for call in self._calls:
             call.abandon(run)
+
+    def _kill(self) -> None:
+        for call in self._calls:
+            call.kill()
 
 
 class ProcessCall:
@@ -108,161 +100,146 @@ class ProcessCall:
         self._name = shape.name
         self._with_record = shape.takes_record
         self._timeout = timeout
-        self._child: SpawnProcess | None = None
-        self._pipe: Connection | None = None
+        self._lock = threading.Lock()  # between the thread that handles and those that abandon or kill
+        self._child: Child | None = None
         self._run: Run | None = None
+        self._abandoned = False
+        self._ending = False
+        self._idle_deaths = 0
 
     def handle(self, run: Run, until: float) -> bool:
         """Handle the run, as far as the child gets. False if it was given back already."""
-        self._run = run
+        with self._lock:
+            self._run, self._abandoned = run, False
         try:
             while run.done < len(run.records) and not run.cancelled:
-                if not self._handle_some(run):
+                if not self._handle_some(run, until):
                     return False
                 if time.perf_counter() > until:
                     break
             return True
         finally:
-            self._run = None
+            with self._lock:
+                self._run = None
 
     def abandon(self, run: Run) -> None:
         """End the child if it is at work on `run`; any thread may ask."""
-        child = self._child
-        if self._run is run and child is not None:
-            child.kill()
+        with self._lock:
+            if self._run is run:
+                self._abandoned = True
+                if self._child is not None:
+                    self._child.kill()
 
-    def close(self) -> None:
-        """End the child."""
-        if self._pipe is not None:
-            self._pipe.close()
-        if self._child is not None:
-            self._child.kill()
-            self._child.join()
-        self._child = self._pipe = None
+    def kill(self) -> None:
+        """End the child, and let no other start; any thread may ask."""
+        with self._lock:
+            self._ending = True
+            if self._child is not None:
+                self._child.kill()
 
-    def _handle_some(self, run: Run) -> bool:
-        """Until the run's end or the first failure; the child stops there, too."""
-        records = run.records[run.done :]
+    def close(self, grace: float = 0.0) -> int | None:
+        """End the child, which may take `grace` seconds for it; its exit status."""
+        with self._lock:
+            child, self._child = self._child, None
+        return None if child is None else child.end(grace)
+
+    def _handle_some(self, run: Run, until: float) -> bool:
+        """Until what was sent is done, the first failure, or the end of the time."""
+        child = self._child or self._started()
+        if child is None:
+            return self._given_back(run)
+        sent = self._some(run)
+        self._runtime.began(run)  # the start of a child is not the handler's time
+        record = run.records[run.done]
+        taken = False
         try:
-            pipe = self._connected()
-            pipe.send([self._sent(record) for record in records])
-            for record in records:
-                if not pipe.poll(self._timeout):
-                    self.close()
-                    return self._failed(run, record, HandlerTimeoutError(self._name, self._timeout or 0.0))
-                answer: _Answer = pipe.recv()
+            child.send((until - time.perf_counter(), sent))
+            child.receive(self._timeout)
+            taken, self._idle_deaths = True, 0
+            goes_on = True
+            while goes_on:
+                record = run.records[run.done]
+                answer: Answer = child.receive(self._timeout)
                 if answer.error is not None:
-                    return self._failed(run, record, _loaded(answer.error))
+                    break
                 if answer.outbox is not None:
                     record.outbox = answer.outbox
                     self._runtime.returned(run, record)
                 run.done += 1
-        except (EOFError, ConnectionError) as error:
-            code = self._ended()
-            if run.cancelled:  # ended by us, as its partition goes or all stops: no failure of the record
-                self._runtime.give_back(run)
-                return False
-            _log.error("%s: its process ended with %s", self._name, code)
-            died = WorkerDiedError(self._name, code)
-            died.__cause__ = error
-            return self._failed(run, run.records[run.done], died)
-        return True
-
-    def _failed(self, run: Run, record: Record, error: Exception) -> bool:
+                goes_on = answer.goes_on
+            else:
+                return True
+            error = unpacked(answer.error)
+        except ChildLateError:
+            self.close()
+            error = HandlerTimeoutError(self._name, self._timeout or 0.0)
+        except ChildGoneError as gone:
+            status = self.close(1.0)
+            if self._abandoned or self._ending:
+                return self._given_back(run)
+            if not taken:
+                return self._died_idle(status)
+            error = WorkerDiedError(self._name, status)
+            error.__cause__ = gone.__cause__
+            _log.error("%s: %s at %s of %s", self._name, error.how, record.name, record.topic)
         if not self._runtime.failed(run, record, error):
             return False
         run.done += 1
         return True
 
-    def _connected(self) -> Connection:
-        if self._pipe is None:
-            context = multiprocessing.get_context("spawn")
-            self._pipe, theirs = context.Pipe()
-            self._child = context.Process(target=_serve, args=(theirs, self._handler), daemon=True)
-            self._child.start()
-            theirs.close()  # so that the child's end is the only one: its death closes the pipe
-            try:
-                self._pipe.recv()  # it says when it is ready
-            except (EOFError, ConnectionError) as error:
-                raise RelanceError(
-                    f"{self._name}: its process ended with {self._ended()} before the first record;"
-                    " what it printed says why"
-                ) from error
-        return self._pipe
+    def _given_back(self, run: Run) -> bool:
+        """Ended by us, as its partition goes or all stops: no failure of the record."""
+        if self._ending:
+            raise _EndingError
+        self._runtime.give_back(run)
+        return False
 
-    def _ended(self) -> int | None:
-        child = self._child
-        if child is not None:
-            child.join(1.0)
-        code = None if child is None else child.exitcode
-        self.close()
-        return code
+    def _died_idle(self, status: int | None) -> bool:
+        """No record was at work in it, so none has failed; another child gets what this one was sent."""
+        self._idle_deaths += 1
+        died = WorkerDiedError(self._name, status)
+        if self._idle_deaths == _IDLE_DEATHS:
+            raise RelanceError(f"{self._name}: {died.how} between two records, {_IDLE_DEATHS} times in a row")
+        _log.warning("%s: %s between two records; another one is started", self._name, died.how)
+        return True
 
-    def _sent(self, record: Record) -> _Sent:
-        headers = (read_headers(record) or []) if self._with_record else []
+    def _started(self) -> Child | None:
+        """A new child, ready. None if it is not wanted any more; RelanceError if it cannot start."""
+        try:
+            child = Child(self._handler)
+        except OSError as error:
+            raise RelanceError(f"{self._name}: its process cannot be started: {error}") from error
+        with self._lock:
+            self._child = child
+            if self._abandoned or self._ending:
+                child.kill()
+        try:
+            child.receive()
+        except ChildGoneError as gone:
+            died = WorkerDiedError(self._name, self.close(1.0))
+            if self._abandoned or self._ending:
+                return None
+            raise RelanceError(
+                f"{self._name}: {died.how} before the first record; what it printed says why"
+            ) from gone
+        return child
+
+    def _some(self, run: Run) -> list[Sent]:
+        """What is left of the run, as far as it should be on its way at once."""
+        some: list[Sent] = []
+        size = 0
+        for i in range(run.done, len(run.records)):
+            record = run.records[i]
+            size += len(record.raw or b"")
+            if some and size > _AT_ONCE:
+                break
+            some.append(self._sent(record))
+        return some
+
+    def _sent(self, record: Record) -> Sent:
+        headers = read_headers(record) if self._with_record else []
         ms = record.timestamp_ms
         at = (1, -1 if ms is None else ms)
-        return _Sent(
+        return Sent(
             record.topic, record.partition, record.offset, record.key, record.raw, record.attempt, headers, at
         )
-
-
-def _serve(pipe: Connection, handler: Callable[..., Any]) -> None:
-    """What a child does: handle records until the pipe ends."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # the parent decides when we end
-        signal.signal(number, signal.SIG_IGN)
-    shape = handler_shape(handler)
-    decoding = decoder_for(shape.annotation)
-    with contextlib.suppress(EOFError, ConnectionError):
-        pipe.send(None)
-        while True:
-            for sent in pipe.recv():
-                answer = _handle_one(sent, handler, shape, decoding)
-                pipe.send(answer)
-                if answer.error is not None:
-                    break
-
-
-def _handle_one(sent: _Sent, handler: Callable[..., Any], shape: HandlerShape, decoding: Any) -> _Answer:
-    record = Record(
-        sent.topic, sent.partition, sent.offset, sent.key, sent.raw, sent, sent.offset, sent.attempt
-    )
-    try:
-        try:
-            value = decoding.decode(sent.raw)
-        except decoding.errors as error:
-            raise decoding.as_error(error, sent.raw) from error
-        if shape.takes_record:
-            handler(value, record)
-        else:
-            handler(value)
-    except Exception as error:  # noqa: BLE001  whatever a handler raises is judged by the policy, at home
-        return _Answer(_dumped(error), None)
-    return _Answer(None, record.outbox)
-
-
-def _dumped(error: Exception) -> bytes:
-    """The exception with its traceback as a note; another in its place if it doesn't survive the journey."""
-    with contextlib.suppress(Exception):
-        error.add_note("in the worker process:\n" + "".join(traceback.format_exception(error)))
-    try:
-        raw = pickle.dumps(error)
-        pickle.loads(raw)
-    except Exception:  # noqa: BLE001  a user's exception may hold anything
-        stand_in = RuntimeError(f"{type(error).__name__}: {_text(error)} (it cannot be pickled)")
-        stand_in.__notes__ = list(getattr(error, "__notes__", []))
-        return pickle.dumps(stand_in)
-    return raw
-
-
-def _text(error: Exception) -> str:
-    try:
-        return str(error)
-    except Exception as problem:  # noqa: BLE001
-        return f"<its __str__ raised {type(problem).__name__}>"
-
-
-def _loaded(raw: bytes) -> Exception:
-    error = pickle.loads(raw)
-    assert isinstance(error, Exception)
-    return error

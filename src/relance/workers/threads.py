@@ -1,6 +1,7 @@
 """Runs sync handlers on several threads; each takes runs for itself, so lanes keep their order.
 
-Promise: the first thread that ends with an error ends all, and `run` raises that error.
+Promise: the first thread that ends with an error ends `run`, which raises that error; who called it stops the
+runtime, and with it the other threads.
 """
 
 from __future__ import annotations
@@ -22,25 +23,33 @@ class ThreadsWorker:
         self, runtime: Runtime, make_call: Callable[[], Call], concurrency: int, *, fixed: int | None = None
     ) -> None:
         self._runtime = runtime
-        self._workers = [InlineWorker(runtime, make_call(), fixed=fixed) for _ in range(concurrency)]
+        self._make_call = make_call
+        self._concurrency = concurrency
+        self._fixed = fixed
         self._ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
 
     def run(self) -> None:
         """Handle records until the runtime stops; raises what a thread ended with."""
-        for i, worker in enumerate(self._workers):
+        for i in range(self._concurrency):
             # Daemons: a handler that hangs must not keep the process from ending.
             threading.Thread(
-                target=self._work, args=(worker,), name=f"relance-worker-{i}", daemon=True
+                target=self._work, args=(self._make_call(),), name=f"relance-worker-{i}", daemon=True
             ).start()
-        for _ in self._workers:
+        for _ in range(self._concurrency):
             error = self._ended.get()
             if error is not None:
                 raise error
 
-    def _work(self, worker: InlineWorker) -> None:
+    def _work(self, call: Call) -> None:
+        end: BaseException | None = None
         try:
-            worker.run()
+            try:
+                InlineWorker(self._runtime, call, fixed=self._fixed).run()
+            finally:
+                self._leave(call)
         except BaseException as error:  # noqa: BLE001  carried to the thread that waits in `run`
-            self._ended.put(error)
-        else:
-            self._ended.put(None)
+            end = error
+        self._ended.put(end)
+
+    def _leave(self, call: Call) -> None:
+        """The thread of `call` ends."""

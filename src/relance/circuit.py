@@ -1,0 +1,349 @@
+"""A circuit breaker at work: one state for all handlers that name it, behind a lock of its own.
+
+Promises: a permit is reported once, however its call ended; what opens the breaker marks the tries that it
+gives back before anybody can see it open, so none of them is handed off afterwards; no lock of a runtime is
+asked for with the breaker's held (the other way round is allowed), and nothing is logged with either.
+
+`Circuit` is the shared state; a `Guard` is what one runtime sees of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import logging
+import math
+import threading
+from collections import deque
+from collections.abc import Callable, Container, Iterable, Sequence
+from datetime import UTC, datetime
+
+from relance.clock import Clock
+from relance.engine.assignment import Assignment
+from relance.engine.deferral import Failure
+from relance.engine.lanes import Run
+from relance.engine.owed import Origin
+from relance.errors import SettingsError
+from relance.outgoing import failure_text
+from relance.policies.breaker import CircuitBreaker
+from relance.policies.breaker_state import Answer, BreakerState, CircuitState, Permit, Transition
+from relance.policies.retry import RetryPolicy
+from relance.record import Record
+from relance.stats import CircuitBreakerOpen, CircuitBreakerStats
+
+__all__ = ["Call", "Circuit", "Guard", "Try", "make_circuits"]
+
+_log = logging.getLogger("relance.breaker")
+
+_CHARACTERS = 500  # of the last error's text
+
+
+class Try:
+    """A try that failed, as the breaker names it, until it is certain whether it counts."""
+
+    __slots__ = ("assignment", "deferred", "failure", "guard", "offset", "returned")
+
+    def __init__(self, guard: Guard, assignment: Assignment, offset: int) -> None:
+        self.guard = guard
+        self.assignment = assignment
+        self.offset = offset  # in the log
+        self.failure: Failure | None = None
+        """Its entry in the record's history, once it is noted there; under the runtime's lock."""
+        self.deferred: Origin | None = None
+        """Set once it costs an attempt in the retry topic, and not here; under the runtime's lock."""
+        self.returned = False
+        """It costs no attempt: set under the breaker's lock, never cleared."""
+
+
+class Call:
+    """What the breaker still has to hear of a run: of `left` records how they ended."""
+
+    __slots__ = ("left", "permit", "since", "told")
+
+    def __init__(self, permit: Permit, since: float, left: int) -> None:
+        self.permit = permit
+        self.since = since  # when the handler was called, on the monotonic clock
+        self.left = left
+        self.told: dict[int, Try | None] = {}
+        """By log offset, records of a batch that failed: reported already, judged later."""
+
+
+class Circuit:
+    """One breaker of an application. `name` tells it apart where its settings name none."""
+
+    def __init__(
+        self,
+        settings: CircuitBreaker,
+        name: str,
+        *,
+        clock: Clock,
+        on_open: Callable[[CircuitBreakerOpen], None] = lambda opened: None,
+    ) -> None:
+        self.settings = dataclasses.replace(settings, name=name[:100])
+        self.name = name
+        self._clock = clock
+        self._on_open = on_open
+        self._lock = threading.Lock()
+        self._state: BreakerState[Try] = BreakerState(self.settings)
+        self._since = clock.time()
+        self._opened: CircuitBreakerOpen | None = None
+        self._last_error: str | None = None
+        self._untold: deque[tuple[Transition, CircuitBreakerOpen | None]] = deque()
+        self._guards: list[Guard] = []
+
+    def guard(
+        self, retry: RetryPolicy, *, untry: Callable[[Sequence[Try]], None], wake: Callable[[], None]
+    ) -> Guard:
+        """One more runtime. `untry` gives attempts back, `wake` says that work may start; both lock it."""
+        guard = Guard(self, retry, untry=untry, wake=wake)
+        self._guards.append(guard)
+        return guard
+
+    def blocked_until(self, now: float) -> float | None:
+        """As `BreakerState.blocked_until`."""
+        with self._lock:
+            return self._state.blocked_until(now)
+
+    def take(self, take: Callable[[bool], Run | None], now: float) -> Run | None:
+        """The run that `take(alone)` answers, with its permit, if a call may be made; `alone`: one record."""
+        with self._lock:
+            state = self._state
+            if state.blocked_until(now) is not None:
+                return None
+            run = take(state.state is not CircuitState.CLOSED)
+            if run is None:
+                return None
+            permit = state.allow(now)
+            assert permit is not None
+            run.call = Call(permit, now, len(run.records))
+            if permit.transition is not None:
+                self._changed(permit.transition)
+            return run
+
+    def succeeded(self, call: Call, now: float, count: int) -> None:
+        """`count` records of a call are handled."""
+        news: list[Answer[Try]] = []
+        with self._lock:
+            count = min(count, call.left)
+            call.left -= count
+            for _ in range(count):
+                answer = self._state.succeeded(call.permit, now, now - call.since)
+                if answer.transition is not None or call.permit.probe:
+                    news.append(self._noted(answer))
+        for answer in news:
+            self._follow(answer, call.permit.probe)
+
+    def failed(self, call: Call, now: float, attempt: Try, text: str) -> None:
+        """One record failed with an error that counts."""
+        with self._lock:
+            if call.left == 0:  # fenced: it was reported when its partition went
+                return
+            call.left -= 1
+            self._last_error = text
+            answer = self._noted(self._state.failed(call.permit, now, now - call.since, attempt))
+        self._follow(answer, call.permit.probe)
+
+    def ignored(self, call: Call, count: int) -> None:
+        """`count` records ended in a way that says nothing of the service, or were not handled."""
+        with self._lock:
+            count = min(count, call.left)
+            call.left -= count
+            for _ in range(count):
+                self._state.ignored(call.permit)
+        if count and call.permit.probe:
+            self._wake()
+
+    def look(self) -> CircuitBreakerStats:
+        """How it stands at this moment."""
+        now, wall = self._clock.monotonic(), self._clock.time()
+        with self._lock:
+            found = self._state.snapshot(now)
+            return CircuitBreakerStats(
+                name=self.name,
+                state=found.state.value,
+                since=_utc(self._since),
+                until=None if found.until is None else _utc(wall + max(0.0, found.until - now)),
+                calls=found.calls,
+                failed=found.failed,
+                slow=found.slow,
+                probing=found.probes_out,
+                times_opened=found.times_opened,
+                opened=self._opened,
+                last_error=self._last_error,
+            )
+
+    def tell(self) -> None:
+        """Log what has changed. Called without any lock."""
+        while self._untold:
+            try:
+                transition, opened = self._untold.popleft()
+            except IndexError:  # another thread tells it
+                return
+            if opened is None:
+                _log.info("%s", transition)
+                continue
+            last = "" if opened.last_error is None else f"; last error: {opened.last_error}"
+            _log.warning("%s%s", transition, last)
+            self._on_open(opened)
+
+    # -- inside ------------------------------------------------------------------------------------
+
+    def _noted(self, answer: Answer[Try]) -> Answer[Try]:
+        for attempt in answer.give_back:
+            attempt.returned = True
+        if answer.transition is not None:
+            self._changed(answer.transition)
+        return answer
+
+    def _changed(self, transition: Transition) -> None:
+        self._since = self._clock.time()
+        opened = None
+        if transition.until is not None:
+            opened = self._opened = CircuitBreakerOpen(
+                name=self.name,
+                since=_utc(self._since),
+                until=_utc(self._since + transition.until - transition.at),
+                calls=transition.calls,
+                failed=transition.failed,
+                slow=transition.slow,
+                times_opened=self._state.times_opened,
+                reason=transition.reason,
+                last_error=self._last_error,
+            )
+        self._untold.append((transition, opened))
+
+    def _follow(self, answer: Answer[Try], probe: bool) -> None:
+        """What a report led to; without locks."""
+        if answer.give_back:
+            for guard in self._guards:
+                mine = [attempt for attempt in answer.give_back if attempt.guard is guard]
+                if mine:
+                    guard.untry(mine)
+        self.tell()
+        if probe or answer.transition is not None:
+            self._wake()
+
+    def _wake(self) -> None:
+        for guard in self._guards:
+            guard.wake()
+
+
+class Guard:
+    """What the runtime of one consumer sees of its breaker."""
+
+    def __init__(
+        self,
+        circuit: Circuit,
+        retry: RetryPolicy,
+        *,
+        untry: Callable[[Sequence[Try]], None],
+        wake: Callable[[], None],
+    ) -> None:
+        self.circuit = circuit
+        self.untry = untry
+        self.wake = wake
+        self.tell = circuit.tell
+        self._retry = retry
+        self._clock = circuit._clock
+
+    def is_open(self, now: float) -> bool:
+        """Whether nothing may start for some time."""
+        until = self.circuit.blocked_until(now)
+        return until is not None and until < math.inf
+
+    def next_due(self, due: float | None, now: float) -> float | None:
+        """When to look again, where without the breaker it would be at `due`."""
+        until = self.circuit.blocked_until(now)
+        if until is None:
+            return due
+        return until if until < math.inf else None  # else the next report wakes
+
+    def take(self, take: Callable[[int], Run | None], most: int, now: float) -> Run | None:
+        """The next run, if a call may be made; half-open, of one record."""
+        return self.circuit.take(lambda alone: take(1 if alone else most), now)
+
+    def failed(self, run: Run, record: Record, error: Exception) -> Try | None:
+        """Report that a record failed. The try, if the error counts; see `Try.returned`.
+
+        Raises SettingsError where a callable of the breaker's `errors` cannot say whether it counts.
+        """
+        call = run.call
+        assert call is not None
+        if record.log_offset in call.told:
+            return call.told.pop(record.log_offset)
+        try:
+            counts = self.circuit.settings.counts(error, self._retry)
+        except SettingsError:
+            self.circuit.ignored(call, 1)
+            raise
+        if not counts:
+            self.circuit.ignored(call, 1)
+            return None
+        attempt = Try(self, run.lane.assignment, record.log_offset)
+        self.circuit.failed(call, self._clock.monotonic(), attempt, failure_text(error)[:_CHARACTERS])
+        return attempt
+
+    def called(self, run: Run, handled: int, bad: Iterable[tuple[Record, Exception]]) -> bool:
+        """Report how a call with records of a batch ended. Whether the next call of the run may be made."""
+        call = run.call
+        assert call is not None
+        now = self._clock.monotonic()
+        self.circuit.succeeded(call, now, handled)
+        for record, error in bad:
+            try:
+                call.told[record.log_offset] = self.failed(run, record, error)
+            except SettingsError:
+                pass  # asked again, and raised, when the record is judged
+        return self.circuit.blocked_until(now) is None
+
+    def ended(self, run: Run) -> None:
+        """The run is given back, or fenced: report what nobody has reported."""
+        call = run.call
+        if call is None or call.left == 0:
+            return
+        if run.done == len(run.records):
+            self.circuit.succeeded(call, self._clock.monotonic(), call.left)
+        else:
+            self.circuit.ignored(call, call.left)
+
+    def began(self, run: Run) -> None:
+        """Only now the handler is called: what came before was not its time."""
+        if run.call is not None:
+            run.call.since = self._clock.monotonic()
+
+
+def make_circuits(
+    wanted: Iterable[tuple[CircuitBreaker | None, str]],
+    *,
+    clock: Clock,
+    on_open: Callable[[CircuitBreakerOpen], None],
+) -> list[Circuit | None]:
+    """For each handler's breaker, and the handler's name: its circuit, one and the same for one name."""
+    wanted = list(wanted)
+    named = {settings.name for settings, _ in wanted if settings is not None}
+    shared: dict[str, Circuit] = {}
+    found: list[Circuit | None] = []
+    for settings, handler in wanted:
+        if settings is None:
+            found.append(None)
+            continue
+        name = settings.name
+        if name is not None and name in shared:
+            found.append(shared[name])
+            continue
+        circuit = Circuit(settings, name or _free(handler, named), clock=clock, on_open=on_open)
+        named.add(circuit.name)
+        if name is not None:
+            shared[name] = circuit
+        found.append(circuit)
+    return found
+
+
+def _free(name: str, taken: Container[str | None]) -> str:
+    if name not in taken:
+        return name
+    return next(other for n in itertools.count(2) if (other := f"{name} ({n})") not in taken)
+
+
+def _utc(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

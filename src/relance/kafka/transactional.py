@@ -1,0 +1,291 @@
+"""One transactional producer, and the calls of one transaction at a time.
+
+Promise: a call ends in one of four ways, and each says what is known of the transaction: it returns;
+`AbortedError`: nothing of it will count, and it has to be aborted; `BrokenError`: the client is of no more
+use (if that came from `commit`, nobody knows whether it took effect); `GivenUpError`: `giving_up` said so
+while the client could only be asked again. What may pass is asked again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import Producer as Client
+from confluent_kafka import TopicPartition as ClientPartition
+
+from relance.errors import SendError, kafka_error
+from relance.kafka.cluster import Committed, KafkaRefusedError, QuietLog, error_text
+from relance.kafka.producer import check_header
+from relance.record import Outgoing, TopicPartition
+
+__all__ = [
+    "ABORTED_WITHIN",
+    "AbortedError",
+    "BrokenError",
+    "GivenUpError",
+    "TransactionalProducer",
+    "committed_offsets",
+    "connect",
+    "producer_config",
+]
+
+_log = logging.getLogger("relance.kafka")
+
+T = TypeVar("T")
+
+_TIMEOUT = 10.0
+"""Seconds that a transaction may stay open. Whoever crashes leaves one behind that holds up the readers of
+what it wrote to, and the next owner of its partitions, for that long: so short. A transaction takes
+milliseconds; one that took longer than this is aborted by the broker, and made again."""
+
+_SWEEP = 10.0  # seconds; how often a broker looks for those that have timed out, by default
+
+ABORTED_WITHIN = _TIMEOUT + _SWEEP
+"""Seconds after which the broker has aborted what a crashed process left open (with its default settings)."""
+
+_WRITE = 5.0  # seconds for a record of a transaction to be written; two of those fit into its time
+_TRY = 2.0  # seconds for a call that may be tried again
+_PAUSE = 0.05
+_OFFSETS = 5.0
+_AFTER_ABORT = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})
+
+
+class AbortedError(Exception):
+    """Nothing of the transaction will count; it must be aborted. `code` is Kafka's."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(code, text)
+        self.code = code
+        self.text = text
+
+
+class BrokenError(Exception):
+    """The client is of no more use."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(code, text)
+        self.code = code
+        self.text = text
+
+
+class GivenUpError(Exception):
+    """It was time to stop trying."""
+
+
+def producer_config(common: Mapping[str, Any], group: str, largest: int) -> dict[str, Any]:
+    """For a transactional producer that commits offsets of `group`; the settings of a user come first."""
+    # Nobody else's, ever: by this name one producer puts another out of action. The group's name comes first,
+    # so that one prefixed ACL allows all of them.
+    name = f"{group}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
+    return {
+        "linger.ms": 0,
+        **common,
+        "partitioner": common.get("partitioner", "murmur2_random"),
+        "topic.metadata.propagation.max.ms": 2000,
+        "log.connection.close": False,
+        "reconnect.backoff.ms": 50,
+        "reconnect.backoff.max.ms": 1000,
+        "message.max.bytes": largest,
+        "message.timeout.ms": int(_WRITE * 1000),
+        "transaction.timeout.ms": int(_TIMEOUT * 1000),
+        "transactional.id": name,
+    }
+
+
+class TransactionalProducer:
+    """A client from `connect`; its transactions, one at a time, on one thread."""
+
+    def __init__(
+        self, connect: Callable[[Callable[[KafkaError], None]], Any], giving_up: Callable[[], bool]
+    ) -> None:
+        self._giving_up = giving_up
+        self._fatal: KafkaError | None = None
+        self._client = connect(self._on_error)
+        self._known: set[str] = set()
+        self._call(partial(self._client.init_transactions, _TRY))
+
+    def begin(self) -> None:
+        """Open a transaction."""
+        self._call(self._client.begin_transaction)
+
+    def missing(self, topics: Iterable[str], *, again: bool = False) -> dict[str, SendError]:
+        """Those that can't be written to, with the reason. One that was there once is asked for only `again`.
+
+        A topic that isn't there would hold the transaction up for seconds before it failed.
+        """
+        found = {}
+        for topic in topics:
+            if topic in self._known and not again:
+                continue
+            try:
+                told = self._client.list_topics(topic, timeout=_TRY).topics[topic]
+            except KafkaException as error:
+                _log.debug("transactions: asking for %s: %s", topic, error_text(error))
+                continue  # nobody answers: the transaction will show it
+            if told.error is not None:
+                self._known.discard(topic)
+                found[topic] = _send_error(topic, told.error)
+            elif all(p.leader < 0 for p in told.partitions.values()):
+                text = f"{topic}: none of its partitions has a leader"
+                found[topic] = SendError(text, maybe_written=False, code=KafkaError.LEADER_NOT_AVAILABLE)
+            else:
+                self._known.add(topic)
+        return found
+
+    def write(self, records: Sequence[tuple[T, Outgoing]]) -> dict[T, tuple[str, SendError]]:
+        """Write all of `records`, each for somebody: the first of those whose records were refused, and why.
+
+        Whoever is named has to be left out of the next transaction; this one must be aborted then.
+        """
+        refused: dict[T, tuple[str, SendError]] = {}
+        left: dict[int, tuple[T, str]] = {}
+        for number, (whose, outgoing) in enumerate(records):
+            left[number] = whose, outgoing.topic
+            try:
+                problem = self._produce(outgoing, partial(self._delivered, number, left, refused))
+            except AbortedError:
+                if not refused:
+                    raise
+                problem = None
+            if problem is not None:
+                refused.setdefault(whose, (outgoing.topic, problem))
+            if refused:
+                return self._note(refused)
+        deadline = time.monotonic() + _WRITE + 1.0
+        while left and not refused:
+            if time.monotonic() > deadline:
+                # An answer is due by now. It is not known who holds it up, so all of them are named.
+                late = SendError("no answer came in time", maybe_written=True, code=KafkaError._MSG_TIMED_OUT)
+                for whose, topic in left.values():
+                    refused.setdefault(whose, (topic, late))
+            self._call(partial(self._client.flush, _PAUSE))
+        return self._note(refused)
+
+    def send_offsets(self, offsets: list[ClientPartition], metadata: object) -> None:
+        """Commit `offsets` with the transaction, for the generation of the group that `metadata` names."""
+        self._call(partial(self._client.send_offsets_to_transaction, offsets, metadata, _OFFSETS))
+
+    def commit(self) -> None:
+        """End the transaction. `BrokenError` and `GivenUpError` here mean: unknown."""
+        self._call(partial(self._client.commit_transaction, _TRY))
+
+    def abort(self) -> None:
+        """End it without effect. Raises BrokenError if it can't; the next client of its name does it then."""
+        try:
+            self._call(partial(self._client.abort_transaction, _TRY))
+        except AbortedError as error:  # cannot be: what is to be aborted already is
+            raise BrokenError(error.code, error.text) from error
+
+    # -- inside ------------------------------------------------------------------------------------
+
+    def _note(self, refused: dict[T, tuple[str, SendError]]) -> dict[T, tuple[str, SendError]]:
+        self._known.difference_update(topic for topic, _ in refused.values())
+        return refused
+
+    def _produce(self, outgoing: Outgoing, answer: Callable[..., None]) -> SendError | None:
+        topic, key, value, headers = outgoing
+        try:
+            for name, _ in headers:
+                check_header(name)  # the client would crash the process
+            while True:
+                try:
+                    self._client.produce(topic, value, key, headers=list(headers) or None, on_delivery=answer)
+                except BufferError:
+                    self._call(partial(self._client.poll, _PAUSE))
+                else:
+                    return None
+        except SendError as error:
+            return error
+        except KafkaException as error:
+            problem = error.args[0]
+            if problem.fatal() or problem.txn_requires_abort():
+                self._look_at(problem)
+            if problem.code() == KafkaError._STATE:  # an earlier record was refused: its answer says which
+                self._client.poll(0)
+                raise AbortedError(problem.code(), problem.str()) from error
+            return _send_error(topic, problem)
+
+    def _delivered(
+        self,
+        number: int,
+        left: dict[int, tuple[T, str]],
+        refused: dict[T, tuple[str, SendError]],
+        error: KafkaError | None,
+        message: Message,
+    ) -> None:
+        # The first refusal only: those behind it fail because of it.
+        whose, topic = left.pop(number)
+        if error is not None and error.code() not in _AFTER_ABORT and not refused and not error.fatal():
+            refused[whose] = topic, _send_error(topic, error)
+
+    def _call(self, call: Callable[[], T]) -> T:
+        while True:
+            try:
+                result = call()
+            except KafkaException as error:
+                self._look_at(error.args[0])
+            else:
+                if self._fatal is not None:
+                    raise BrokenError(self._fatal.code(), self._fatal.str())
+                return result
+            if self._giving_up():
+                raise GivenUpError
+            time.sleep(_PAUSE)
+
+    def _look_at(self, error: KafkaError) -> None:
+        if error.fatal():
+            raise BrokenError(error.code(), error.str())
+        if error.txn_requires_abort():
+            raise AbortedError(error.code(), error.str())
+        if not (error.retriable() or kafka_error(error.code()).retriable):
+            raise BrokenError(error.code(), error.str())
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.fatal():
+            self._fatal = error
+        else:
+            _log.debug("transactions: %s", error.str())
+
+
+def _send_error(topic: str, error: KafkaError) -> SendError:
+    code = error.code()
+    return SendError(f"{topic}: {kafka_error(code).name}: {error.str()}", maybe_written=False, code=code)
+
+
+def connect(config: Mapping[str, Any]) -> Callable[[Callable[[KafkaError], None]], Any]:
+    """Makes clients of `config`, each with a callback for its errors."""
+    return lambda on_error: Client({**config, "error_cb": on_error}, logger=QuietLog())
+
+
+def committed_offsets(
+    common: Mapping[str, Any], group: str, tps: Sequence[TopicPartition], timeout: float = 5.0
+) -> dict[TopicPartition, Committed]:
+    """What `group` has committed for `tps`, no transaction being under way; -1 where it never did.
+
+    Raises KafkaRefusedError where nobody says.
+    """
+    asker = Consumer(
+        {**common, "group.id": group, "enable.auto.commit": False, "isolation.level": "read_committed"},
+        logger=QuietLog(),
+    )
+    try:
+        answers = asker.committed([ClientPartition(*tp) for tp in tps], timeout=timeout)
+        for answer in answers:
+            if answer.error is not None:
+                raise KafkaException(answer.error)
+    except KafkaException as error:
+        what = f"say what {group} has committed"
+        raise KafkaRefusedError(what, "Kafka", error_text(error), error.args[0].code()) from error
+    finally:
+        asker.close()
+    return {
+        TopicPartition(a.topic, a.partition): Committed(max(-1, a.offset), a.metadata or "") for a in answers
+    }

@@ -1,0 +1,311 @@
+"""One process of a world: what `relance.consumer` and its threads are on Kafka, in steps that a test makes.
+
+Promise: the engine, its runtime, the judging, the handlers' calls and the loop's worker are those that run on
+Kafka; only what polls, writes and waits is other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from relance.circuit import Circuit, make_circuits
+from relance.decoding import decoder_for
+from relance.engine.assignment import Assignment
+from relance.engine.lanes import Run
+from relance.errors import RelanceError
+from relance.hooks import Hooks
+from relance.kafka.starts import Feed, Start, start_at
+from relance.record import Outgoing, Record, TopicPartition
+from relance.runtime import Runtime
+from relance.spec import ConsumerSpec, plan_of
+from relance.stats import CircuitBreakerOpen
+from relance.testing.clock import VirtualCondition
+from relance.testing.topics import StoredRecord
+from relance.workers.batch import BatchCall
+from relance.workers.inline import Call as SyncCall
+from relance.workers.loop import LoopWorker
+from relance.workers.make import make_worker
+from relance.workers.single import SingleCall
+
+if TYPE_CHECKING:
+    from relance.testing.world import World
+
+__all__ = ["Crash", "Node", "Process"]
+
+_log = logging.getLogger("relance.testing")
+
+_READ = 500  # records at a time
+_RUN = 64
+_TOPIC_ID = "in-memory"
+
+
+class Crash(BaseException):
+    """The process dies here."""
+
+
+class Process:
+    """All consumers of an application, as one process has them."""
+
+    def __init__(self, world: World, number: int) -> None:
+        self.number = number
+        specs = world.app._specs
+        self._hooks = _InlineHooks(world.app._hooks)
+        wanted = [(spec.breaker, spec.shape.name) for spec in specs]
+        circuits = make_circuits(wanted, clock=world.clock, on_open=self._hooks.breaker_opened)
+        self.circuits = list(dict.fromkeys(c for c in circuits if c is not None))
+        self.nodes = [
+            Node(world, self, spec, circuit, self._hooks)
+            for spec, circuit in zip(specs, circuits, strict=True)
+        ]
+
+
+class Node:
+    """One consumer in one process."""
+
+    def __init__(
+        self, world: World, process: Process, spec: ConsumerSpec, circuit: Circuit | None, hooks: _InlineHooks
+    ) -> None:
+        self.world, self.process, self.spec = world, process, spec
+        settings = world.app.settings
+        group = settings.group or ""
+        self.feeds = [Feed("source", spec.topics, group, spec.start, spec.on_out_of_range)]
+        if spec.paths.retry_topic is not None:
+            self.feeds.append(
+                Feed("retry", (spec.paths.retry_topic,), f"{group}.retry", "earliest", "earliest")
+            )
+        self.runtime = Runtime(
+            plan_of(spec, settings),
+            clock=world.clock,
+            random=world.random.random,
+            hooks=hooks,
+            topic_id=lambda topic: _TOPIC_ID,
+            on_failure=world._on_failure,
+            circuit=circuit,
+            condition=lambda lock: VirtualCondition(lock, world._go_on),
+        )
+        self.runtime.writer = self
+        self.positions: dict[TopicPartition, int] = {}
+        self.writes: list[tuple[Assignment, int, tuple[Outgoing, ...]]] = []
+        observed = _observed(self, spec)
+        self._call: SyncCall | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._worker: LoopWorker | None = None
+        if spec.workers == "loop":
+            worker = make_worker(observed, self.runtime)
+            assert isinstance(worker, LoopWorker)
+            self._worker = worker
+        else:
+            kind = SingleCall if spec.batch is None else BatchCall
+            decoding = decoder_for(spec.shape.annotation)
+            self._call = kind(self.runtime, observed.handler, observed.shape, decoding)
+        self._most = spec.batch or (_RUN if spec.timeout is None else 1)
+
+    # -- partitions --------------------------------------------------------------------------------
+
+    def feed_of(self, tp: TopicPartition) -> Feed:
+        """Which of its feeds reads `tp`."""
+        return next(feed for feed in self.feeds if tp.topic in feed.topics)
+
+    def assign(self, tps: Sequence[TopicPartition]) -> None:
+        """Own `tps` from what was committed last."""
+        topics = self.world.topics
+        for feed in self.feeds:
+            mine = [tp for tp in tps if tp.topic in feed.topics]
+            starts: list[Start] = []
+            for tp in mine:
+                committed, metadata = topics.commits.get(tp, (-1, ""))
+                start = start_at(tp, committed, metadata, _TOPIC_ID, 0, len(topics.logs[tp]), feed)
+                self.positions[tp] = start.offset
+                self.world._starts_at(tp, start.offset)
+                starts.append(start)
+            if mine:
+                self.runtime.assigned(feed.name, starts)
+                self.commit(feed)  # the mark that somebody works here
+
+    def revoke(self, tps: Sequence[TopicPartition]) -> None:
+        """Give `tps` up as a rebalance asks for it: drain, commit, fence."""
+        for feed in self.feeds:
+            mine = [tp for tp in tps if tp.topic in feed.topics]
+            if mine:
+                self.runtime.revoking(feed.name, mine)
+                self.commit(feed, mine)
+                self.runtime.revoked(feed.name, mine, lost=False)
+        self._forget(tps)
+
+    def lose(self, tps: Sequence[TopicPartition]) -> None:
+        """`tps` are another's already."""
+        for feed in self.feeds:
+            mine = [tp for tp in tps if tp.topic in feed.topics]
+            if mine:
+                self.runtime.revoked(feed.name, mine, lost=True)
+        self._forget(tps)
+
+    def _forget(self, tps: Sequence[TopicPartition]) -> None:
+        for tp in tps:
+            self.positions.pop(tp, None)
+
+    def commit(self, feed: Feed, only: Sequence[TopicPartition] | None = None) -> None:
+        """Commit what may be."""
+        for commit in self.runtime.commits(feed.name, only):
+            self.world._on_commit(commit)
+            self.runtime.committed(commit)
+
+    def commit_if_urgent(self) -> bool:
+        """After a crash what may start waits for commits; whether there was one."""
+        urgent = [feed for feed in self.feeds if self.runtime.urgent(feed.name)]
+        for feed in urgent:
+            self.commit(feed)
+        return bool(urgent)
+
+    def held_up(self) -> bool:
+        """Whether records wait for nothing but that carefulness ends."""
+        careful = any(self.runtime.careful(feed.name) for feed in self.feeds)
+        return careful and self.runtime.look().queued > 0
+
+    # -- steps -------------------------------------------------------------------------------------
+
+    def read(self) -> bool:
+        """Read what there is room for; whether there was anything."""
+        anything = False
+        for feed in self.feeds:
+            if self.runtime.full(feed.name):
+                continue
+            paused = self.runtime.pauses(feed.name)
+            for tp, position in list(self.positions.items()):
+                if tp.topic not in feed.topics or tp in paused:
+                    continue
+                found = self.world.topics.logs[tp][position : position + _READ]
+                if found:
+                    anything = True
+                    self.positions[tp] = found[-1].offset + 1
+                    self.runtime.received(feed.name, tp, [stored.as_record() for stored in found])
+        return anything
+
+    def work(self) -> bool:
+        """Handle what may be handled now; whether there was anything. Async handlers run on the loop."""
+        if self._call is None:
+            self._see_to_the_task()
+            return False
+        anything = False
+        done: Run | None = None
+        while (run := self.runtime.next(done, self._most, wait=False)) is not None:
+            anything = True
+            try:
+                done = run if self._call.handle(run, math.inf) else None
+            except BaseException:
+                self.runtime.give_back(run)
+                raise
+        return anything
+
+    def _see_to_the_task(self) -> None:
+        if self._task is None:
+            assert self._worker is not None
+            self._task = self.world.loop.create_task(self._worker.run())
+        if self._task.done() and not self.runtime.stopping:
+            error = self._task.exception()
+            raise _first(error) if error is not None else RelanceError("the worker has ended")
+
+    def flush(self) -> bool:
+        """Write the hand-offs; whether any is written now."""
+        anything = False
+        again: list[tuple[Assignment, int, tuple[Outgoing, ...]]] = []
+        writes, self.writes = self.writes, []
+        for assignment, offset, outgoing in writes:
+            problem = self.world._write(outgoing)
+            if problem is not None:
+                again.append((assignment, offset, outgoing))
+                self.runtime.not_settled(assignment, offset, problem)
+                continue
+            anything = True
+            self.world._finished.add((assignment.tp, offset))
+            self.runtime.settled(assignment, offset)
+        self.writes += [write for write in again if not write[0].closed]
+        return anything
+
+    def write(self, assignment: Assignment, offset: int, outgoing: Sequence[Outgoing]) -> None:
+        """What the runtime hands off; written by `flush`."""
+        self.writes.append((assignment, offset, tuple(outgoing)))
+
+    def end(self) -> None:
+        """Nothing of it runs any more."""
+        self.runtime.drain(0.0)
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+        self.writes.clear()
+
+    # -- as an App sees a consumer -----------------------------------------------------------------
+
+    def stuck(self, seconds: float) -> Iterable[str]:
+        """Nothing gets stuck here."""
+        return ()
+
+
+def _observed(node: Node, spec: ConsumerSpec) -> ConsumerSpec:
+    """The same consumer, with a handler that tells the world of each call."""
+    handler, shape, world = spec.handler, spec.shape, node.world
+    always = dataclasses.replace(shape, takes_record=True)
+    if shape.is_async:
+
+        async def observe(value: Any, given: Any) -> None:
+            with world._calling(node, _list_of(given)):
+                await (handler(value, given) if shape.takes_record else handler(value))
+
+        return dataclasses.replace(spec, handler=observe, shape=always)
+
+    def observe_sync(value: Any, given: Any) -> None:
+        with world._calling(node, _list_of(given)):
+            if shape.takes_record:
+                handler(value, given)
+            else:
+                handler(value)
+
+    return dataclasses.replace(spec, handler=observe_sync, shape=always)
+
+
+def _list_of(given: Record | list[Record]) -> list[Record]:
+    return [given] if isinstance(given, Record) else given
+
+
+def stored_of(record: Record) -> StoredRecord:
+    """The record as it lies in its topic, which for a retry is the retry topic."""
+    assert isinstance(record.source, StoredRecord)
+    return record.source
+
+
+def _first(error: BaseException) -> BaseException:
+    """The first that a group of tasks has ended with."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+class _InlineHooks:
+    """The application's hooks, called where they are due."""
+
+    def __init__(self, hooks: Hooks) -> None:
+        self._hooks = hooks
+
+    def assigned(self, tps: list[TopicPartition]) -> None:
+        self._tell(self._hooks.on_assigned, sorted(tps))
+
+    def revoked(self, tps: list[TopicPartition], timeout: float) -> None:
+        self._tell(self._hooks.on_revoked, sorted(tps))
+
+    def lost(self, tps: list[TopicPartition]) -> None:
+        self._tell(self._hooks.on_lost, sorted(tps))
+
+    def breaker_opened(self, opened: CircuitBreakerOpen) -> None:
+        self._tell(self._hooks.on_breaker_open, opened)
+
+    def _tell(self, hooks: Sequence[Callable[[Any], None]], given: Any) -> None:
+        for hook in hooks:
+            try:
+                hook(given)
+            except Exception:  # noqa: BLE001  as on Kafka: a hook decides over no partition
+                self._hooks.failures += 1
+                _log.exception("hook %s raised", getattr(hook, "__qualname__", hook))

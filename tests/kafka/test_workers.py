@@ -1,0 +1,259 @@
+"""Workers on a real broker: threads, child processes, batches, deadlines, and what a record sends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+import process_handlers
+from relance import App, BatchError, Record, RetryPolicy, SendError, Settings
+from relance.kafka.admin import Admin
+from waiting import wait_until
+
+Topics = Callable[..., str]
+TESTS = Path(__file__).parents[1]
+
+
+async def until(condition: Callable[[], object], timeout: float = 30.0, what: object = "") -> None:
+    await asyncio.to_thread(wait_until, condition, timeout, str(what))
+
+
+def app_of(bootstrap: str, topic: str, **more: Any) -> App:
+    return App(f"g-{topic}", settings=Settings(bootstrap_servers=bootstrap, commit_interval=0.1, **more))
+
+
+def committed(bootstrap: str, topic: str) -> int:
+    found = Admin(bootstrap).committed(f"g-{topic}")
+    return sum(c.offset for tp, c in found.items() if tp.topic == topic)
+
+
+def fill(bootstrap: str, topic: str, *values: bytes, keys: int = 1) -> None:
+    producer = Producer({"bootstrap.servers": bootstrap})
+    for n, value in enumerate(values):
+        producer.produce(topic, value, key=b"k%d" % (n % keys))
+    assert producer.flush(10) == 0
+
+
+# -- threads -----------------------------------------------------------------------------------------
+
+
+def test_threads_handle_as_many_keys_at_once_as_asked_for_and_each_in_order(
+    bootstrap: str, make_topic: Topics
+) -> None:
+    topic = make_topic("t", 2)
+    app = app_of(bootstrap, topic)
+    all_in = threading.Barrier(8, timeout=20)
+    seen: dict[bytes, list[int]] = defaultdict(list)
+
+    @app.consumer(topic, ordering="key", concurrency=8)
+    def handle(value: int, record: Record) -> None:
+        if value < 8:
+            all_in.wait()  # ends only if eight are here together
+        seen[record.key or b""].append(value)
+
+    async def main() -> None:
+        fill(bootstrap, topic, *(b"%d" % n for n in range(400)), keys=8)
+        async with app.running():
+            await until(lambda: sum(map(len, seen.values())) == 400, what=app.stats())
+            await until(lambda: committed(bootstrap, topic) == 400)
+
+    asyncio.run(main())
+    assert all(values == sorted(values) for values in seen.values())
+    assert not all_in.broken
+
+
+def test_a_handler_on_a_thread_past_its_deadline_makes_health_down_until_it_ends(
+    bootstrap: str, make_topic: Topics
+) -> None:
+    topic = make_topic("t", 1)
+    app = app_of(bootstrap, topic)
+    let_go = threading.Event()
+
+    @app.consumer(topic, workers="threads", timeout=0.2)
+    def handle(value: int) -> None:
+        let_go.wait(30)
+
+    async def main() -> None:
+        fill(bootstrap, topic, b"1")
+        async with app.running():
+            await until(lambda: app.health().status == "DOWN" and app.assignment())
+            assert any(f"{topic}-0, offset 0" in reason for reason in app.health().reasons)
+            let_go.set()
+            await until(lambda: app.health().status == "UP")
+            await until(lambda: committed(bootstrap, topic) == 1)
+
+    asyncio.run(main())
+
+
+# -- child processes ---------------------------------------------------------------------------------
+
+
+def test_a_record_that_kills_its_child_is_dead_lettered_after_its_attempts_and_no_other_suffers(
+    bootstrap: str, make_topic: Topics, tmp_path: Path
+) -> None:
+    topic, dlt = make_topic("t", 2), make_topic("dlt", 1)
+    app = app_of(bootstrap, topic)
+    app.consumer(
+        topic,
+        workers="processes",
+        concurrency=2,
+        ordering="key",
+        retry=RetryPolicy.fixed(0.05, max_attempts=3),
+        dead_letter_topic=dlt,
+    )(process_handlers.handle)
+    good = b'{"notes": "%s"}' % str(tmp_path).encode()
+
+    async def main() -> None:
+        fill(bootstrap, topic, *[good] * 60, b'{"die": "kill"}', *[good] * 60, keys=6)
+        async with app.running():
+            await until(lambda: committed(bootstrap, topic) == 121, 60.0, app.stats())
+            letters = await asyncio.to_thread(app.dead_letters(dlt).latest, 10)
+            assert [letter.retry_count for letter in letters] == [2]
+            assert "WorkerDiedError" in letters[0].error_message
+            assert "SIGKILL" in letters[0].error_message
+            assert app.health().status == "UP"
+
+    asyncio.run(main())
+    lines = [line.split() for line in (tmp_path / "notes").read_text().splitlines()]
+    calls = Counter((partition, offset) for _, _, partition, offset, _ in lines)
+    assert len(calls) == 120
+    assert set(calls.values()) == {1}
+    assert str(os.getpid()) not in {line[1] for line in lines}
+
+
+def test_a_child_past_its_deadline_is_ended_and_the_attempt_counts(
+    bootstrap: str, make_topic: Topics, tmp_path: Path
+) -> None:
+    topic = make_topic("t", 1)
+    app = app_of(bootstrap, topic)
+    retry = RetryPolicy.fixed(0.05, max_attempts=3)
+    app.consumer(topic, workers="processes", timeout=0.5, retry=retry)(process_handlers.handle)
+
+    async def main() -> None:
+        slow_once = b'{"work": 60, "times": 1, "notes": "%s"}' % str(tmp_path).encode()
+        fill(bootstrap, topic, slow_once, b"{}")
+        async with app.running():
+            await until(lambda: committed(bootstrap, topic) == 2, 30.0, app.stats())
+
+    asyncio.run(main())
+    assert [line.split()[4] for line in (tmp_path / "notes").read_text().splitlines()] == ["1", "2"]
+
+
+def test_a_program_without_a_main_guard_is_told_so_and_starts_no_consumers_without_end(
+    bootstrap: str, make_topic: Topics, tmp_path: Path
+) -> None:
+    topic = make_topic("t", 1)
+    fill(bootstrap, topic, b"1")
+    program = tmp_path / "unguarded.py"
+    program.write_text(
+        f"from relance import App\napp = App('g-{topic}', bootstrap_servers='{bootstrap}')\n"
+        f"@app.consumer('{topic}', workers='processes')\ndef handle(value: int) -> None: pass\napp.run()\n"
+    )
+    found = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=60)
+    assert found.returncode != 0
+    assert 'if __name__ == "__main__":' in found.stderr
+    assert committed(bootstrap, topic) <= 0
+
+
+# -- batches -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_of_a_batch_only_what_failed_is_tried_again_and_dead_lettered(
+    bootstrap: str, make_topic: Topics, is_async: bool
+) -> None:
+    topic, dlt = make_topic("t", 2), make_topic("dlt", 1)
+    app = app_of(bootstrap, topic)
+    stored: Counter[int] = Counter()
+    tries: Counter[int] = Counter()
+    sizes: list[int] = []
+
+    def store(values: list[int]) -> None:
+        sizes.append(len(values))
+        tries.update(values)
+        failed = {i: TimeoutError("again") for i, n in enumerate(values) if n % 50 == 7}
+        stored.update(n for i, n in enumerate(values) if i not in failed)
+        if failed:
+            raise BatchError(failed)
+
+    async def store_async(values: list[int]) -> None:
+        store(values)
+
+    retry = RetryPolicy.fixed(0.05, max_attempts=3)
+    app.consumer(topic, ordering="none", batch=100, retry=retry, dead_letter_topic=dlt)(
+        store_async if is_async else store
+    )
+
+    async def main() -> None:
+        fill(bootstrap, topic, *(b"%d" % n for n in range(1000)), keys=16)
+        async with app.running():
+            await until(lambda: committed(bootstrap, topic) == 1000, 30.0, app.stats())
+            letters = await asyncio.to_thread(app.dead_letters(dlt).latest, 100)
+            assert sorted(int(letter.original_value or "") for letter in letters) == list(range(7, 1000, 50))
+            assert {letter.retry_count for letter in letters} == {2}
+
+    asyncio.run(main())
+    assert stored == Counter(n for n in range(1000) if n % 50 != 7)
+    assert {tries[n] for n in range(7, 1000, 50)} == {3}
+    assert max(sizes) > 10
+
+
+# -- what a record sends -----------------------------------------------------------------------------
+
+
+def test_what_a_record_sends_is_in_its_topic_before_its_offset_counts_and_only_if_it_succeeds(
+    bootstrap: str, make_topic: Topics
+) -> None:
+    topic, out = make_topic("t", 1), make_topic("out", 1)
+    app = app_of(bootstrap, topic)
+
+    @app.consumer(topic, retry=RetryPolicy.fixed(0.02, max_attempts=3))
+    async def handle(value: int, record: Record) -> None:
+        record.send(out, value, key=record.key)
+        if record.attempt == 1 and value % 10 == 3:
+            raise TimeoutError("again")
+
+    async def main() -> None:
+        fill(bootstrap, topic, *(b"%d" % n for n in range(100)))
+        async with app.running():
+            await until(lambda: committed(bootstrap, topic) == 100, what=app.stats())
+
+    asyncio.run(main())
+    reader = Consumer({"bootstrap.servers": bootstrap, "group.id": "reader"})
+    try:
+        assert reader.get_watermark_offsets(TopicPartition(out, 0), 10.0) == (0, 100)
+    finally:
+        reader.close()
+
+
+def test_what_can_never_be_sent_is_an_error_of_the_handler_and_not_of_the_partition(
+    bootstrap: str, make_topic: Topics
+) -> None:
+    topic, dlt = make_topic("t", 1), make_topic("dlt", 1)
+    app = app_of(bootstrap, topic)
+
+    @app.consumer(topic, dead_letter_topic=dlt)
+    async def handle(value: int, record: Record) -> None:
+        if value == 1:
+            with pytest.raises(SendError):
+                record.send("no topic name", b"")
+            record.send("no topic name", b"")
+
+    async def main() -> None:
+        fill(bootstrap, topic, b"0", b"1", b"2")
+        async with app.running():
+            await until(lambda: committed(bootstrap, topic) == 3, what=app.stats())
+            (letter,) = await asyncio.to_thread(app.dead_letters(dlt).latest, 10)
+            assert "'no topic name' is no topic name" in letter.error_message
+
+    asyncio.run(main())

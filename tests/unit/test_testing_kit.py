@@ -1,0 +1,405 @@
+"""`relance.testing`: the world in memory, as users' tests see it."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from relance import App, BatchError, CircuitBreaker, Record, Reject, RelanceError, RetryPolicy, SendError
+from relance.testing import World
+from relance.testing.topics import murmur2
+
+STEPS = RetryPolicy.exponential(max_attempts=4, initial_delay=1.0, jitter_factor=0)
+
+
+def app_with(handler: Callable[..., Any], **options: Any) -> App:
+    app = App("g", bootstrap_servers="localhost:1")
+    options = {"retry": STEPS, "dead_letter_topic": "t.DLT", **options}
+    app.consumer("t", **options)(handler)
+    return app
+
+
+def offsets(world: World) -> list[int]:
+    return [call.offset for call in world.calls]
+
+
+# -- time --------------------------------------------------------------------------------------------
+
+
+def test_a_sync_handler_is_called_at_once_and_its_retries_when_they_are_due() -> None:
+    def handle(value: int) -> None:
+        if value == 1:
+            raise TimeoutError("again")
+
+    with World(app_with(handle, ordering="none")) as world:
+        for value in range(3):
+            world.produce("t", value)
+        assert world.run() == 3
+        assert world.committed("t") == 1
+        assert world.next_due() == pytest.approx(1.0)
+        world.jump(0.999)
+        assert len(world.calls) == 3
+        assert world.jump(0.001) == 1
+        world.finish()
+        assert [round(call.at, 3) for call in world.calls if call.offset == 1] == [0.0, 1.0, 3.0, 7.0]
+        assert [call.attempt for call in world.calls if call.offset == 1] == [1, 2, 3, 4]
+        assert (world.committed("t"), world.lag("t")) == (3, 0)
+        assert world.dead_letters()[0].retry_count == 3
+
+
+def test_an_async_handler_sleeps_in_virtual_time_and_others_go_on_beside_it() -> None:
+    async def handle(value: float) -> None:
+        await asyncio.sleep(value)
+
+    with World(app_with(handle, ordering="none", concurrency=3)) as world:
+        for value in (5.0, 1.0, 3.0):
+            world.produce("t", value)
+        world.run()
+        assert [call.ended for call in world.calls] == [None, None, None]
+        world.jump(3.0)
+        assert [call.ended for call in world.calls] == [None, 1.0, 3.0]
+        world.finish()
+        assert world.now == 5.0
+        assert world.committed("t") == 3
+
+
+def test_time_goes_forward_only_and_what_never_ends_is_told() -> None:
+    async def handle(value: int) -> None:
+        while True:
+            await asyncio.sleep(86_400)
+
+    with World(app_with(handle)) as world:
+        world.produce("t", 1)
+        with pytest.raises(RelanceError, match="forward only"):
+            world.jump(-1)
+        with pytest.raises(AssertionError, match="still waits"):
+            world.finish()
+
+
+def test_an_async_deadline_is_of_virtual_time() -> None:
+    async def handle(value: int) -> None:
+        await asyncio.sleep(60)
+
+    with World(app_with(handle, timeout=2.0, retry=RetryPolicy.fixed(1.0, max_attempts=2))) as world:
+        world.produce("t", 1)
+        world.finish()
+        assert world.now == pytest.approx(5.0)
+        assert "HandlerTimeoutError" in world.dead_letters()[0].error_message
+
+
+# -- topics ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "hashed"),
+    [(b"21", -973932308), (b"foobar", -790332482), (b"a-little-bit-long-string", -985981536)],
+)
+def test_keys_are_placed_as_kafka_s_own_producer_places_them(key: bytes, hashed: int) -> None:
+    # The values of Kafka's UtilsTest.testMurmur2.
+    assert murmur2(key) == hashed & 0xFFFFFFFF
+
+
+def test_what_handlers_send_is_in_its_topic_and_the_offset_waits_for_it() -> None:
+    app = App("g", bootstrap_servers="localhost:1")
+    told: list[str] = []
+
+    @app.consumer("t")
+    async def handle(value: int, record: Record) -> None:
+        record.send("out", value * 2, key="k")
+        try:
+            await app.send("out", value)
+        except SendError as error:
+            told.append(str(error))
+
+    with World(app) as world:
+        world.produce("t", 21)
+        world.run()
+        assert "there is no topic out" in told[0]
+        assert world.committed("t") == 0
+        assert "there is no topic out" in app.health().reasons[0]
+        world.topic("out")
+        world.run()
+        assert world.committed("t") == 1
+        assert [record.value for record in world.records("out")] == [b"42"]
+
+
+def test_a_topic_made_for_what_handlers_send_takes_it() -> None:
+    def handle(value: int, record: Record) -> None:
+        record.send("out", value * 2, key="k")
+
+    with World(app_with(handle)) as world:
+        world.topic("out", 2)
+        world.produce("t", 21)
+        world.run()
+        assert [(r.key, r.value) for r in world.records("out")] == [(b"k", b"42")]
+        assert world.committed("t") == 1
+
+
+def test_a_long_wait_goes_through_the_retry_topic() -> None:
+    def handle(value: int) -> None:
+        raise TimeoutError("again")
+
+    app = app_with(handle, retry_topic="t.retry", max_in_memory_wait=0, retry=RetryPolicy.fixed(90.0, 3))
+    with World(app, partitions=2) as world:
+        world.produce("t", 1)
+        world.run()
+        assert len(world.records("t.retry")) == 1
+        assert world.lag("t") == 0
+        world.finish()
+        assert [call.at for call in world.calls] == [0.0, 90.0, 180.0]
+        assert world.lag("t.retry") == 0
+
+
+def test_wrong_words_are_told_with_the_right_ones() -> None:
+    with World(app_with(lambda value: None)) as world:
+        with pytest.raises(RelanceError, match=r"no topic nope in this world \(but t, t\.DLT\)"):
+            world.produce("nope", 1)
+        with pytest.raises(RelanceError, match="has 1 partitions, so none is 7"):
+            world.produce("t", 1, partition=7)
+        with pytest.raises(SendError):
+            world.produce("t", object())
+        with pytest.raises(RelanceError, match="at least one process"):
+            world.rebalance(0)
+        with pytest.raises(RelanceError, match="has 1 partitions already"):
+            world.topic("t", 3)
+
+
+def test_an_application_without_consumers_or_with_tables_has_no_world() -> None:
+    app = App("g", bootstrap_servers="localhost:1")
+    with pytest.raises(RelanceError, match="no consumer"):
+        World(app)
+    app.table("state")
+    with pytest.raises(RelanceError, match=r"tables \(state\)"):
+        World(app)
+
+
+def test_an_application_has_one_world_at_a_time_and_another_one_later() -> None:
+    app = app_with(lambda value: None)
+    with World(app), pytest.raises(RelanceError, match="runs already"):
+        World(app).__enter__()
+    with World(app) as world:
+        world.produce("t", 1)
+        assert world.run() == 1
+    assert app.health().reasons == ["not running"]
+
+
+# -- failures ----------------------------------------------------------------------------------------
+
+
+def test_what_would_end_the_application_is_raised_by_run() -> None:
+    def handle(value: int) -> None:
+        raise PermissionError("no")
+
+    policy = RetryPolicy.fixed(1.0)
+    app = App("g", bootstrap_servers="localhost:1")
+    app.consumer("t", retry=policy)(handle)  # no dead-letter topic
+    with World(app) as world:
+        world.produce("t", 1)
+        with pytest.raises(Exception, match="no"):
+            world.run()
+        assert app.health().status == "DOWN"
+        assert world.committed("t") <= 0
+
+
+def test_a_batch_handler_fails_one_by_one() -> None:
+    def handle(values: list[int]) -> None:
+        failed = {i: Reject("odd") for i, value in enumerate(values) if value % 2}
+        if failed:
+            raise BatchError(failed)
+
+    with World(app_with(handle, ordering="none", batch=10)) as world:
+        for value in range(10):
+            world.produce("t", value)
+        world.run()
+        assert sorted(letter.original_offset or 0 for letter in world.dead_letters()) == [1, 3, 5, 7, 9]
+        assert world.committed("t") == 10
+
+
+def test_a_circuit_breaker_opens_and_closes_in_virtual_time() -> None:
+    healthy = [False]
+
+    def handle(value: int) -> None:
+        if not healthy[0]:
+            raise ConnectionError("down")
+
+    breaker = CircuitBreaker(minimum_calls=5, failure_rate=1.0, open_for=30.0)
+    with World(app_with(handle, ordering="none", breaker=breaker)) as world:
+        for value in range(50):
+            world.produce("t", value)
+        world.jump(10)
+        assert world.app.stats().circuit_breakers[0].state == "open"
+        assert world.dead_letters() == []
+        healthy[0] = True
+        world.finish()
+        assert world.app.stats().circuit_breakers[0].state == "closed"
+        assert world.committed("t") == 50
+        assert world.dead_letters() == []
+
+
+# -- processes ---------------------------------------------------------------------------------------
+
+
+def test_processes_share_the_partitions_evenly_and_few_of_them_move() -> None:
+    with World(app_with(lambda value: None), partitions=6) as world:
+        world.rebalance(3)
+        for n in range(6):
+            world.produce("t", n, partition=n)
+        world.run()
+        assert sorted(call.process for call in world.calls) == [1, 1, 2, 2, 3, 3]
+        before = {call.partition: call.process for call in world.calls}
+        world.rebalance(2)
+        for n in range(6):
+            world.produce("t", n, partition=n)
+        world.run()
+        after = {call.partition: call.process for call in world.calls[6:]}
+        assert sorted(after.values()) == [1, 1, 1, 2, 2, 2]
+        assert sum(before[p] != after[p] for p in before) == 2
+        assert len(world.calls) == 12, "a clean move repeats nothing"
+
+
+def test_a_rebalance_waits_for_what_runs_and_hooks_are_told() -> None:
+    told: list[str] = []
+
+    async def handle(value: int) -> None:
+        await asyncio.sleep(2)
+
+    app = app_with(handle)
+    app.on_assigned(lambda tps: told.append(f"assigned {[tp.partition for tp in tps]}"))
+    app.on_revoked(lambda tps: told.append(f"revoked {[tp.partition for tp in tps]}"))
+    with World(app, partitions=2) as world:
+        world.produce("t", 1, partition=1)
+        world.run()
+        world.rebalance(2)
+        assert world.now == 2.0
+        assert world.committed("t", 1) == 1
+        assert told == ["assigned [0, 1]", "revoked [1]", "assigned [1]"]
+        world.finish()
+        assert len(world.calls) == 1
+
+
+def test_what_a_process_did_after_its_last_commit_is_done_again_when_it_dies() -> None:
+    with World(app_with(lambda value: None)) as world:
+        for value in range(4):
+            world.produce("t", value)
+        world.run()
+        world.produce("t", 4)
+        world.run(commit=False)
+        world.crash()
+        world.run()
+        assert offsets(world) == [0, 1, 2, 3, 4, 4]
+        assert [call.process for call in world.calls[-2:]] == [1, 2]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_crash_from_within_a_handler_ends_its_process_right_there(is_async: bool) -> None:
+    worlds: list[World] = []
+    after: list[int] = []
+
+    def handle(value: int, record: Record) -> None:
+        if value == 2 and len(worlds[0].calls) == 3:
+            worlds[0].crash()
+        after.append(value)
+
+    async def handle_async(value: int, record: Record) -> None:
+        await asyncio.sleep(0)
+        handle(value, record)
+
+    with World(app_with(handle_async if is_async else handle)) as world:
+        worlds.append(world)
+        for value in range(4):
+            world.produce("t", value)
+        world.finish()
+        assert after == [0, 1, 0, 1, 2, 3]
+        assert world.calls[2].ended is None
+        assert world.committed("t") == 4
+
+
+def test_a_lost_partition_is_handled_again_by_its_next_owner() -> None:
+    async def handle(value: int) -> None:
+        await asyncio.sleep(10)
+
+    with World(app_with(handle), processes=2) as world:
+        world.produce("t", 1)
+        world.jump(1)
+        world.lose("t")
+        world.finish()
+        assert len(world.calls) == 2
+        assert world.committed("t") == 1
+
+
+def test_a_handler_cannot_move_the_world() -> None:
+    worlds: list[World] = []
+
+    def handle(value: int) -> None:
+        with pytest.raises(RelanceError, match="for the test, not for a handler"):
+            worlds[0].run()
+
+    with World(app_with(handle)) as world:
+        worlds.append(world)
+        world.produce("t", 1)
+        assert world.run() == 1
+        assert world.calls[0].error is None
+
+
+# -- the checker -------------------------------------------------------------------------------------
+
+
+def test_a_commit_past_an_unfinished_record_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    from relance.engine.assignment import Assignment, Commit
+    from relance.engine.crashes import Mark
+
+    def handle(value: int) -> None:
+        if value == 1:
+            raise TimeoutError("again")
+
+    monkeypatch.setattr(
+        Assignment, "commit", lambda self, **_: Commit(self, self.frontier.position, "", Mark(True))
+    )
+    with World(app_with(handle, ordering="none")) as world:
+        for value in range(3):
+            world.produce("t", value)
+        world.run()
+        with pytest.raises(AssertionError, match="t-0: 3 is committed, 1 is not finished"):
+            world.assert_no_commit_past_unfinished()
+
+
+def test_the_same_seed_gives_the_same_jitter_and_another_one_another() -> None:
+    def handle(value: int) -> None:
+        raise TimeoutError("again")
+
+    def times(seed: int) -> list[float]:
+        with World(app_with(handle, retry=RetryPolicy.exponential(max_attempts=4)), seed=seed) as world:
+            world.produce("t", 1)
+            world.finish()
+            return [call.at for call in world.calls]
+
+    assert times(1) == times(1)
+    assert times(1) != times(2)
+
+
+def test_an_error_says_which_world_it_was() -> None:
+    def fail_at_3() -> None:
+        with World(app_with(lambda value: None), seed=7) as world:
+            world.jump(3)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as raised:
+        fail_at_3()
+    assert raised.value.__notes__ == ["(a World with seed=7, at 3 s)"]
+
+
+def test_the_fixture_makes_worlds_and_leaves_them(relance_world: Callable[..., World]) -> None:
+    world = relance_world(app_with(lambda value: None), partitions=2)
+    world.produce("t", 1)
+    assert world.run() == 1
+
+
+def test_import_relance_does_not_import_the_kit_nor_pytest() -> None:
+    code = "import relance, sys; print([m for m in sys.modules if m in ('pytest', 'relance.testing')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -1,0 +1,464 @@
+"""The transactor over a fake transactional client: every way in which a transaction can fail.
+
+The runtime and its engine are the real ones; the test calls the turns, on its own thread and in virtual time.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import TopicPartition as ClientPartition
+
+from relance.errors import Reject, TransientError
+from relance.kafka import transactional
+from relance.kafka.cluster import Committed, KafkaRefusedError
+from relance.kafka.transactions import Transactor
+from relance.record import Outgoing, Record, TopicPartition
+from waiting import wait_until
+from world import DLT, ORDERS, Broker, FakeClock, Member, a_plan
+
+OTHER = TopicPartition("orders", 1)
+RESULTS = "results"
+
+
+class Time(FakeClock):
+    """Stands in for the module, too."""
+
+    sleep = FakeClock.advance
+
+
+class Cluster:
+    """What is committed, what was aborted, and what goes wrong next."""
+
+    def __init__(self, broker: Broker, commits: dict[TopicPartition, tuple[int, str]]) -> None:
+        self.broker = broker
+        self.commits = commits
+        self.clients: list[Client] = []
+        self.aborted: list[str] = []
+        self.missing: set[str] = set()
+        self.failing: dict[str, list[KafkaError]] = {}
+        """By the name of a call, the errors of the next ones."""
+        self.takes_effect: list[bool] = []
+        """For each commit that fails: whether it took effect nevertheless."""
+        self.refuses: Callable[[Outgoing], int | None] = lambda outgoing: None
+        """The error of a record, as its delivery report tells."""
+        self.spoils: Callable[[Outgoing], bool] = lambda outgoing: False
+        """Whether a record makes the end of its transaction fail, without a word about which it was."""
+
+    def connect(self, on_error: Callable[[KafkaError], None]) -> Client:
+        self.clients.append(Client(self))
+        return self.clients[-1]
+
+    def keys(self, topic: str) -> list[bytes | None]:
+        """Of what a reader of committed records sees."""
+        return [m.key for m in self.broker.log(TopicPartition(topic, 0)).messages]
+
+    def committed(self, tps: Sequence[TopicPartition]) -> dict[TopicPartition, Committed]:
+        return {tp: Committed(*self.commits.get(tp, (-1, ""))) for tp in tps}
+
+
+class Client:
+    """One transaction at a time, as the real one keeps to it: a call out of turn is an error of the test."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.open = False
+        self.records: list[Outgoing] = []
+        self.offsets: list[ClientPartition] = []
+        self.answers: list[Callable[[], None]] = []
+        self.dead = False
+
+    def _fail(self, name: str) -> None:
+        assert not self.dead, f"{name} after a fatal error"
+        errors = self.cluster.failing.get(name)
+        if errors:
+            error = errors.pop(0)
+            self.dead = error.fatal()
+            raise KafkaException(error)
+
+    def init_transactions(self, timeout: float) -> None:
+        self._fail("init")
+
+    def begin_transaction(self) -> None:
+        assert not self.open
+        self._fail("begin")
+        self.open = True
+
+    def list_topics(self, topic: str, timeout: float) -> Any:
+        error = KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART) if topic in self.cluster.missing else None
+        there = SimpleNamespace(error=error, partitions={0: SimpleNamespace(leader=1)})
+        return SimpleNamespace(topics={topic: there})
+
+    def produce(
+        self, topic: str, value: Any, key: Any, headers: Any, on_delivery: Callable[..., None]
+    ) -> None:
+        assert self.open
+        self._fail("produce")
+        outgoing = Outgoing(topic, key, value, headers or [])
+        code = self.cluster.refuses(outgoing)
+        error = None if code is None else KafkaError(code)
+        self.records.append(outgoing)
+        self.answers.append(lambda: on_delivery(error, None))
+
+    def poll(self, timeout: float) -> int:
+        answers, self.answers = self.answers, []
+        for answer in answers:
+            answer()
+        return len(answers)
+
+    def flush(self, timeout: float) -> int:
+        self._fail("flush")
+        self.poll(timeout)
+        return 0
+
+    def send_offsets_to_transaction(self, offsets: Any, metadata: Any, timeout: float) -> None:
+        assert self.open
+        assert metadata == "generation"
+        self._fail("offsets")
+        self.offsets = list(offsets)
+
+    def commit_transaction(self, timeout: float) -> None:
+        assert self.open
+        if any(map(self.cluster.spoils, self.records)):
+            raise KafkaException(ABORT)
+        try:
+            self._fail("commit")
+        except KafkaException:
+            if self.cluster.takes_effect.pop(0):
+                self._take_effect()
+            raise
+        self._take_effect()
+
+    def _take_effect(self) -> None:
+        for outgoing in self.records:
+            self.cluster.broker.write(outgoing)
+        for entry in self.offsets:
+            tp = TopicPartition(entry.topic, entry.partition)
+            self.cluster.commits[tp] = entry.offset, entry.metadata
+        self._ended()
+
+    def abort_transaction(self, timeout: float) -> None:
+        assert self.open
+        self._fail("abort")
+        self.cluster.aborted += [o.topic for o in self.records]
+        self._ended()
+
+    def _ended(self) -> None:
+        self.open, self.records, self.offsets = False, [], []
+
+
+class World:
+    """One member whose hand-offs go through a transactor, and the cluster."""
+
+    def __init__(self, **plan: Any) -> None:
+        self.time = Time()
+        self.member = Member(Broker(), self.time, a_plan(**plan))
+        self.cluster = Cluster(self.member.broker, self.member.broker.commits)
+        self.begin()
+
+    def begin(self) -> None:
+        """A process that owns both partitions; also a new one after a crash."""
+        self.member.restart()
+        self.member.assign(ORDERS, OTHER)
+        self.transactor = Transactor(
+            self.member.runtime,
+            "source",
+            connect=self.cluster.connect,
+            committed=self.cluster.committed,
+            interval=1.0,
+            drain_timeout=5.0,
+            clock=self.time.monotonic,
+        )
+        self.member.runtime.writer = SimpleNamespace(write=self.transactor.submit)  # type: ignore[assignment]
+        self.poll()
+
+    def poll(self) -> None:
+        """The polling thread comes round."""
+        self.transactor.commit_if_due(GROUP)
+
+    def turn(self, times: int = 1) -> None:
+        for _ in range(times):
+            self.poll()
+            self.transactor.turn()
+            self.time.advance(1.0)
+
+    def handle(self, tp: TopicPartition, *keys: bytes) -> None:
+        """Records of which `dead...` is rejected, and of every other one result is sent."""
+        for key in keys:
+            self.member.broker.log(tp).append(key)
+        self.member.read(tp)
+        self.member.work(answer)
+
+    def offset(self, tp: TopicPartition = ORDERS) -> int | None:
+        found = self.cluster.commits.get(tp)
+        return None if found is None else found[0]
+
+
+GROUP: Any = SimpleNamespace(consumer_group_metadata=lambda: "generation")
+ABORT = KafkaError(KafkaError.INVALID_TXN_STATE, "made up", txn_requires_abort=True)
+FATAL = KafkaError(KafkaError._FENCED, "made up", fatal=True)
+
+
+def answer(record: Record) -> None:
+    key = record.key or b""
+    if key.startswith(b"dead"):
+        raise Reject("asked to")
+    record.send(RESULTS, {"of": key.decode()}, key=key)
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    found = World()
+    monkeypatch.setattr(transactional, "time", found.time)
+    return found
+
+
+def test_a_result_a_dead_letter_and_the_offset_appear_together(world: World) -> None:
+    world.handle(ORDERS, b"a", b"dead")
+    assert (world.cluster.keys(RESULTS), world.offset()) == ([], None)
+    world.turn()
+    assert (world.cluster.keys(RESULTS), world.cluster.keys(DLT)) == ([b"a"], [b"dead"])
+    assert world.offset() == 2
+    assert world.member.at_rest()
+
+
+def test_offsets_without_hand_offs_are_committed_in_a_transaction_too_and_only_when_they_changed(
+    world: World,
+) -> None:
+    world.member.broker.log(ORDERS).append(b"a")
+    world.member.read()
+    world.member.work()
+    world.turn()
+    assert world.offset() == 1
+    world.cluster.failing["begin"] = [FATAL]
+    world.turn(3)
+    assert len(world.cluster.failing["begin"]) == 1, "there was nothing to begin one for"
+
+
+@pytest.mark.parametrize("call", ["flush", "offsets", "commit"])
+def test_an_aborted_transaction_shows_nothing_and_its_hand_offs_come_first_in_the_next(
+    world: World, call: str
+) -> None:
+    world.cluster.failing[call] = [ABORT]
+    world.cluster.takes_effect = [False]
+    world.handle(ORDERS, b"a", b"b")
+    world.turn()
+    assert (world.cluster.keys(RESULTS), world.offset()) == ([], None)
+    assert world.cluster.aborted == [RESULTS, RESULTS]
+    world.handle(ORDERS, b"c")
+    world.turn(3)
+    assert (world.cluster.keys(RESULTS), world.offset()) == ([b"a", b"b", b"c"], 3)
+
+
+@pytest.mark.parametrize("took_effect", [True, False])
+def test_an_end_without_an_answer_is_found_out_before_anything_else_is_written(
+    world: World, took_effect: bool
+) -> None:
+    world.cluster.failing["commit"] = [FATAL]
+    world.cluster.takes_effect = [took_effect]
+    world.handle(ORDERS, b"a", b"b")
+    world.turn()
+    world.handle(ORDERS, b"c")
+    world.turn(3)
+    assert len(world.cluster.clients) == 2
+    assert sorted(world.cluster.keys(RESULTS)) == [b"a", b"b", b"c"]
+    assert world.offset() == 3
+    assert world.member.at_rest()
+
+
+def test_while_nobody_says_what_is_committed_nothing_is_written(world: World) -> None:
+    world.cluster.failing["commit"] = [FATAL]
+    world.cluster.takes_effect = [True]
+    world.handle(ORDERS, b"a")
+    world.turn()
+    ask = world.transactor._committed
+    refusal = KafkaRefusedError("say", "Kafka", "no", KafkaError._TIMED_OUT)
+
+    def refuse(tps: object) -> Any:
+        raise refusal
+
+    world.transactor._committed = refuse
+    world.handle(ORDERS, b"b")
+    world.turn(3)
+    assert (world.cluster.keys(RESULTS), world.offset()) == ([b"a"], 1)
+    assert world.transactor.waiting
+    world.transactor._committed = ask
+    world.turn(2)
+    assert (world.cluster.keys(RESULTS), world.offset()) == ([b"a", b"b"], 2)
+
+
+@pytest.mark.parametrize("call", ["init", "begin", "produce", "flush", "offsets", "abort"])
+def test_after_a_fatal_error_another_client_goes_on(world: World, call: str) -> None:
+    world.cluster.failing[call] = [FATAL]
+    if call == "abort":
+        world.cluster.failing["offsets"] = [ABORT]
+    world.handle(ORDERS, b"a")
+    world.turn(4)
+    assert len(world.cluster.clients) == 2
+    assert (world.cluster.keys(RESULTS), world.offset()) == ([b"a"], 1)
+
+
+def test_one_whom_the_group_has_left_behind_commits_nothing_and_writes_nothing(world: World) -> None:
+    stale = KafkaError(KafkaError.ILLEGAL_GENERATION, "made up", txn_requires_abort=True)
+    world.cluster.failing["offsets"] = [stale]
+    world.handle(ORDERS, b"a")
+    world.handle(OTHER, b"b")
+    world.turn()
+    assert (world.cluster.keys(RESULTS), world.cluster.commits) == ([], {})
+    world.member.lose(ORDERS)
+    world.turn(3)
+    assert (world.cluster.keys(RESULTS), world.cluster.commits.keys()) == ([b"b"], {OTHER})
+
+
+def test_a_partition_lost_while_its_hand_off_is_written_is_not_committed(world: World) -> None:
+    world.handle(ORDERS, b"a")
+
+    def lose(outgoing: Outgoing) -> None:
+        if ORDERS in world.member.runtime.owned():
+            world.member.lose(ORDERS)
+
+    world.cluster.refuses = lose  # type: ignore[assignment]
+    world.turn(3)
+    assert (world.cluster.keys(RESULTS), world.offset()) == ([], None)
+
+
+def test_a_record_too_large_stands_alone_stops_its_partition_and_goes_on_when_it_is_taken(
+    world: World,
+) -> None:
+    def refuse(outgoing: Outgoing) -> int | None:
+        return KafkaError.MSG_SIZE_TOO_LARGE if outgoing.key == b"large" else None
+
+    world.cluster.refuses = refuse
+    world.handle(ORDERS, b"large")
+    world.handle(OTHER, b"a", b"b")
+    world.turn(3)
+    assert (world.cluster.keys(RESULTS), world.offset(OTHER)) == ([b"a", b"b"], 2)
+    assert world.offset() in (None, 0)
+    [(where, reason)] = world.member.runtime.look().stopped.items()
+    assert where == str(ORDERS)
+    assert "MSG_SIZE_TOO_LARGE" in reason
+    world.cluster.refuses = lambda outgoing: None
+    world.turn(15)
+    assert (world.cluster.keys(RESULTS), world.offset()) == ([b"a", b"b", b"large"], 1)
+    assert world.member.runtime.look().stopped == {}
+
+
+def test_a_topic_that_is_missing_holds_up_no_other(world: World) -> None:
+    world.cluster.missing = {DLT}
+    world.handle(ORDERS, b"dead")
+    world.handle(OTHER, b"a")
+    world.turn(3)
+    assert (world.cluster.keys(RESULTS), world.offset(OTHER)) == ([b"a"], 1)
+    assert str(ORDERS) in world.member.runtime.look().stopped
+    world.cluster.missing = set()
+    world.turn(15)
+    assert (world.cluster.keys(DLT), world.offset()) == ([b"dead"], 1)
+
+
+def test_what_spoils_every_transaction_without_being_named_is_found_by_halving(world: World) -> None:
+    world.cluster.spoils = lambda outgoing: outgoing.key == b"poison"
+    world.handle(ORDERS, *(b"%d" % i for i in range(20)))
+    world.handle(OTHER, b"poison")
+    world.turn(30)
+    assert sorted(world.cluster.keys(RESULTS)) == sorted(b"%d" % i for i in range(20))
+    assert world.offset() == 20
+    assert world.offset(OTHER) in (None, 0)
+    assert list(world.member.runtime.look().stopped) == [str(OTHER)]
+    world.handle(ORDERS, b"more")
+    world.turn(2)
+    assert world.cluster.keys(RESULTS)[-1] == b"more"
+
+
+@pytest.mark.parametrize("limit", [40, 60, 4095])
+def test_what_the_commit_cannot_tell_of_is_not_written_so_a_crash_doubles_nothing(
+    monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    world = World(ordering="none")
+    monkeypatch.setattr(transactional, "time", world.time)
+    keys = [b"%d" % i for i in range(400)]
+    waiting = {key for i, key in enumerate(keys) if i % 7 in (0, 1, 3)}
+    for key in keys:
+        world.member.broker.log(ORDERS).append(key)
+    world.member.engine.assignments[ORDERS].map_limit = limit
+    world.member.read()
+
+    def fail_some(record: Record) -> None:
+        if record.key in waiting:
+            raise TransientError("later")
+        answer(record)
+
+    world.member.work(fail_some)
+    world.turn(5)
+    before = len(world.cluster.keys(RESULTS))
+    assert before < len(keys) - len(waiting) if limit < 4095 else before == len(keys) - len(waiting)
+
+    world.begin()
+    world.member.read()
+    world.time.advance(60.0)
+    world.member.work(answer)
+    world.turn(3)
+    assert sorted(world.cluster.keys(RESULTS), key=str) == sorted(keys, key=str)
+    assert world.offset() == len(keys)
+
+
+def test_what_may_not_be_done_at_all_stops_the_application_with_the_acl_that_is_missing(world: World) -> None:
+    code = KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+    world.cluster.failing["init"] = [KafkaError(code, "made up", fatal=True)]
+    world.turn()
+    [failure] = world.member.failures
+    assert "Write and Describe for transactional ids" in str(failure)
+
+
+def test_what_passes_is_asked_again(world: World) -> None:
+    passing = KafkaError(KafkaError._TIMED_OUT, "made up", retriable=True)
+    world.cluster.failing = {"init": [passing], "offsets": [passing], "commit": [passing, passing]}
+    world.cluster.takes_effect = [False, False]
+    world.handle(ORDERS, b"a")
+    world.turn()
+    assert (world.cluster.keys(RESULTS), world.offset()) == ([b"a"], 1)
+    assert len(world.cluster.clients) == 1
+
+
+def test_a_revocation_returns_when_the_last_transaction_has_ended() -> None:
+    member = Member.in_real_time()
+    cluster = Cluster(member.broker, member.broker.commits)
+    held = threading.Event()
+    transactor = Transactor(
+        member.runtime,
+        "source",
+        connect=cluster.connect,
+        committed=cluster.committed,
+        interval=60.0,
+        drain_timeout=10.0,
+    )
+    member.runtime.writer = SimpleNamespace(write=transactor.submit)  # type: ignore[assignment]
+
+    def wait(outgoing: Outgoing) -> None:
+        held.wait(10.0)
+
+    cluster.refuses = wait  # type: ignore[assignment]
+    member.broker.log(ORDERS).append(b"a")
+    member.read()
+    member.work(answer)
+    transactor.start()
+
+    def revoke() -> None:
+        transactor.revoking(GROUP)
+        transactor.commit_last(GROUP, [ORDERS])
+
+    revocation = threading.Thread(target=revoke, daemon=True)
+    revocation.start()
+    wait_until(lambda: cluster.clients and cluster.clients[0].open, 5.0, "a transaction")
+    assert revocation.is_alive()
+    held.set()
+    revocation.join(5.0)
+    assert not revocation.is_alive()
+    assert (cluster.keys(RESULTS), cluster.commits[ORDERS][0]) == ([b"a"], 1)
+    transactor.stop(0.0)
+    transactor.close()
+    assert not transactor._thread.is_alive()
