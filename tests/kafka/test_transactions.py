@@ -20,6 +20,7 @@ from confluent_kafka.admin import (
 from members import Group
 
 from relance.kafka.admin import Admin
+from relance.kafka.transactional import is_member
 from waiting import wait_until
 
 PARTITIONS = 4
@@ -294,3 +295,29 @@ def test_the_next_owner_waits_for_the_transaction_of_one_who_crashed_and_reads_n
     wait_until(lambda: set(names("work", 10)) <= set(output.read()), 60.0, lambda: logs(group))
     assert set(Counter(output.read()).values()) == {1}
     assert member.stop() == 0
+
+
+def test_a_broker_checks_nothing_for_a_client_outside_of_its_group_so_we_must(
+    bootstrap: str, make_topic: Callable[..., str]
+) -> None:
+    topic = make_topic("source")
+    config = {"bootstrap.servers": bootstrap, "group.id": f"group-{topic}", "enable.auto.commit": False}
+    owner, outsider = Consumer(config), Consumer(config)
+    try:
+        assert not is_member(owner.consumer_group_metadata())
+        owner.subscribe([topic])
+        wait_until(lambda: owner.poll(0.1) is None and owner.assignment(), 20.0, "an assignment")
+        assert is_member(owner.consumer_group_metadata())
+
+        producer = Producer({"bootstrap.servers": bootstrap, "transactional.id": f"outsider-{topic}"})
+        producer.init_transactions(10.0)
+        producer.begin_transaction()
+        metadata = outsider.consumer_group_metadata()
+        producer.send_offsets_to_transaction([TopicPartition(topic, 0, 7)], metadata, 10.0)
+        producer.commit_transaction(10.0)
+        assert not is_member(metadata)
+        [found] = owner.committed([TopicPartition(topic, 0)], 10.0)
+        assert found.offset == 7, "the broker refuses it now: is_member is needed no more"
+    finally:
+        owner.close()
+        outsider.close()

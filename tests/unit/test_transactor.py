@@ -118,7 +118,7 @@ class Client:
 
     def send_offsets_to_transaction(self, offsets: Any, metadata: Any, timeout: float) -> None:
         assert self.open
-        assert metadata == "generation"
+        assert metadata == GENERATION
         self._fail("offsets")
         self.offsets = list(offsets)
 
@@ -199,7 +199,9 @@ class World:
         return None if found is None else found[0]
 
 
-GROUP: Any = SimpleNamespace(consumer_group_metadata=lambda: "generation")
+GENERATION = b"CGMDv2:\x01\x00\x00\x00g\x00m\x00\x01"
+OUTSIDE = b"CGMDv2:\xff\xff\xff\xffg\x00\x00\x01"
+GROUP: Any = SimpleNamespace(consumer_group_metadata=lambda: GENERATION)
 ABORT = KafkaError(KafkaError.INVALID_TXN_STATE, "made up", txn_requires_abort=True)
 FATAL = KafkaError(KafkaError._FENCED, "made up", fatal=True)
 
@@ -313,6 +315,32 @@ def test_one_whom_the_group_has_left_behind_commits_nothing_and_writes_nothing(w
     world.member.lose(ORDERS)
     world.turn(3)
     assert (world.cluster.keys(RESULTS), world.cluster.commits.keys()) == ([b"b"], {OTHER})
+
+
+def test_out_of_its_group_a_member_commits_nothing_and_writes_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as outside:  # for those a broker checks nothing, so it must be seen here
+        outside.setattr(GROUP, "consumer_group_metadata", lambda: OUTSIDE)
+        world.time.advance(1.0)  # the generation of before, still held, the broker would refuse
+        world.handle(ORDERS, b"a")
+        world.turn(3)
+        assert (world.cluster.keys(RESULTS), world.cluster.commits) == ([], {})
+    world.turn(2)
+    assert (world.cluster.keys(RESULTS), world.offset()) == ([b"a"], 1)
+
+
+def test_a_revocation_of_what_is_committed_already_says_that_it_is(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.handle(ORDERS, b"a")
+    world.turn()
+    with caplog.at_level("INFO", "relance.rebalance"):
+        world.transactor.revoking(GROUP)
+        world.transactor.commit_last(GROUP, [])
+        assert caplog.messages == []  # a cooperative round in which nothing goes is no news
+        world.transactor.commit_last(GROUP, [ORDERS])
+    assert caplog.messages == ["[REBALANCE] Offsets committed before revocation"]
 
 
 def test_a_partition_lost_while_its_hand_off_is_written_is_not_committed(world: World) -> None:

@@ -34,6 +34,7 @@ __all__ = [
     "TransactionalProducer",
     "committed_offsets",
     "connect",
+    "is_member",
     "producer_config",
 ]
 
@@ -258,6 +259,15 @@ class TransactionalProducer:
 def _send_error(topic: str, error: KafkaError) -> SendError:
     code = error.code()
     return SendError(f"{topic}: {kafka_error(code).name}: {error.str()}", maybe_written=False, code=code)
+
+
+def is_member(metadata: bytes) -> bool:
+    """Whether a client's group metadata (librdkafka's form: a magic, then the number) name a generation.
+
+    Out of its group a client has number -1 and no member id, and for those a broker checks nothing: such a
+    transaction would commit over the head of the partitions' next owner (measured, Kafka 4.3).
+    """
+    return not metadata.startswith(b"CGMDv2:\xff\xff\xff\xff")
 
 
 def connect(config: Mapping[str, Any]) -> Callable[[Callable[[KafkaError], None]], Any]:
