@@ -178,10 +178,10 @@ class Careful:
         """The broker has `mark`; lanes that may be looked at again."""
         self.clean = mark.suspect is None
         if self.end is not None:
-            if self.asked and not self.out and mark.suspect == self.offset and self.suspect is not None:
-                self.named = True
-                return [self.suspect]
-            return []
+            if self.suspect is None or not self.asked or self.named or mark.suspect != self.offset:
+                return []  # named already: its lane must not be in line twice
+            self.named = True
+            return [self.suspect]
         if mark.level != 1 or mark.end <= self.limit:
             return []
         self.limit, self.short = mark.end, False
