@@ -220,7 +220,7 @@ def test_a_service_that_is_only_slow_opens_it_too(
     service.delay = 0.3
     send(group, range(40))
     member = start(group)
-    wait_for_change(member, "open")
+    wait_until(lambda: member.told("opened"), 15.0, lambda: member.log)
     assert "took over 0.2s" in member.told("opened")[0]["reason"]
     service.delay = 0.0
     group.wait_handled(ids(range(40)))
