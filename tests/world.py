@@ -21,7 +21,7 @@ from relance.engine.lanes import Run
 from relance.engine.outcome import Paths
 from relance.policies.breaker import CircuitBreaker
 from relance.policies.retry import RetryPolicy
-from relance.record import Outgoing, Record, TopicPartition
+from relance.record import Outgoing, Record, TopicPartition, record_of
 from relance.runtime import Runtime
 from relance.testing.clock import VirtualClock, VirtualCondition
 
@@ -51,7 +51,7 @@ class Message:
         return 1, self.ms
 
     def as_record(self, tp: TopicPartition) -> Record:
-        return Record(tp.topic, tp.partition, self.offset, self.key, self.value, self, self.offset)
+        return record_of(tp.topic, tp.partition, self.offset, self.key, self.value, self)
 
 
 def record(

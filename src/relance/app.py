@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from relance.circuit import Circuit
+from relance.collector import startup_set_aside
 from relance.consumer import Consumer
 from relance.dead_letters.envelope import build, metadata_headers
 from relance.dead_letters.envelope import encode as encode_letter
@@ -242,7 +243,8 @@ class App:
             with caught_signals(lambda number: runner.stop()):
                 try:
                     runner.start()
-                    runner.work()
+                    with startup_set_aside():
+                        runner.work()
                 finally:
                     runner.finish()
         except SettingsError as error:

@@ -99,7 +99,7 @@ def retry_record(
 
 def once_more(record: Record, topic: str) -> Outgoing:
     """A record of the retry topic as it lies there: attempt, due time and all."""
-    return Outgoing(topic, record.key, record.raw, record.source.headers() or [])
+    return Outgoing(topic, record.key, record.raw, record.message.headers() or [])
 
 
 def dead_letter(

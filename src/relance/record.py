@@ -9,18 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import msgspec
 
 from relance.encoding import checked_headers, checked_topic, encode, encode_key
 from relance.engine.deferral import Deferral, Failure, original_headers
-from relance.errors import DecodeError
+from relance.message import Extras, HeaderList, Kept, Message, Unreadable
 
-__all__ = ["Outgoing", "Record", "Source", "TopicPartition"]
-
-HeaderList = list[tuple[str, bytes | None]]
-
+__all__ = ["HeaderList", "Outgoing", "Record", "TopicPartition", "record_of"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_MS = 253_402_300_799_999  # the last millisecond that datetime knows; Kafka's go on
@@ -36,16 +33,6 @@ class TopicPartition(NamedTuple):
         return f"{self.topic}-{self.partition}"
 
 
-class Source(Protocol):
-    """What a record asks of the message it came in: only what most handlers never look at."""
-
-    def headers(self) -> HeaderList | None:
-        """All headers, in order; repeats and null values are kept."""
-
-    def timestamp(self) -> tuple[int, int]:
-        """(type, milliseconds since the epoch); -1 where there is none."""
-
-
 class Outgoing(NamedTuple):
     """A record to be written."""
 
@@ -55,38 +42,48 @@ class Outgoing(NamedTuple):
     headers: HeaderList
 
 
-class _Unreadable(NamedTuple):
-    """Stands for a message whose headers the client cannot read."""
-
-    at: tuple[int, int]
-
-    def headers(self) -> HeaderList:
-        """Raises DecodeError."""
-        raise DecodeError("a header's name is not UTF-8, so the headers cannot be read")
-
-    def timestamp(self) -> tuple[int, int]:
-        """The message's own."""
-        return self.at
-
-
 class Record(msgspec.Struct, gc=False):
     """One record. A handler that asks for it gets it as its second argument.
 
     `key` and `raw` are the untouched bytes, or None where Kafka holds null. `attempt` counts from 1.
     """
 
-    # gc=False: half the cost of creation at 1M records; a record refers to no cycle.
-    topic: str
-    partition: int
-    offset: int
-    key: bytes | None
+    # As little as can be is made for each record on the thread that polls: what few handlers look at is
+    # asked of the message then. gc=False halves the cost of creation; a record refers to no cycle.
+    message: Message
     raw: bytes | None
-    source: Source
-    log_offset: int
     attempt: int = 1
     deferral: Deferral | None = None
     history: tuple[Failure, ...] = ()
     outbox: list[Outgoing] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Record {self.topic}-{self.partition} offset {self.offset}, attempt {self.attempt}>"
+
+    @property
+    def topic(self) -> str:
+        """Where it was first written."""
+        return self.message.topic() if self.deferral is None else self.deferral.origin_topic
+
+    @property
+    def partition(self) -> int:
+        """The number of the partition where it was first written."""
+        return self.message.partition() if self.deferral is None else self.deferral.origin_partition
+
+    @property
+    def offset(self) -> int:
+        """Its offset there."""
+        return self.message.offset() if self.deferral is None else self.deferral.origin_offset
+
+    @property
+    def log_offset(self) -> int:
+        """Where it lies now: in the retry topic's partition, if it came back through one."""
+        return self.message.offset()
+
+    @property
+    def key(self) -> bytes | None:
+        """Of the record, or None."""
+        return self.message.key()
 
     def send(
         self,
@@ -116,11 +113,13 @@ class Record(msgspec.Struct, gc=False):
         Raises DecodeError where a header's name is not UTF-8, which the client cannot read.
         """
         try:
-            headers = self.source.headers() or []
+            headers = self.message.headers() or []
         except SystemError:
             # Asked again, the client gives a list with a NULL in it, and the process dies: never ask twice.
-            self.source = _Unreadable(self.source.timestamp())
-            headers = self.source.headers()
+            message = self.message
+            place = (message.topic(), message.partition(), message.offset())
+            self.message = Kept(place, message.key(), message.value(), Unreadable(message.timestamp()))
+            headers = self.message.headers() or []
         if self.deferral is None:
             return headers
         return original_headers(headers)
@@ -136,10 +135,23 @@ class Record(msgspec.Struct, gc=False):
         """The same in milliseconds since the epoch."""
         if self.deferral is not None:
             return self.deferral.origin_timestamp
-        ms = self.source.timestamp()[1]
+        ms = self.message.timestamp()[1]
         return None if ms < 0 else ms
 
     @property
     def name(self) -> str:
         """`P2:O16`, as logs write it."""
         return f"P{self.partition}:O{self.offset}"
+
+
+def record_of(
+    topic: str,
+    partition: int,
+    offset: int,
+    key: bytes | None,
+    value: bytes | None,
+    extras: Extras,
+    attempt: int = 1,
+) -> Record:
+    """A record that no client's message holds."""
+    return Record(Kept((topic, partition, offset), key, value, extras), value, attempt)

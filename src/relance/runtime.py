@@ -554,9 +554,7 @@ class Runtime:
                 self.engine.skip(assignment, record.log_offset)
             elif isinstance(found, Deferral):
                 record.deferral = found
-                record.topic, record.partition = found.origin_topic, found.origin_partition
-                record.offset, record.attempt = found.origin_offset, found.attempt
-                record.history = found.history
+                record.attempt, record.history = found.attempt, found.history
                 if record.log_offset in never:
                     if self.engine.hand_off_at_intake(assignment, record.log_offset):
                         condemned.append(record)

@@ -46,6 +46,23 @@ class FrontierAgainstASet(RuleBasedStateMachine):
         self.open -= set(some)
         self.finished |= set(some)
 
+    @precondition(lambda self: self.open)
+    @rule(data=st.data())
+    def finish_a_span_of_open_neighbours(self, data: st.DataObject) -> None:
+        """Neighbours among the open ones, with gaps or without; the lowest, or above others."""
+        ascending = sorted(self.open)
+        start = data.draw(st.integers(0, len(ascending) - 1))
+        some = ascending[start : start + data.draw(st.integers(1, len(ascending) - start))]
+        if not self.frontier.finish_span(some[0], some[-1], len(some)):
+            assert some[-1] - some[0] >= len(some)  # there are gaps, or it would have been cheap
+            self.frontier.finish_all(some)
+        self.open -= set(some)
+        self.finished |= set(some)
+
+    @rule()
+    def look_at_what_is_unfinished(self) -> None:
+        assert self.frontier.unfinished() == sorted(self.open)
+
     @precondition(lambda self: self.finished)
     @rule(data=st.data())
     def reopen_what_an_aborted_transaction_finished(self, data: st.DataObject) -> None:
@@ -84,7 +101,6 @@ class FrontierAgainstASet(RuleBasedStateMachine):
     @invariant()
     def base_is_the_lowest_open(self) -> None:
         assert self.frontier.base == (min(self.open) if self.open else self.position)
-        assert self.frontier.unfinished() == sorted(self.open)
         assert self.frontier.open_count == len(self.open)
 
     @invariant()

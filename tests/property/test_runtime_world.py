@@ -437,7 +437,7 @@ class World(RuleBasedStateMachine):
         """Attempt and due time that a record brings along."""
         if found.deferral is None:
             return 1, 0.0
-        told = self.headers_of(found.source.headers() or [])
+        told = self.headers_of(found.message.headers() or [])
         assert isinstance(told, Deferral)
         return told.attempt, told.due
 

@@ -1,9 +1,14 @@
 """An exception as text."""
 
+import traceback
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from raising import raised
 from relance.dead_letters import errortext
+from relance.dead_letters.errortext import trace
 from relance.errors import MaxRetriesExceededError, TransientError
 
 
@@ -138,3 +143,81 @@ def test_a_chain_that_bites_its_tail_is_told_once():
     first, second = ValueError("first"), ValueError("second")
     first.__cause__, second.__cause__ = second, first
     assert errortext.trace(first).count("ValueError: first") == 1
+
+
+# -- the quick way must be the same way -----------------------------------------------------------
+
+
+def _failed(action: Callable[[], object]) -> BaseException:
+    try:
+        action()
+    except BaseException as error:
+        return error
+    raise AssertionError("it did not fail")
+
+
+def _noted() -> None:
+    error = ValueError("with notes")
+    error.add_note("a note")
+    raise error
+
+
+def _recursive(depth: int) -> None:
+    if depth == 0:
+        raise RuntimeError("deep")
+    _recursive(depth - 1)
+
+
+def _caused() -> None:
+    try:
+        {}["a"]
+    except KeyError as error:
+        raise ValueError("because") from error
+
+
+def _in_context() -> None:
+    try:
+        {}["a"]
+    except KeyError:
+        raise ValueError("meanwhile")  # noqa: B904
+
+
+def _suppressed() -> None:
+    try:
+        {}["a"]
+    except KeyError:
+        raise ValueError("alone") from None
+
+
+def _of_source() -> None:
+    exec(compile("def f(:", "x.py", "exec"))
+
+
+def _group() -> None:
+    raise ExceptionGroup("several", [ValueError("a"), KeyError("b")])
+
+
+@pytest.mark.parametrize(
+    "action",
+    [lambda: int("x"), lambda: undefined_name, _noted, lambda: _recursive(2), lambda: _recursive(200),  # type: ignore[name-defined]  # noqa: F821
+     _caused, _in_context, _suppressed, _of_source, _group],
+)  # fmt: skip
+def test_a_trace_is_what_python_prints_the_first_time_and_every_other(action: Callable[[], object]) -> None:
+    for _ in range(3):
+        error = _failed(action)
+        assert trace(error) == "".join(traceback.format_exception(error))
+
+
+def test_the_same_code_in_another_file_keeps_its_own_name() -> None:
+    for name in ("one.py", "two.py"):
+        space: dict[str, Any] = {}
+        exec(compile("def f():\n    raise ValueError(1)\n", name, "exec"), space)
+        assert f'File "{name}", line 2, in f' in trace(_failed(space["f"]))
+
+
+def test_code_that_is_made_anew_each_time_does_not_pile_up() -> None:
+    for i in range(1100):
+        space: dict[str, Any] = {}
+        exec(compile("def f():\n    raise ValueError(1)\n", f"{i}.py", "exec"), space)
+        assert f'File "{i}.py"' in trace(_failed(space["f"]))
+    assert len(errortext._FRAMES) <= errortext._MAX_FRAMES

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as ClientPartition
 
 from relance.engine.flow import Limits
@@ -33,35 +33,17 @@ class Time(FakeClock):
     sleep = FakeClock.advance
 
 
-class Message:
+def message(tp: TopicPartition, offset: int, error: KafkaError | None = None) -> Message:
     """A record, or the error of a partition."""
-
-    def __init__(self, tp: TopicPartition, offset: int, error: KafkaError | None = None) -> None:
-        self._tp, self._offset, self._error = tp, offset, error
-
-    def error(self) -> KafkaError | None:
-        return self._error
-
-    def topic(self) -> str:
-        return self._tp.topic
-
-    def partition(self) -> int:
-        return self._tp.partition
-
-    def offset(self) -> int:
-        return self._offset
-
-    def key(self) -> bytes:
-        return b"%d" % self._offset
-
-    def value(self) -> bytes:
-        return b"{}"
-
-    def headers(self) -> None:
-        return None
-
-    def timestamp(self) -> tuple[int, int]:
-        return 1, 0
+    return Message(
+        topic=tp.topic,
+        partition=tp.partition,
+        offset=offset,
+        key=b"%d" % offset,
+        value=b"{}",
+        error=error,
+        timestamp=(1, 0),
+    )
 
 
 Step = Callable[[], Sequence[Message] | None]
@@ -162,7 +144,7 @@ class Client:
         """The next records of a partition, as it was told where to read."""
         first = self.held[tp]
         self.held[tp] = min(first + count, self.logs[tp][1])
-        return [Message(tp, offset) for offset in range(first, self.held[tp])]
+        return [message(tp, offset) for offset in range(first, self.held[tp])]
 
     # -- commits -----------------------------------------------------------------------------------
 
@@ -260,7 +242,7 @@ class Bench:
     def out_of_range(self, tp: TopicPartition) -> Message:
         """What the client says once retention has passed the position; the log now begins at 50."""
         self.client.logs[tp] = (50, self.client.logs[tp][1])
-        return Message(tp, self.client.held[tp], KafkaError(KafkaError.OFFSET_OUT_OF_RANGE))
+        return message(tp, self.client.held[tp], KafkaError(KafkaError.OFFSET_OUT_OF_RANGE))
 
 
 # -- a partition that starts anew ------------------------------------------------------------------
@@ -275,7 +257,7 @@ def test_what_is_left_of_a_batch_is_not_counted_for_the_assignment_that_comes_af
     client.offsets[ZERO] = (10, "")
 
     def a_batch_with_an_error_in_front() -> list[Message]:
-        stale = [Message(ZERO, offset) for offset in range(100, 120)]
+        stale = [message(ZERO, offset) for offset in range(100, 120)]
         return [bench.out_of_range(ZERO), *stale, *client.fetch(ONE, 20)]
 
     bench.run(

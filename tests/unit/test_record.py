@@ -4,7 +4,7 @@ import pytest
 
 from relance.engine.deferral import defer, to_headers
 from relance.errors import DecodeError
-from relance.record import Record, TopicPartition
+from relance.record import Record, TopicPartition, record_of
 
 
 class Source:
@@ -19,7 +19,7 @@ class Source:
 
 
 def record(headers: list[tuple[str, bytes | None]] | None = None, ms: int = 0) -> Record:
-    return Record("orders", 2, 16, b"k", b"v", Source(headers, ms), 16)
+    return record_of("orders", 2, 16, b"k", b"v", Source(headers, ms))
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_headers_that_the_client_cannot_read_are_asked_for_once() -> None:
             Broken.asked += 1
             raise SystemError("returned a result with an exception set")
 
-    found = Record("orders", 2, 16, b"k", b"v", Broken(None, 5), 16)
+    found = record_of("orders", 2, 16, b"k", b"v", Broken(None, 5))
     for _ in range(2):
         with pytest.raises(DecodeError, match="not UTF-8"):
             found.headers  # noqa: B018

@@ -13,7 +13,7 @@ from relance.engine.deferral import Deferral, defer, from_headers, to_headers
 from relance.engine.flow import Limits
 from relance.errors import Fatal, MaxRetriesExceededError, Reject, Retry, TransientError
 from relance.policies.retry import RetryPolicy
-from relance.record import Record, TopicPartition
+from relance.record import Record, TopicPartition, record_of
 from relance.runtime import Runtime
 from waiting import wait_until
 from world import DLT, ORDERS, RETRY, Broker, FakeClock, Hooks, Member, Start, a_member, a_plan, record
@@ -206,7 +206,7 @@ def test_a_record_that_is_too_large_for_the_retry_topic_waits_where_it_is() -> N
 
 
 def take_unreadable(member: Member, tp: TopicPartition) -> None:
-    found = Record(tp.topic, tp.partition, 0, b"k", b"v", UnreadableHeaders(), 0)
+    found = record_of(tp.topic, tp.partition, 0, b"k", b"v", UnreadableHeaders())
     member.runtime.received(member.feed_of(tp), tp, [found])
 
 

@@ -21,7 +21,7 @@ from relance.decoding import handler_shape
 from relance.encoding import encode
 from relance.errors import RelanceError, SettingsError
 from relance.policies.retry import RetryPolicy
-from relance.record import Record, TopicPartition
+from relance.record import TopicPartition, record_of
 from relance.workers.processes import ProcessesWorker
 from waiting import wait_until
 from world import ORDERS, Member, Message, record
@@ -147,7 +147,7 @@ def test_headers_that_cannot_be_read_are_an_error_in_a_child_too_not_none_at_all
 
     value = encode({"notes": str(tmp_path)})
     with Bench(process_handlers.tells_headers) as bench:
-        bench.runtime.received("source", ORDERS, [Record("orders", 0, 0, b"k", value, Unreadable(), 0)])
+        bench.runtime.received("source", ORDERS, [record_of("orders", 0, 0, b"k", value, Unreadable())])
         wait_until(lambda: bench.letters(), 20)
         assert "not UTF-8" in bench.letters()[0].error_message
 

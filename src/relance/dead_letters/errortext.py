@@ -7,6 +7,7 @@ an error that can't be told must not keep its record from being dead-lettered.
 from __future__ import annotations
 
 import traceback
+from types import CodeType
 from typing import Final
 
 from relance.errors import MaxRetriesExceededError
@@ -18,6 +19,11 @@ MAX_TRACE: Final = 16_000
 """Characters kept of a stack trace: the head says what went wrong first, the tail what came of it."""
 
 _TRACE_HEAD: Final = 5_000
+
+_HEADING: Final = "Traceback (most recent call last):\n"
+_MAX_FRAMES: Final = 1_000
+_FRAMES: Final[dict[tuple[int, int], tuple[CodeType, str]]] = {}
+"""Lines of a stack trace, by what is called and where in it. The code is kept: its id is its name here."""
 
 
 def plain(text: str) -> str:
@@ -85,8 +91,36 @@ def _said(error: BaseException) -> str:
     return f"{name}: {text}" if text else name
 
 
+def _quickly_formatted(error: BaseException) -> str | None:
+    """The same, where the error stands alone and no call is in its stack twice; else None.
+
+    A thousand poisoned records fail on the same few lines. To format one asks the file system for each of
+    them and parses its source: a hundred microseconds, during which no record is handled.
+    """
+    context = None if error.__suppress_context__ else error.__context__
+    if error.__cause__ or context or isinstance(error, (BaseExceptionGroup, SyntaxError)):
+        return None
+    stack: dict[tuple[int, int], str] = {}
+    at = error.__traceback__
+    while at is not None:
+        code = at.tb_frame.f_code
+        place = (id(code), at.tb_lasti)
+        if place in stack:
+            return None
+        known = _FRAMES.get(place)
+        if known is None:
+            if len(_FRAMES) >= _MAX_FRAMES:
+                _FRAMES.clear()
+            known = _FRAMES[place] = (code, "".join(traceback.format_tb(at, 1)))
+        stack[place] = known[1]
+        at = at.tb_next
+    if not stack:
+        return None
+    return "".join((_HEADING, *stack.values(), *traceback.format_exception_only(error)))
+
+
 def _formatted(error: BaseException) -> str:
     try:
-        return "".join(traceback.format_exception(error))
+        return _quickly_formatted(error) or "".join(traceback.format_exception(error))
     except Exception as problem:  # noqa: BLE001 - as in `message`: hostile attributes, or a chain too deep to walk
         return f"{_said(error)}\n<no stack trace: formatting it raised {type(problem).__name__}>\n"

@@ -14,7 +14,7 @@ calls (`runtime.Runtime` with a lock, the test world by being single-threaded). 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from heapq import nlargest
 from itertools import islice
 from operator import attrgetter
@@ -134,7 +134,8 @@ class Engine:
             waits = self._recall(assignment, records, now, wall)
             assignment.changed = True
         if not assignment.draining:
-            frontier.open([r.log_offset for r in records])
+            if records:
+                frontier.open(_offsets(records))
             assignment.queued += len(records)
             assignment.weigh(records)
             self._queue(assignment, records, waits)
@@ -243,10 +244,24 @@ class Engine:
                 if assignment.frontier.finish_span(first, last, done - told):
                     assignment.changed = True
                     return
-            offsets = [r.log_offset for r in records[told:done]]
+            some = records[told:done]
+            offsets = [r.log_offset for r in some] if run.reordered else _offsets(some)
             if run.handed:
-                offsets = [o for o in offsets if o not in run.handed]
+                offsets = self._between(assignment, offsets, run.handed)
             self._finished(assignment, offsets)
+
+    def _between(self, assignment: Assignment, offsets: Sequence[int], handed: set[int]) -> Sequence[int]:
+        """Finish what lies between those that are handed off, where that is cheap; what is left."""
+        if not isinstance(offsets, range) or assignment.tried:
+            return [o for o in offsets if o not in handed]
+        left: list[int] = []
+        first = offsets.start
+        for stop in (*sorted(o for o in handed if o in offsets), offsets.stop):
+            count = stop - first
+            if count and not assignment.frontier.finish_span(first, stop - 1, count):
+                left.extend(range(first, stop))
+            first = stop + 1
+        return left
 
     def finish(self, run: Run) -> None:
         """The worker gives the run back: `done` records are handled, the others go back to their lane."""
@@ -627,7 +642,7 @@ class Engine:
             return
         assignment.changed = True
 
-    def _finished(self, assignment: Assignment, offsets: list[int]) -> None:
+    def _finished(self, assignment: Assignment, offsets: Sequence[int]) -> None:
         assignment.frontier.finish_all(offsets)
         assignment.changed = True
         tried = assignment.tried
@@ -653,3 +668,11 @@ class Engine:
         lane.state = LaneState.READY
         assignment.waiting.discard(lane)
         assignment.parked -= len(lane.queue)
+
+
+def _offsets(records: list[Record]) -> Sequence[int]:
+    """Of records that ascend."""
+    first, last = records[0].log_offset, records[-1].log_offset
+    if last - first == len(records) - 1:  # they ascend, so there are no gaps
+        return range(first, last + 1)
+    return [r.log_offset for r in records]

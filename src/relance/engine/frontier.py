@@ -28,7 +28,18 @@ class Frontier:
     `start` is the committed offset; `known` the map found beside it, whose finished offsets are skipped.
     """
 
-    __slots__ = ("_done", "_head", "_kept", "_open", "_skip_below", "_unfinished", "position", "waits")
+    __slots__ = (
+        "_done",
+        "_head",
+        "_kept",
+        "_open",
+        "_skip_below",
+        "_spanned",
+        "_spans",
+        "_unfinished",
+        "position",
+        "waits",
+    )
 
     def __init__(self, start: int, known: OffsetMap | None = None) -> None:
         self.position = start
@@ -38,6 +49,8 @@ class Frontier:
         self._head = 0
         self._kept = 0  # how many there are from `_head` on, finished or not
         self._done: set[int] = set()  # finished ones among them
+        self._spans: dict[int, int] = {}  # more of them, without gaps: from the first, how many
+        self._spanned = 0  # how many that makes
         self._skip_below = start
         self._unfinished: frozenset[int] = frozenset()
         self.waits: Mapping[int, Wait] = {}
@@ -55,7 +68,7 @@ class Frontier:
     @property
     def open_count(self) -> int:
         """How many offsets have been read and are not finished."""
-        return self._kept - len(self._done)
+        return self._kept - len(self._done) - self._spanned
 
     def replaying(self) -> bool:
         """True while records may arrive that an earlier owner has finished."""
@@ -85,14 +98,13 @@ class Frontier:
         base = self.base
         if offset == base and self._open:
             self._pop(1)
-            while done and (base := self.base) in done:
-                done.remove(base)
-                self._pop(1)
+            self._sink()
         elif offset in done or not base < offset < self.position:
             raise ValueError(f"offset {offset} is not open (base {base}, position {self.position})")
         else:
             done.add(offset)
-            if len(done) > _SWEEP and 2 * len(done) > self._kept:
+            if len(done) > _SWEEP and 2 * (len(done) + self._spanned) > self._kept:
+                self._spell_out()
                 # Memory is by what is unfinished, not by how far one of it holds the base back.
                 left = self._left()
                 self._open, self._head, self._kept = deque([left] if left else ()), 0, len(left)
@@ -106,10 +118,21 @@ class Frontier:
     def finish_span(self, first: int, last: int, count: int) -> bool:
         """Finish `count` open offsets, the lowest and the highest of which are given, if that is cheap.
 
-        It is where they are the lowest open ones. Both they and the open ones ascend, so where the ends are
-        `count` places apart, what lies between is the same. False: nothing was done.
+        It is where there are no gaps, or where they are the lowest open ones: both they and the open ones
+        ascend, so where the ends are `count` places apart, what lies between is the same. False: nothing
+        was done.
         """
-        if self._done:
+        if last - first == count - 1:
+            if first in self._spans or first in self._done or not self.base <= first <= last < self.position:
+                raise ValueError(f"offset {first} is not open (base {self.base}, position {self.position})")
+            if first == self.base:
+                self._pop(count)
+                self._sink()
+            else:  # above a record that waits for its dead letter, say: kept until the base comes here
+                self._spans[first] = count
+                self._spanned += count
+            return True
+        if self._done or self._spans:
             return False
         head, left = self._head, count
         for offsets in self._open:
@@ -125,6 +148,28 @@ class Frontier:
             head = 0
         return False
 
+    def _sink(self) -> None:
+        """Let go of what is finished at the base."""
+        done, spans = self._done, self._spans
+        while done or spans:
+            base = self.base
+            if base in done:
+                done.remove(base)
+                self._pop(1)
+            elif base in spans:
+                count = spans.pop(base)
+                self._spanned -= count
+                self._pop(count)
+            else:
+                return
+
+    def _spell_out(self) -> None:
+        """Each finished offset by itself, where all are looked at anyway."""
+        for first, count in self._spans.items():
+            self._done.update(range(first, first + count))
+        self._spans.clear()
+        self._spanned = 0
+
     def _pop(self, count: int) -> None:
         """Let go of the lowest `count` that are kept."""
         self._kept -= count
@@ -135,6 +180,7 @@ class Frontier:
         self._head = head
 
     def _left(self) -> list[int]:
+        self._spell_out()
         done, head = self._done, self._head
         found: list[int] = []
         for offsets in self._open:
@@ -144,6 +190,7 @@ class Frontier:
 
     def reopen(self, offsets: Collection[int]) -> None:
         """Finished offsets are not, after all: the transaction that finished them did not take effect."""
+        self._spell_out()
         swept = [offset for offset in offsets if offset not in self._done]
         self._done.difference_update(offsets)
         if swept:

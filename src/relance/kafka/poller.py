@@ -14,8 +14,9 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 from confluent_kafka import Consumer as Client
@@ -40,6 +41,7 @@ ASKING = 10.0
 _POLL = 0.05  # seconds; the longest a command, a commit or a stop waits for an idle client
 _CAREFUL_POLL = 0.005  # seconds; the same while records wait for commits (see `engine.crashes`)
 _BATCH = 2000  # records; each call gives the lock of the interpreter away, and must get it back
+_MUCH = 100  # records in a call, after which there is no need to wait for the next one
 _PATIENCE = 0.5  # seconds of a full buffer before partitions are paused (pausing drops what was fetched)
 
 
@@ -78,6 +80,8 @@ class Poller:
         self._gone: list[TopicPartition] = []
         """Whose place in the log is gone: to be restarted when the batch at hand is passed on."""
         self._full_since: float | None = None
+        self._hurried = False
+        """The last call brought so many records that the next ones are there already."""
         self._told: dict[object, float] = {}
         self._committer: Committer = committer or GroupCommitter(hub, feed.name, commit_interval, self._tell)
         self._asking = asking
@@ -147,14 +151,17 @@ class Poller:
         if self._backed_up():
             return
         self._sync_pauses()
-        first = self._client.poll(_CAREFUL_POLL if self._hub.careful(self.feed.name) else _POLL)
+        if self._hurried:
+            messages = self._client.consume(_BATCH, 0)
+        else:
+            # consume would wait until it has all: so wait for one, and then see what is there.
+            first = self._client.poll(_CAREFUL_POLL if self._hub.careful(self.feed.name) else _POLL)
+            messages = [] if first is None else [first, *self._client.consume(_BATCH, 0)]
         self._raise_problem()
-        if first is None:
-            return
-        # poll waits for one record, consume would wait for all: so one, and then what is there.
-        rest = self._client.consume(_BATCH, 0)
-        self._raise_problem()
-        self._take([first, *rest])
+        # Each call of the client gives the interpreter away and must get it back: one, while there is much.
+        self._hurried = len(messages) >= _MUCH
+        if messages:
+            self._take(messages)
 
     def _commit_before_leaving(self) -> None:
         # While a rebalance is under way the broker refuses the commit of the last generation, and the one
@@ -193,33 +200,25 @@ class Poller:
         self._paused = wanted
 
     def _take(self, messages: list[Message]) -> None:
-        topic: str | None = None
-        partition: int | None = -1
-        records: list[Record] = []
-        append = records.append
-        for message in messages:
-            if message.error() is not None:
-                self._flush(topic, partition, records)
-                records, topic = [], None
-                append = records.append
-                self._take_error(message)
+        # No Python code of ours runs for each record here: the handler's thread wants the interpreter, too.
+        for found in _runs(messages, one_topic=len(self.feed.topics) == 1):
+            if not any(map(Message.error, found)):
+                self._pass_on(found)
                 continue
-            if message.partition() != partition or message.topic() != topic:
-                self._flush(topic, partition, records)
-                topic, partition = message.topic(), message.partition()
-                records = []
-                append = records.append
-            offset = message.offset()
-            append(Record(topic, partition, offset, message.key(), message.value(), message, offset))  # type: ignore[arg-type]
-        self._flush(topic, partition, records)
+            for is_error, some in groupby(found, lambda message: message.error() is not None):
+                if is_error:
+                    for message in some:
+                        self._take_error(message)
+                else:
+                    self._pass_on(list(some))
         if self._gone:
             # Not earlier: what is left of the batch would be counted for the new assignment.
             gone, self._gone = self._gone, []
             self._restart(gone)
 
-    def _flush(self, topic: str | None, partition: int | None, records: list[Record]) -> None:
-        if records:
-            self._hub.received(self.feed.name, TopicPartition(topic, partition), records)  # type: ignore[arg-type]
+    def _pass_on(self, messages: list[Message]) -> None:
+        records = list(map(Record, messages, map(Message.value, messages)))  # type: ignore[arg-type]
+        self._hub.received(self.feed.name, TopicPartition(records[0].topic, records[0].partition), records)
 
     def _take_error(self, message: Message) -> None:
         error = message.error()
@@ -392,6 +391,16 @@ class Poller:
         if now >= self._told.get(what, 0.0):
             self._told[what] = now + 30.0
             _log.warning("%s", text)
+
+
+def _runs(messages: list[Message], *, one_topic: bool) -> Iterator[list[Message]]:
+    """Neighbours of one partition together."""
+    for _, neighbours in groupby(messages, Message.partition):
+        if one_topic:
+            yield list(neighbours)
+        else:
+            for _, found in groupby(neighbours, Message.topic):
+                yield list(found)
 
 
 class _Guard:

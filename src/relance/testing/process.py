@@ -20,6 +20,7 @@ from relance.engine.lanes import Run
 from relance.errors import RelanceError
 from relance.hooks import Hooks
 from relance.kafka.starts import Feed, Start, start_at
+from relance.message import Kept
 from relance.record import Outgoing, Record, TopicPartition
 from relance.runtime import Runtime
 from relance.spec import ConsumerSpec, plan_of
@@ -273,8 +274,9 @@ def _list_of(given: Record | list[Record]) -> list[Record]:
 
 def stored_of(record: Record) -> StoredRecord:
     """The record as it lies in its topic, which for a retry is the retry topic."""
-    assert isinstance(record.source, StoredRecord)
-    return record.source
+    assert isinstance(record.message, Kept)
+    assert isinstance(record.message.extras, StoredRecord)
+    return record.message.extras
 
 
 def _first(error: BaseException) -> BaseException:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from relance.delivery import Sent
 from relance.errors import RelanceError
-from relance.record import HeaderList, Record, TopicPartition
+from relance.record import HeaderList, Record, TopicPartition, record_of
 
 __all__ = ["StoredRecord", "Topics", "murmur2"]
 
@@ -37,7 +37,7 @@ class StoredRecord:
 
     def as_record(self) -> Record:
         """What a handler gets."""
-        return Record(self.topic, self.partition, self.offset, self.key, self.value, self, self.offset)
+        return record_of(self.topic, self.partition, self.offset, self.key, self.value, self)
 
 
 @dataclass(slots=True)

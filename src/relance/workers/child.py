@@ -22,7 +22,7 @@ from types import FrameType
 from typing import Any
 
 from relance.decoding import Decoding, HandlerShape, decoder_for, handler_shape
-from relance.record import Record
+from relance.record import Record, record_of
 from relance.workers.cancellation import not_by_us
 from relance.workers.travel import Answer, Sent, packed
 
@@ -152,9 +152,7 @@ def _work_off(
     """Until all are handled, the first one fails, or `seconds` have passed."""
     until = time.perf_counter() + seconds
     for i, sent in enumerate(records, 1):
-        record = Record(
-            sent.topic, sent.partition, sent.offset, sent.key, sent.raw, sent, sent.offset, sent.attempt
-        )
+        record = record_of(sent.topic, sent.partition, sent.offset, sent.key, sent.raw, sent, sent.attempt)
         error = _handle_one(record, handler, shape, decoding)
         goes_on = error is None and i < len(records) and time.perf_counter() < until
         if error is None:

@@ -15,7 +15,7 @@ from relance.runtime import Runtime
 __all__ = ["Call", "InlineWorker"]
 
 _SHORT, _LONG = 0.002, 0.008  # seconds of work in a run: below it grows, above it shrinks
-_MAX_RUN = 512
+_MAX_RUN = 2048
 
 
 class Call(Protocol):

@@ -35,10 +35,10 @@ class SingleCall:
         now = time.perf_counter
         decoding, handler, with_record = self._decoding, self._handler, self._shape.takes_record
         decode, decode_errors = decoding.decode, decoding.errors
-        records = run.records
         i = run.done
-        while i < len(records) and not run.cancelled:
-            record = records[i]
+        for record in run.records[i:]:
+            if run.cancelled:
+                return True
             try:
                 value = decode(record.raw)
             except decode_errors as error:
