@@ -248,7 +248,7 @@ class Engine:
             offsets = [r.log_offset for r in some] if run.reordered else _offsets(some)
             if run.handed:
                 offsets = self._between(assignment, offsets, run.handed)
-            self._finished(assignment, offsets)
+            self.finished(assignment, offsets)
 
     def _between(self, assignment: Assignment, offsets: Sequence[int], handed: set[int]) -> Sequence[int]:
         """Finish what lies between those that are handed off, where that is cheap; what is left."""
@@ -351,7 +351,7 @@ class Engine:
         if offset in assignment.settling:
             assignment.settling.remove(offset)
             self.settling -= 1
-            self._finished(assignment, [offset])
+            self.finished(assignment, [offset])
             if assignment.failing:
                 assignment.failing.discard(offset)
                 if not assignment.failing:
@@ -642,7 +642,8 @@ class Engine:
             return
         assignment.changed = True
 
-    def _finished(self, assignment: Assignment, offsets: Sequence[int]) -> None:
+    def finished(self, assignment: Assignment, offsets: Sequence[int]) -> None:
+        """These open offsets of an assignment that is not closed need no more work."""
         assignment.frontier.finish_all(offsets)
         assignment.changed = True
         tried = assignment.tried

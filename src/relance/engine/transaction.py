@@ -75,7 +75,7 @@ def settle(
         if offset in assignment.aside:
             assignment.aside.remove(offset)
             engine.aside -= 1
-        engine._finished(assignment, [offset])
+        engine.finished(assignment, [offset])
     taken.commits = engine.commits(feed, now=now, wall=wall, without=without)
     beyond = [h for h in handoffs if not h.assignment.tells_of(h.offset)]
     if not beyond:

@@ -1,0 +1,225 @@
+"""What is done about a record that failed: it is tried again here, goes to a topic, or stops all.
+
+Promise: each failure is counted and judged once, and a record ends only when what its end depends on is
+written; with a circuit breaker, a failure that it gives back costs no attempt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from relance.circuit import Guard, Try
+from relance.contracts import Writer
+from relance.dead_letters.ladder import TooLarge
+from relance.engine.assignment import Assignment
+from relance.engine.lanes import Run
+from relance.engine.outcome import DeadLetter, Defer, RetryAt, Stop
+from relance.engine.owed import Owed, origin_of
+from relance.errors import SettingsError
+from relance.judge import Judge
+from relance.monitor import Monitor
+from relance.outgoing import failure_text
+from relance.record import Outgoing, Record
+
+__all__ = ["Failures"]
+
+
+class Failures:
+    """The failures of one consumer. Called by its workers, without the lock."""
+
+    def __init__(self, monitor: Monitor, judge: Judge) -> None:
+        self.writer: Writer | None = None
+        self.guard: Guard | None = None
+        self.owed = Owed()
+        """Attempts that the breaker gave back for records that are on their way to the retry topic."""
+        self._monitor = monitor
+        self._judge = judge
+        self._unwritable: list[tuple[Assignment, Record, Exception, int]] = []
+
+    def failed(self, run: Run, record: Record, error: Exception) -> bool:
+        """The record at `run.done` raised. True: it is dealt with, go on with the next one of the run."""
+        try:
+            attempt = self._report(run, record, error)
+        except SettingsError as fault:
+            return self._stop_all(run, fault)
+        if attempt is None or not attempt.returned:
+            outcome = self._judge.judge(record, error)
+            if isinstance(outcome, RetryAt):
+                self._retry_here(run, record, error, outcome.delay, attempt)
+                return False
+            if isinstance(outcome, Stop):
+                return self._stop_all(run, outcome.error)
+            if self._hand_over(run, record, error, outcome, attempt):
+                return True
+        with self._monitor.lock:
+            self._monitor.give_back(run)
+        return False
+
+    def failed_together(self, run: Run, failed: list[tuple[Record, Exception]]) -> bool:
+        """These, ascending, of what is left of a batch failed. True: dealt with; what is left goes back.
+
+        Each is judged as if it had been handled alone, and each failure has used up an attempt, unless a
+        circuit breaker gives it back.
+        """
+        ended: list[Record] = []
+        retries: list[tuple[Record, Exception, float, Try | None]] = []
+        stop: Stop | None = None
+        for record, error in failed:
+            try:
+                attempt = self._report(run, record, error)
+            except SettingsError as fault:
+                stop = stop or Stop(fault)
+                continue
+            if attempt is not None and attempt.returned:
+                continue
+            outcome = self._judge.judge(record, error)
+            if isinstance(outcome, Stop):
+                stop = stop or outcome
+            elif isinstance(outcome, RetryAt):
+                self._judge.log_retry(record, outcome.delay, error)
+                retries.append((record, error, outcome.delay, attempt))
+            elif self._hand_over(run, record, error, outcome, attempt):
+                ended.append(record)
+        run.reorder(ended)
+        run.done += len(ended)
+        if stop is None and not retries:
+            return True
+        with self._monitor.lock:
+            if stop is not None:
+                self._monitor.halt()  # first: given back, the record would be taken again at once
+            waits = []
+            for record, error, delay, attempt in retries:
+                if self._noted(record, error, attempt):
+                    waits.append((record, self._monitor.clock.monotonic() + delay, delay))
+            self._monitor.counters.retried += len(waits)
+            self._monitor.count_run(run)
+            self._monitor.engine.retry_some(run, waits)
+            self._monitor.changed.notify_all()
+            self._monitor.work.notify_all()
+        if stop is not None:
+            self._monitor.on_failure(stop.error)
+        return False
+
+    def returned(self, run: Run, record: Record) -> None:
+        """The handler of the record at `run.done` returned and left an outbox: the record ends with that."""
+        outbox, record.outbox = record.outbox, None
+        with self._monitor.lock:
+            if not outbox or not self._monitor.engine.hand_off(run, record):
+                return
+            self._monitor.counters.handled += 1
+        self.write(run.lane.assignment, record.log_offset, *outbox)
+
+    def write_off_again(self) -> None:
+        """Try once more to write the dead letters that were too large: their topic may take more now."""
+        with self._monitor.lock:
+            again, self._unwritable = self._unwritable, []
+        for assignment, record, error, attempts in again:
+            if not assignment.closed:
+                self.write_off(assignment, record, error, attempts=attempts)
+
+    def write_off(self, assignment: Assignment, record: Record, error: Exception, *, attempts: int) -> None:
+        """Write the dead letter of a record that no run holds any more."""
+        letter = self._judge.letter(record, error, attempts=attempts)
+        if letter is None:
+            with self._monitor.lock:
+                self._monitor.halt()
+                # No letter will be written.
+                self._monitor.engine.stop(assignment, failure_text(error), record.log_offset)
+            self._monitor.on_failure(error)
+            return
+        if isinstance(letter, TooLarge):
+            topic = self._monitor.plan.paths.dead_letter_topic
+            with self._monitor.lock:
+                self._unwritable.append((assignment, record, error, attempts))
+            self._monitor.stop(
+                assignment,
+                record.log_offset,
+                f"its dead letter takes {letter.size} bytes and {topic} takes {letter.limit}",
+                f"it goes on once {topic} takes more (max.message.bytes), or with dead_letter_pointer=True",
+            )
+            return
+        self._judge.log_dead_letter(record, letter.topic, error, attempts=attempts)
+        with self._monitor.lock:
+            self._monitor.counters.dead_lettered += 1
+        self.write(assignment, record.log_offset, letter)
+
+    def write(self, assignment: Assignment, offset: int, *outgoing: Outgoing) -> None:
+        """What must be durable before the record at `offset` is finished."""
+        assert self.writer is not None
+        self.writer.write(assignment, offset, outgoing)
+
+    def untry(self, attempts: Sequence[Try]) -> None:
+        """Called by the breaker: these tries, the oldest first, cost no attempt."""
+        with self._monitor.lock:
+            for attempt in reversed(attempts):
+                if attempt.deferred is not None:
+                    self.owed.owe(attempt.deferred)
+                elif attempt.failure is not None:
+                    attempt.assignment.untry(attempt.offset, attempt.failure)
+
+    def _report(self, run: Run, record: Record, error: Exception) -> Try | None:
+        """Count a failure. What the breaker calls it, if it counts there; SettingsError if it cannot say."""
+        record.outbox = None
+        with self._monitor.lock:
+            self._monitor.counters.failed += 1
+        return None if self.guard is None else self.guard.failed(run, record, error)
+
+    def _noted(self, record: Record, error: Exception, attempt: Try | None) -> bool:
+        """Locked: the failure costs an attempt. False: another thread has opened the breaker since."""
+        if attempt is not None and attempt.returned:
+            return False
+        failure = self._judge.note_failure(record, error)
+        if attempt is not None:
+            attempt.failure = failure
+        return True
+
+    def _stop_all(self, run: Run, error: Exception) -> bool:
+        with self._monitor.lock:
+            self._monitor.halt()  # first: given back, the record would be taken again at once
+            self._monitor.give_back(run)
+        self._monitor.on_failure(error)
+        return False
+
+    def _retry_here(
+        self, run: Run, record: Record, error: Exception, delay: float, attempt: Try | None
+    ) -> None:
+        self._judge.log_retry(record, delay, error)
+        with self._monitor.lock:
+            if not self._noted(record, error, attempt):
+                self._monitor.give_back(run)
+                return
+            self._monitor.count_run(run)
+            self._monitor.counters.retried += 1
+            self._monitor.engine.retry(run, self._monitor.clock.monotonic() + delay, delay)
+            self._monitor.changed.notify_all()
+            self._monitor.work.notify_all()
+
+    def _hand_over(
+        self,
+        run: Run,
+        record: Record,
+        error: Exception,
+        outcome: DeadLetter | tuple[Defer, Outgoing],
+        attempt: Try | None,
+    ) -> bool:
+        """The record goes to the retry topic or the dead letters, and ends when it is there.
+
+        False if it does not: another thread has opened the breaker, and the failure is given back.
+        """
+        with self._monitor.lock:
+            if attempt is not None and attempt.returned:
+                return False
+            if not self._monitor.engine.hand_off(run, record):
+                return True
+            if isinstance(outcome, tuple):
+                self._monitor.counters.retried += 1
+                if attempt is not None:
+                    attempt.deferred = origin_of(record)
+        assignment = run.lane.assignment
+        if isinstance(outcome, tuple):
+            defer, outgoing = outcome
+            self._judge.log_retry(record, defer.delay, error)
+            self.write(assignment, record.log_offset, outgoing)
+        else:
+            self.write_off(assignment, record, outcome.error, attempts=record.attempt)
+        return True
