@@ -88,6 +88,12 @@ def plain(value: dict) -> None:  # type: ignore[type-arg]
         die(value["die"])
 
 
+def calls_a_service(value: dict, record: Record) -> None:  # type: ignore[type-arg]
+    if not Path(value["service"]).exists():
+        raise TransientError("no answer")
+    note(value["notes"], record.partition, record.offset, record.attempt)
+
+
 def tells_headers(value: dict, record: Record) -> None:  # type: ignore[type-arg]
     note(value["notes"], record.headers, record.timestamp_ms, record.topic)
 

@@ -100,7 +100,7 @@ def begin(value: dict[str, Any], record: Record) -> float:
     )
     if "exit" in value:
         sys.exit(value["exit"])
-    if value.get("abort"):
+    if value.get("abort") or record.attempt == value.get("abort_at"):
         os.abort()
     if value.get("reject"):
         raise Reject("asked to")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Producer
-from members import Group
+from members import Group, Member
 
 from relance.dead_letters.envelope import DeadLetter, decode
 from relance.kafka.admin import Admin
@@ -36,12 +36,14 @@ def group(tmp_path: Path, bootstrap: str, make_topic: Callable[..., str]) -> Ite
         found.close()
 
 
-def write(bootstrap: str, topic: str, count: int, poison: int | None = None) -> set[str]:
-    """Records by turns to each partition; those that may be handled."""
+def write(bootstrap: str, topic: str, count: int, poison: int | None = None, **how: Any) -> set[str]:
+    """Records by turns to each partition; those that may be handled. `how` the poisoned one ends it all."""
     producer = Producer({"bootstrap.servers": bootstrap})
     good = set()
     for i in range(count):
-        value = {"id": f"r{i}", "abort": i == poison}
+        value: dict[str, Any] = {"id": f"r{i}"}
+        if i == poison:
+            value |= how or {"abort": True}
         producer.produce(
             topic, json.dumps(value).encode(), key=f"k{i % 20}".encode(), partition=i % PARTITIONS
         )
@@ -61,6 +63,27 @@ def lag(bootstrap: str, group: Group, count: int) -> int:
     return count - sum(place.offset for tp, place in found.items() if tp.topic == group.config["topic"])
 
 
+def start_again_until(done: Callable[[], object], crashing: Group, most: int = 6) -> Member:
+    """As an orchestrator does; the member that is left."""
+    deaths = 0
+    last = crashing.start()
+
+    def is_done() -> bool:
+        nonlocal deaths, last
+        if last.process.poll() is not None:
+            assert last.ended() == -signal.SIGABRT, last.log
+            deaths += 1
+            # As usual (perhaps twice: it may die before the broker has its first word), within a window,
+            # and twice as the only suspect.
+            assert deaths <= most, last.log
+            last = crashing.start()
+        return bool(done())
+
+    wait_until(is_done, 120.0, lambda: "\n".join(member.log for member in crashing.members))
+    assert deaths >= 4
+    return last
+
+
 @pytest.mark.parametrize(
     "config",
     [
@@ -74,22 +97,7 @@ def test_the_record_that_kills_its_process_is_given_up_and_all_others_are_handle
 ) -> None:
     crashing = group(**config)
     good = write(bootstrap, crashing.config["topic"], 120, poison=41)
-    deaths = 0
-    last = crashing.start()
-
-    def all_handled() -> bool:
-        nonlocal deaths, last
-        if last.process.poll() is not None:
-            assert last.ended() == -signal.SIGABRT, last.log
-            deaths += 1
-            # As usual (perhaps twice: it may die before the broker has its first word), within a window,
-            # and twice as the only suspect.
-            assert deaths <= 6, last.log
-            last = crashing.start()
-        return good <= set(crashing.handled())
-
-    wait_until(all_handled, 120.0, lambda: "\n".join(member.log for member in crashing.members))
-    assert deaths >= 4
+    last = start_again_until(lambda: good <= set(crashing.handled()), crashing)
     wait_until(lambda: lag(bootstrap, crashing, 120) == 0, 20.0, lambda: last.log)
     assert last.stop() == 0
     [letter] = letters(bootstrap, crashing)
@@ -98,6 +106,30 @@ def test_the_record_that_kills_its_process_is_given_up_and_all_others_are_handle
     assert letter.retry_count == 1
     assert "the process died 2x at offset 20" in last.log
     assert "[DLT] P1:O20" in last.log
+
+
+def test_a_record_that_kills_its_process_when_it_comes_back_from_the_retry_topic_is_given_up_too(
+    group: Callable[..., Group], bootstrap: str, make_topic: Callable[..., str]
+) -> None:
+    retries = make_topic("crash-retry", 1)
+    crashing = group(ordering="key", retry_topic=retries, max_in_memory_wait=0, delay=0.1)
+    good = write(bootstrap, crashing.config["topic"], 40, poison=11, fail=1, abort_at=2)
+    topic = crashing.config["topic"]
+
+    def all_ended() -> bool:
+        return good <= set(crashing.handled()) and lag(bootstrap, crashing, 40) == 0 and bool(given_up())
+
+    def given_up() -> list[DeadLetter]:
+        return letters(bootstrap, crashing)
+
+    # A death before the commit leaves a second copy in the retry topic, which kills as often.
+    last = start_again_until(all_ended, crashing, most=18)
+    assert last.stop() in (0, -signal.SIGABRT)  # a copy may have come back by now
+    for letter in given_up():
+        place = (letter.original_topic, letter.original_partition, letter.original_offset)
+        assert place == (topic, 1, 5)
+        assert (letter.error_class or "").endswith("CrashLoopError")
+    assert f"{retries}-0" in last.log
 
 
 def test_killing_a_healthy_consumer_under_load_costs_no_dead_letter(

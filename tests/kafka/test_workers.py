@@ -16,8 +16,9 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 import process_handlers
-from relance import App, BatchError, Record, RetryPolicy, SendError, Settings
+from relance import App, BatchError, CircuitBreaker, Record, RetryPolicy, SendError, Settings
 from relance.kafka.admin import Admin
+from relance.record import TopicPartition as Place
 from waiting import wait_until
 
 Topics = Callable[..., str]
@@ -165,6 +166,123 @@ def test_a_program_without_a_main_guard_is_told_so_and_starts_no_consumers_witho
     assert committed(bootstrap, topic) <= 0
 
 
+def calls(folder: Path) -> list[tuple[str, str, str]]:
+    """Who was called for what, as the children noted it: process, partition, offset."""
+    lines = [line.split() for line in (folder / "notes").read_text().splitlines()]
+    return [(pid, partition, offset) for _, pid, partition, offset, _ in lines]
+
+
+def test_children_work_side_by_side_and_finish_what_they_have_when_partitions_move(
+    bootstrap: str, make_topic: Topics, tmp_path: Path
+) -> None:
+    topic = make_topic("t", 4)
+    apps = [app_of(bootstrap, topic) for _ in range(2)]
+    for app in apps:
+        app.consumer(topic, workers="processes", concurrency=2)(process_handlers.handle)
+    value = b'{"work": 0.02, "notes": "%s"}' % str(tmp_path).encode()
+
+    async def main() -> None:
+        fill(bootstrap, topic, *[value] * 400, keys=40)
+        async with apps[0].running():
+            await until(lambda: (tmp_path / "notes").exists() and len(calls(tmp_path)) > 40)
+            async with apps[1].running():
+                await until(lambda: len(apps[1].assignment()) == 2)
+                await until(lambda: apps[1].stats().handled > 20, what=apps[1].stats())
+            # It left with records on their way: they were finished, or nobody had begun them.
+            await until(lambda: committed(bootstrap, topic) == 400, 60.0, apps[0].stats())
+
+    asyncio.run(main())
+    found = calls(tmp_path)
+    assert set(Counter(found_at[1:] for found_at in found).values()) == {1}
+    assert len(found) == 400
+    assert len({pid for pid, _, _ in found} - {str(os.getpid())}) == 4
+
+
+def test_an_application_that_stops_ends_its_children_and_commits_just_what_they_did(
+    bootstrap: str, make_topic: Topics, tmp_path: Path
+) -> None:
+    topic = make_topic("t", 2)
+    value = b'{"work": 0.02, "notes": "%s"}' % str(tmp_path).encode()
+
+    async def one_life(enough: Callable[[], object]) -> None:
+        app = app_of(bootstrap, topic)
+        app.consumer(topic, workers="processes", concurrency=2)(process_handlers.handle)
+        async with app.running():
+            await until(enough, what=app.stats())
+
+    fill(bootstrap, topic, *[value] * 200, keys=20)
+    asyncio.run(one_life(lambda: (tmp_path / "notes").exists() and len(calls(tmp_path)) > 50))
+    first = calls(tmp_path)
+    assert committed(bootstrap, topic) == len(first) < 200
+    assert not [pid for pid, _, _ in first if Path(f"/proc/{pid}").exists()]
+    asyncio.run(one_life(lambda: committed(bootstrap, topic) == 200))
+    assert len(calls(tmp_path)) == len({at[1:] for at in calls(tmp_path)}) == 200
+
+
+def test_a_breaker_over_children_opens_in_an_outage_and_the_outage_costs_no_attempt(
+    bootstrap: str, make_topic: Topics, tmp_path: Path
+) -> None:
+    topic, dlt = make_topic("t", 2), make_topic("dlt", 1)
+    app = app_of(bootstrap, topic)
+    service = tmp_path / "service is up"
+    app.consumer(
+        topic,
+        workers="processes",
+        concurrency=2,
+        retry=RetryPolicy.fixed(0.02, max_attempts=3),
+        dead_letter_topic=dlt,
+        breaker=CircuitBreaker(window=10, minimum_calls=4, open_for=0.2, name="service"),
+    )(process_handlers.calls_a_service)
+    value = b'{"service": "%s", "notes": "%s"}' % (str(service).encode(), str(tmp_path).encode())
+
+    def opened() -> int:
+        (found,) = app.stats().circuit_breakers
+        return found.times_opened
+
+    async def main() -> None:
+        fill(bootstrap, topic, *[value] * 100, keys=10)
+        async with app.running():
+            await until(lambda: opened() >= 4, what=app.stats())
+            assert committed(bootstrap, topic) <= 0
+            service.touch()
+            await until(lambda: committed(bootstrap, topic) == 100, what=app.stats())
+            assert await asyncio.to_thread(app.dead_letters(dlt).count) == 0
+
+    asyncio.run(main())
+
+
+# -- deadlines of async handlers ---------------------------------------------------------------------
+
+
+def test_an_async_handler_past_its_deadline_is_cancelled_and_its_attempts_count(
+    bootstrap: str, make_topic: Topics
+) -> None:
+    topic, dlt = make_topic("t", 1), make_topic("dlt", 1)
+    app = app_of(bootstrap, topic)
+    cancelled = 0
+
+    @app.consumer(topic, timeout=0.1, retry=RetryPolicy.fixed(0.02, max_attempts=3), dead_letter_topic=dlt)
+    async def handle(value: int) -> None:
+        nonlocal cancelled
+        if value == 1:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancelled += 1
+                raise
+
+    async def main() -> None:
+        fill(bootstrap, topic, b"0", b"1", b"2")
+        async with app.running():
+            await until(lambda: committed(bootstrap, topic) == 3, what=app.stats())
+            (letter,) = await asyncio.to_thread(app.dead_letters(dlt).latest, 10)
+            assert "HandlerTimeoutError" in letter.error_message
+            assert letter.retry_count == 2
+
+    asyncio.run(main())
+    assert cancelled == 3
+
+
 # -- batches -----------------------------------------------------------------------------------------
 
 
@@ -206,6 +324,38 @@ def test_of_a_batch_only_what_failed_is_tried_again_and_dead_lettered(
     assert stored == Counter(n for n in range(1000) if n % 50 != 7)
     assert {tries[n] for n in range(7, 1000, 50)} == {3}
     assert max(sizes) > 10
+
+
+def test_batches_keep_the_order_of_each_key_also_where_one_of_it_is_tried_again(
+    bootstrap: str, make_topic: Topics
+) -> None:
+    topic = make_topic("t", 2)
+    app = app_of(bootstrap, topic)
+    ended: dict[bytes, list[int]] = defaultdict(list)
+
+    @app.consumer(
+        topic, ordering="key", batch=50, concurrency=4, retry=RetryPolicy.fixed(0.05, max_attempts=3)
+    )
+    async def store(values: list[int], records: list[Record]) -> None:
+        failed: dict[int, Exception] = {}
+        for i, (value, record) in enumerate(zip(values, records, strict=True)):
+            if value % 40 == 3 and record.attempt == 1:
+                failed[i] = TimeoutError("again")
+            elif not any(records[j].key == record.key for j in failed):
+                ended[record.key or b""].append(value)
+            else:
+                failed[i] = TimeoutError("stands behind one that failed")
+        if failed:
+            raise BatchError(failed)
+
+    async def main() -> None:
+        fill(bootstrap, topic, *(b"%d" % n for n in range(600)), keys=7)
+        async with app.running():
+            await until(lambda: committed(bootstrap, topic) == 600, what=app.stats())
+
+    asyncio.run(main())
+    assert sum(map(len, ended.values())) == 600
+    assert all(values == sorted(values) for values in ended.values())
 
 
 # -- what a record sends -----------------------------------------------------------------------------
@@ -255,5 +405,45 @@ def test_what_can_never_be_sent_is_an_error_of_the_handler_and_not_of_the_partit
             await until(lambda: committed(bootstrap, topic) == 3, what=app.stats())
             (letter,) = await asyncio.to_thread(app.dead_letters(dlt).latest, 10)
             assert "'no topic name' is no topic name" in letter.error_message
+
+    asyncio.run(main())
+
+
+def test_an_offset_waits_until_what_its_record_sent_is_acknowledged(
+    bootstrap: str, make_topic: Topics
+) -> None:
+    topic, out = make_topic("t", 2), make_topic("out", 1)
+    app = app_of(bootstrap, topic, client={"linger.ms": 3000})  # for so long nothing that is sent leaves
+
+    @app.consumer(topic)
+    def handle(value: int, record: Record) -> None:
+        if record.partition == 0:
+            record.send(out, value)
+
+    def place(partition: int) -> int:
+        found = Admin(bootstrap).committed(f"g-{topic}").get(Place(topic, partition))
+        return 0 if found is None else max(0, found.offset)
+
+    def write(partition: int) -> None:
+        producer = Producer({"bootstrap.servers": bootstrap})
+        for n in range(20):
+            producer.produce(topic, b"%d" % n, partition=partition)
+        assert producer.flush(10) == 0
+
+    async def main() -> None:
+        reader = Consumer({"bootstrap.servers": bootstrap, "group.id": "reader"})
+        try:
+            write(0)
+            async with app.running():
+                await until(lambda: app.stats().handled == 20, what=app.stats())
+                write(1)  # handled, and committed, after all of the other partition
+                await until(lambda: place(1) == 20, what=app.stats())
+                at = place(0)
+                written = reader.get_watermark_offsets(TopicPartition(out, 0), 10.0)[1]
+                assert (at, written) == (0, 0)
+                await until(lambda: place(0) == 20, what=app.stats())
+                assert reader.get_watermark_offsets(TopicPartition(out, 0), 10.0) == (0, 20)
+        finally:
+            reader.close()
 
     asyncio.run(main())
