@@ -154,3 +154,17 @@ def test_a_million_finished_above_many_that_wait_take_memory_by_those_that_wait(
     assert len(frontier._open) + len(frontier._done) < 20_000
     assert frontier.open_count == len(waiting)
     assert frontier.unfinished() == waiting
+
+
+def test_spans_above_a_record_that_takes_long_are_let_go_of_too() -> None:
+    frontier = Frontier(0)
+    for start in range(0, 1_000_000, 1000):
+        frontier.open(range(start, start + 1000))
+        for hundred in range(start, start + 1000, 100):
+            first, last = max(1, hundred), hundred + 99
+            assert frontier.finish_span(first, last, last - first + 1)
+        frontier.unfinished()  # as each commit asks
+    assert sum(map(len, frontier._open)) + len(frontier._done) + len(frontier._spans) < 20_000
+    assert (frontier.base, frontier.position, frontier.open_count) == (0, 1_000_000, 1)
+    frontier.finish(0)
+    assert (frontier.base, frontier.open_count) == (1_000_000, 0)

@@ -103,12 +103,7 @@ class Frontier:
             raise ValueError(f"offset {offset} is not open (base {base}, position {self.position})")
         else:
             done.add(offset)
-            if len(done) > _SWEEP and 2 * (len(done) + self._spanned) > self._kept:
-                self._spell_out()
-                # Memory is by what is unfinished, not by how far one of it holds the base back.
-                left = self._left()
-                self._open, self._head, self._kept = deque([left] if left else ()), 0, len(left)
-                done.clear()
+            self._sweep()
 
     def finish_all(self, offsets: Iterable[int]) -> None:
         """Several open offsets are finished."""
@@ -131,6 +126,7 @@ class Frontier:
             else:  # above a record that waits for its dead letter, say: kept until the base comes here
                 self._spans[first] = count
                 self._spanned += count
+                self._sweep()
             return True
         if self._done or self._spans:
             return False
@@ -162,6 +158,14 @@ class Frontier:
                 self._pop(count)
             else:
                 return
+
+    def _sweep(self) -> None:
+        """Memory is by what is unfinished, not by how far one of it holds the base back."""
+        finished = len(self._done) + self._spanned
+        if finished > _SWEEP and 2 * finished > self._kept:
+            left = self._left()
+            self._open, self._head, self._kept = deque([left] if left else ()), 0, len(left)
+            self._done.clear()
 
     def _spell_out(self) -> None:
         """Each finished offset by itself, where all are looked at anyway."""
