@@ -95,8 +95,9 @@ class Settings:
     create_topics: bool = False
     """Whether a topic that is missing at start is made, with the broker's default partitions."""
 
-    max_buffered_records: int = 10_000
-    """At how many records in memory the intake pauses."""
+    max_buffered_records: int | None = None
+    """At how many records in memory the intake pauses. By default 10,000, or 32 for each record that a
+    consumer may handle at once if that is more: neighbours in a log often share a key."""
 
     max_buffered_bytes: int = 64 * 1024 * 1024
     """At how many bytes of values in memory the intake pauses. Records that wait for a retry may take twice
@@ -215,7 +216,7 @@ _SETTINGS: Final[dict[str, Setting]] = {
     "send_timeout": Setting(float, low=0.1, high=3600.0, unit="seconds"),
     "start_timeout": Setting(float, low=0.0, high=86_400.0, unit="seconds"),
     "create_topics": Setting(bool),
-    "max_buffered_records": Setting(int, low=1, high=100_000_000),
+    "max_buffered_records": Setting(int, low=1, high=100_000_000, optional=True),
     "max_buffered_bytes": Setting(int, low=1024, high=2**40),
     "assignor": Setting(str, choices=("cooperative-sticky", "range", "roundrobin"), also=_assignor),
     "start": Setting(str, choices=("earliest", "latest", "fail")),

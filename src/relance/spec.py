@@ -38,6 +38,8 @@ __all__ = [
 HandOff = Literal["acknowledged", "transactional"]
 Workers = Literal["loop", "inline", "threads", "processes"]
 
+_READY, _READY_FOR_EACH = 10_000, 32  # records buffered at least, and for each that may be handled at once
+
 
 @dataclass(frozen=True, slots=True)
 class ConsumerSpec:
@@ -152,7 +154,7 @@ def plan_of(spec: ConsumerSpec, settings: Settings) -> Plan:
         paths=spec.paths,
         ordering=spec.ordering,
         limits=Limits(
-            ready=settings.max_buffered_records,
+            ready=settings.max_buffered_records or max(_READY, _READY_FOR_EACH * spec.concurrency),
             ready_bytes=settings.max_buffered_bytes,
             parked_bytes=2 * settings.max_buffered_bytes,
         ),

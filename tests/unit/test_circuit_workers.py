@@ -71,7 +71,7 @@ def make_worker(kind: str, member: Member) -> Any:
 
     if kind.startswith("loop"):
         loop_call = (CoroutineBatchCall if batch else CoroutineCall)(runtime, handler, shape, decoding)
-        return LoopWorker(runtime, loop_call, 4, most=fixed)
+        return LoopWorker(runtime, loop_call, 4, fixed=fixed)
     if kind == "processes":
         return ProcessesWorker(runtime, handler, shape, 2, None)
     if kind.startswith("threads"):

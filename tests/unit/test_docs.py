@@ -350,7 +350,7 @@ def test_every_setting_of_the_library_has_its_row_and_its_default() -> None:
     assert set(table) == {f"RELANCE_{field.upper()}" for field in fields}
     defaults = {variable: value for variable, value in table.items() if value is not None}
     assert relance.Settings.load(env=defaults) == relance.Settings.load(env={})
-    assert set(table) - set(defaults) == {"RELANCE_GROUP"}
+    assert set(table) - set(defaults) == {"RELANCE_GROUP", "RELANCE_MAX_BUFFERED_RECORDS"}
 
 
 def test_every_setting_of_the_orders_service_has_its_row_and_its_default() -> None:

@@ -25,7 +25,7 @@ def test_the_defaults_are_settings_that_may_be_meant() -> None:
     assert (settings.drain_timeout, settings.send_timeout, settings.max_buffered_records) == (
         8.0,
         10.0,
-        10_000,
+        None,
     )
     assert settings.bootstrap_servers == "localhost:9092"
 

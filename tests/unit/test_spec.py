@@ -8,7 +8,7 @@ import pytest
 
 from relance import App, CircuitBreaker, RetryPolicy, Settings
 from relance.errors import SettingsError
-from relance.spec import checked_max_crashes
+from relance.spec import checked_max_crashes, plan_of
 
 
 def an_app() -> App:
@@ -232,3 +232,15 @@ def test_transactions_are_refused_where_the_consumer_would_read_what_may_yet_be_
     app.consumer("orders", handoff="acknowledged")
     with pytest.raises(SettingsError, match="exclude each other"):
         app.consumer("orders", handoff="transactional")
+
+
+@pytest.mark.parametrize(
+    ("asked", "concurrency", "ready"), [(None, 1, 10_000), (None, 1000, 32_000), (500, 1000, 500)]
+)
+def test_as_many_records_are_buffered_as_asked_for_or_enough_to_keep_all_handlers_busy(
+    asked: int | None, concurrency: int, ready: int
+) -> None:
+    app = an_app()
+    app.consumer("orders", ordering="key", concurrency=concurrency)(orders)
+    [spec] = app._specs
+    assert plan_of(spec, Settings(max_buffered_records=asked)).limits.ready == ready

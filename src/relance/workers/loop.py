@@ -31,7 +31,10 @@ class LoopCall(Protocol):
 
 
 class LoopWorker:
-    """`concurrency` tasks on the running loop, which take runs of at most `most` records."""
+    """`concurrency` tasks on the running loop. `fixed`: they take runs of that many records.
+
+    Otherwise a task takes as many as it had the time for, the last time, or twice that.
+    """
 
     def __init__(
         self,
@@ -39,12 +42,12 @@ class LoopWorker:
         call: LoopCall,
         concurrency: int,
         *,
-        most: int | None = None,
+        fixed: int | None = None,
     ) -> None:
         self._runtime = runtime
         self._call = call
         self._concurrency = concurrency
-        self._most = most or _MAX_RUN
+        self._fixed = fixed
         self._idle: list[asyncio.Future[None]] = []
         self._pumping = False
         self._tasks: dict[Run, asyncio.Task[None]] = {}
@@ -124,10 +127,11 @@ class LoopWorker:
         task = asyncio.current_task()
         assert task is not None
         done: Run | None = None
+        most = self._fixed or 1
         kept_since = time.perf_counter()
         try:
             while True:
-                run = runtime.next(done, self._most, wait=False)
+                run = runtime.next(done, most, wait=False)
                 done = None
                 if run is None:
                     if runtime.stopping:
@@ -141,6 +145,9 @@ class LoopWorker:
                 try:
                     if await self._call.handle(run):
                         done = run
+                        if self._fixed is None:
+                            # What a run has no time for is carried back and forth for nothing.
+                            most = min(2 * run.done, _MAX_RUN) if run.done == most else max(1, run.done)
                 except asyncio.CancelledError:
                     runtime.give_back(run)
                     # Abandoned by us, the task goes on with other runs, unless somebody else cancels it too.

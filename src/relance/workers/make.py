@@ -31,7 +31,7 @@ def make_worker(spec: ConsumerSpec, runtime: Runtime) -> BlockingWorker | LoopWo
             call = CoroutineCall(runtime, handler, shape, decoding, timeout)
         else:
             call = CoroutineBatchCall(runtime, handler, shape, decoding, timeout)
-        return LoopWorker(runtime, call, spec.concurrency, most=fixed)
+        return LoopWorker(runtime, call, spec.concurrency, fixed=fixed)
     if spec.workers == "processes":
         return ProcessesWorker(runtime, handler, shape, spec.concurrency, timeout)
 
