@@ -2,7 +2,8 @@
 
 A client's messages are tracked by the collector. A thousand of them come at once, so they start it again and
 again, and now and then a full collection, which walks through every module that is loaded: measured, a fifth
-of the time of a fast handler. What is there when the work begins stays until the end, so it is set aside.
+of the time of a fast handler. What is there when the work begins stays until the end, so it is set aside; and
+collections start when more has come than is on its way at a time (measured: another twentieth).
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from collections.abc import Iterator
 __all__ = ["startup_set_aside"]
 
 
+_ON_ITS_WAY = 20_000  # objects; 10,000 records are buffered by default, and a call may bring 5,000 more
+
+
 @contextlib.contextmanager
 def startup_set_aside() -> Iterator[None]:
     """While it is open, collections pass over what was there before. Nothing happens if gc is disabled."""
@@ -22,7 +26,11 @@ def startup_set_aside() -> Iterator[None]:
         return
     gc.collect()
     gc.freeze()
+    youngest, *older = gc.get_threshold()
+    if youngest:  # 0 is a decision, too
+        gc.set_threshold(max(youngest, _ON_ITS_WAY), *older)
     try:
         yield
     finally:
+        gc.set_threshold(youngest, *older)
         gc.unfreeze()

@@ -202,25 +202,29 @@ def test_a_fatal_error_ends_the_work_and_the_record_stays_unfinished() -> None:
     assert calls == [0]
 
 
+@pytest.mark.parametrize("count", [5, 200])  # a short run and a long one
 @pytest.mark.parametrize("end", [SystemExit(3), KeyboardInterrupt()])
-def test_what_ends_the_program_comes_through_and_its_record_stays_unfinished(end: BaseException) -> None:
+def test_what_ends_the_program_comes_through_and_its_record_stays_unfinished(
+    end: BaseException, count: int
+) -> None:
     def handler(value: int) -> None:
         if value == 2:
             raise end
 
     with Bench(handler) as bench:
         bench.worker._max_run = 512
-        bench.give(*records(5))
+        bench.give(*records(count))
         bench.thread.join(5)
         assert bench.error is end
         assert bench.base() == 2
         assert bench.runtime.look().in_flight == 0
-        assert bench.runtime.look().queued == 3
+        assert bench.runtime.look().queued == count - 2
     assert bench.runtime.counters.handled == 2
 
 
+@pytest.mark.parametrize(("length", "handled"), [(50, 1), (100, 4)])
 def test_a_handler_that_has_become_slow_does_not_hold_up_other_lanes_for_a_whole_run(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, length: int, handled: int
 ) -> None:
     seen: list[bytes | None] = []
     now = 0.0
@@ -233,10 +237,10 @@ def test_a_handler_that_has_become_slow_does_not_hold_up_other_lanes_for_a_whole
     monkeypatch.setattr("relance.workers.inline.time.perf_counter", lambda: now)
     bench = Bench(handler, ordering="key")
     bench.worker._max_run = 512  # it was fast until now
-    bench.give(*(record(i, b"a", b"1") for i in range(50)), record(50, b"b", b"1"))
+    bench.give(*(record(i, b"a", b"1") for i in range(length)), record(length, b"b", b"1"))
     with bench:
-        wait_until(lambda: bench.base() == 51)
-    assert seen[:6] == [b"a"] * 4 + [b"b", b"a"]
+        wait_until(lambda: bench.base() == length + 1)
+    assert seen[: handled + 2] == [b"a"] * handled + [b"b", b"a"]
 
 
 def test_runs_grow_while_records_are_quick_and_shrink_when_they_are_not() -> None:

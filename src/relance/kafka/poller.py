@@ -40,7 +40,7 @@ ASKING = 10.0
 
 _POLL = 0.05  # seconds; the longest a command, a commit or a stop waits for an idle client
 _CAREFUL_POLL = 0.005  # seconds; the same while records wait for commits (see `engine.crashes`)
-_BATCH = 2000  # records; each call gives the lock of the interpreter away, and must get it back
+_BATCH = 5000  # records; each call gives the lock of the interpreter away, and must get it back
 _MUCH = 100  # records in a call, after which there is no need to wait for the next one
 _PATIENCE = 0.5  # seconds of a full buffer before partitions are paused (pausing drops what was fetched)
 
