@@ -56,6 +56,13 @@ def test_clients_find_the_nodes_at_ports_that_follow(tmp_path):
     assert not inner & {9092, 9093, 9094}
 
 
+def test_clients_may_be_told_to_find_the_nodes_behind_a_proxy(tmp_path):
+    cluster = lay_out(2, 9092, {}, told=(7001, 7002))
+    layout = Layout(tmp_path)
+    layout.write(cluster)
+    assert [node.told_port for node in layout.read().nodes] == [7001, 7002]
+
+
 def test_any_free_port_stays_the_same_at_the_next_start():
     first = lay_out(2, 0, {})
     again = lay_out(2, 0, {"a": "b"}, first)

@@ -46,6 +46,13 @@ def test_it_listens_on_the_loopback_only_and_is_called_localhost(with_ipv6):
     assert found["advertised.listeners"].startswith("CLIENT://localhost:9092")
 
 
+def test_clients_are_told_of_the_proxy_and_other_brokers_are_not():
+    node = Node(1, 9092, 20001, 20002, told_port=7001)
+    found = server_properties(node, [node], Path("/data"), {}, with_ipv6=False)
+    assert found["advertised.listeners"] == "CLIENT://localhost:7001,INTERNAL://127.0.0.1:20001"
+    assert found["listeners"].startswith("CLIENT://127.0.0.1:9092")
+
+
 @pytest.mark.parametrize(("nodes", "copies", "in_sync"), [(1, "1", "1"), (2, "2", "1"), (3, "3", "2")])
 def test_internal_topics_have_as_many_copies_as_there_are_nodes(nodes, copies, in_sync):
     found = properties(nodes)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -29,6 +29,8 @@ class Node:
     port: int
     internal_port: int
     controller_port: int
+    told_port: int = 0
+    """Where clients are told to find it, if that is not `port`: at a proxy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +117,16 @@ class Layout:
         (self.node(node_id) / "pid.json").unlink(missing_ok=True)
 
 
-def lay_out(count: int, port: int, config: Mapping[str, str], old: Cluster | None = None) -> Cluster:
+def lay_out(
+    count: int,
+    port: int,
+    config: Mapping[str, str],
+    old: Cluster | None = None,
+    told: Sequence[int] = (),
+) -> Cluster:
     """Choose the ports of `count` nodes: clients at `port`, `port + 1`, …, or any free ones where it is 0.
+
+    `told`: see `Node.told_port`.
 
     An `old` cluster that is down keeps its id, its data and, with port 0, its clients' ports.
     """
@@ -125,7 +135,10 @@ def lay_out(count: int, port: int, config: Mapping[str, str], old: Cluster | Non
     else:
         clients = [port + i for i in range(count)] if port else free_ports(count)
     others = [p for p in free_ports(3 * count) if p not in clients]
-    nodes = tuple(Node(i + 1, clients[i], others[2 * i], others[2 * i + 1]) for i in range(count))
+    nodes = tuple(
+        Node(i + 1, clients[i], others[2 * i], others[2 * i + 1], told[i] if told else 0)
+        for i in range(count)
+    )
     if old is not None:
         return replace(old, nodes=nodes, config=dict(config))
     return Cluster(_cluster_id(), nodes, dict(config))

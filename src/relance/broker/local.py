@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -44,7 +44,8 @@ class LocalBroker:
     `dir` holds data and logs. `port` is the first client port, 0 for any free one; further nodes take the
     next ports. `nodes`: None is as many as there are, 1 for a new cluster. `config` are Kafka settings that
     win over relance's own; None leaves those of the last start. `heap_mb` bounds each node's heap. `say`
-    receives progress, a line at a time.
+    receives progress, a line at a time. `told_ports`: where clients are told to find the nodes, one for each,
+    if a proxy stands before them.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class LocalBroker:
         config: Mapping[str, str] | None = None,
         heap_mb: int = 512,
         say: Say | None = None,
+        told_ports: Sequence[int] = (),
     ) -> None:
         count = 1 if nodes is None else nodes
         if not 1 <= count <= 9:
@@ -64,6 +66,9 @@ class LocalBroker:
             raise SettingsError("port", f"must be a TCP port, or 0 for any free one, not {port}")
         if heap_mb < 128:
             raise SettingsError("heap_mb", f"must be at least 128 for Kafka to start, not {heap_mb}")
+        if told_ports and len(told_ports) != count:
+            raise SettingsError("told_ports", f"must be one for each of {count} nodes, not {len(told_ports)}")
+        self._told_ports = tuple(told_ports)
         self._layout = Layout(Path(dir).absolute())
         self._port = port
         self._count = nodes
@@ -224,7 +229,7 @@ class LocalBroker:
         running = self._running(old)
         config = self._config if self._config is not None else (old.config if old else {})
         count = len(old.nodes) if old else self._count or 1
-        cluster = old if old and running else lay_out(count, self._port, config, old)
+        cluster = old if old and running else lay_out(count, self._port, config, old, self._told_ports)
         if engine is self._docker:
             cluster = replace(cluster, container=self._docker.container)
         for node in cluster.nodes:

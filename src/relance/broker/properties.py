@@ -105,7 +105,8 @@ def server_properties(
     if with_ipv6:
         listeners["CLIENT6"] = f"[::1]:{node.port}"
     listeners["INTERNAL"] = f"127.0.0.1:{node.internal_port}"
-    advertised = dict.fromkeys(listeners, f"localhost:{node.port}") | {"INTERNAL": listeners["INTERNAL"]}
+    told = f"localhost:{node.told_port or node.port}"
+    advertised = dict.fromkeys(listeners, told) | {"INTERNAL": listeners["INTERNAL"]}
     return {
         "process.roles": "broker,controller",
         "node.id": str(node.id),

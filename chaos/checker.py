@@ -1,0 +1,375 @@
+"""Judges a run: a pure function of what was seen (`events`) and what the broker holds (`truth`).
+
+After Jepsen's Kafka workload and Kafka's own system tests. Each rule stands in a function of its own and
+names what it found. The engine's counters and callbacks are not among its sources.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import Any
+
+from chaos.events import Event
+from chaos.truth import Place, Truth
+from chaos.workload import DRAIN, MAX_ATTEMPTS, SOURCE, Order
+
+__all__ = ["Verdict", "check"]
+
+_COMMITTED_BY = 1.5
+"""Seconds from the end of a record to a commit that must tell of it: the interval, and a busy machine."""
+
+_EARLY_BY = 0.0015  # seconds; a due time travels through a topic in milliseconds of the clock of day
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What was found. The first eight must be zero, `duplicates` within what is allowed for each record."""
+
+    lost: int = 0
+    unseen: int = 0
+    order_violations: int = 0
+    commits_past_frontier: int = 0
+    commits_went_back: int = 0
+    early: int = 0
+    unscheduled: int = 0
+    """Attempts beyond those that the policy makes."""
+    beyond_allowed: int = 0
+    """Records with more copies of a result, or more repeats of an attempt, than faults explain."""
+    wrong: int = 0
+    """Records with another result than the one that they ask for."""
+    unclean: int = 0
+    """Partitions that were not committed to their end after a clean stop."""
+    duplicates: int = 0
+    duplicates_allowed: int = 0
+    repeated_attempts: int = 0
+    crash_loops: int = 0
+    """Records given up because their process was killed during them, twice."""
+    handled: int = 0
+    problems: list[str] = field(default_factory=list)
+    """What was found, in words; the first of each kind."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether all promises held."""
+        return self.handled > 0 and not (
+            self.lost
+            or self.unseen
+            or self.order_violations
+            or self.commits_past_frontier
+            or self.commits_went_back
+            or self.early
+            or self.unscheduled
+            or self.beyond_allowed
+            or self.wrong
+            or self.unclean
+        )
+
+    def found(self, rule: str, text: str) -> None:
+        """Count one under `rule`, and keep the first few texts."""
+        setattr(self, rule, getattr(self, rule) + 1)
+        if getattr(self, rule) <= 5:
+            self.problems.append(f"{rule}: {text}")
+
+
+@dataclass(eq=False, slots=True)
+class Epoch:
+    """One member's ownership of one partition."""
+
+    who: str
+    tp: tuple[str, int]
+    began: float
+    ended: float = float("inf")
+    clean: bool = False
+    """It ended with a revocation in which nothing was cut short."""
+    steps: list[Event] = field(default_factory=list)
+    """Starts and ends of handlers."""
+    told: list[float] = field(default_factory=list)
+    """When its acknowledged commits were made."""
+
+
+def check(events: Sequence[Event], truth: Truth, *, handoff: str) -> Verdict:
+    """All rules."""
+    verdict = Verdict()
+    epochs = epochs_of(events)
+    places = {order.id: place for place, order in truth.orders.items()}
+    orders = {order.id: order for order in truth.orders.values()}
+    finished = finish_times(events, truth)
+    check_outcomes(verdict, events, truth, orders, places)
+    check_order(verdict, epochs)
+    check_commits(verdict, events, truth, finished)
+    check_went_back(verdict, events)
+    check_delays(verdict, events)
+    check_repeats(verdict, events, truth, epochs, orders, exactly_once=handoff == "transactional")
+    check_left(verdict, truth)
+    return verdict
+
+
+# -- what the rules look at ------------------------------------------------------------------------
+
+
+def epochs_of(events: Sequence[Event]) -> list[Epoch]:
+    """Who owned which partition from when to when, and what it did then."""
+    found: list[Epoch] = []
+    now: dict[tuple[str, str, int], Epoch] = {}
+    revoking: dict[tuple[str, str, int], float] = {}
+    stopped: set[str] = set()
+    made: dict[tuple[str, int], Event] = {}
+    failed: set[tuple[str, str, int]] = set()
+    """Whose last commit was refused or not answered."""
+
+    def close(who: str, topic: str, partition: int, at: float, *, clean: bool) -> None:
+        if (over := now.pop((who, topic, partition), None)) is not None:
+            over.ended, over.clean = at, clean
+
+    for event in events:
+        who, t = event["who"], event["t"]
+        match event["event"]:
+            case "began":
+                for key in [key for key in now if key[0] == who]:
+                    close(*key, t, clean=False)
+                stopped.discard(who)
+            case "assigned":
+                for topic, partition in event["partitions"]:
+                    epoch = Epoch(who, (topic, partition), t)
+                    found.append(epoch)
+                    now[who, topic, partition] = epoch
+                    failed.discard((who, topic, partition))
+            case "revoking":
+                revoking.update({(who, *tp): t for tp in map(tuple, event["partitions"])})
+            case "revoked":
+                for topic, partition in event["partitions"]:
+                    key = (who, topic, partition)
+                    whole = t - revoking.pop(key, t) < DRAIN - 0.5 and key not in failed
+                    close(who, topic, partition, t, clean=whole)
+            case "lost" | "died":
+                gone = event.get("partitions") or [tp[1:] for tp in now if tp[0] == who]
+                for topic, partition in gone:
+                    close(who, topic, partition, t, clean=False)
+            case "start" | "end":
+                topic, partition, _ = event["place"]
+                if (there := now.get((who, topic, partition))) is not None:
+                    there.steps.append(event)
+            case "commit":
+                made[who, event["number"]] = event
+                failed.update((who, topic, partition) for topic, partition, _ in event["offsets"])
+            case "committed":
+                commit = made.pop((who, event["number"]), None)
+                for topic, partition, _ in () if commit is None else commit["offsets"]:
+                    failed.discard((who, topic, partition))
+                    if (there := now.get((who, topic, partition))) is not None:
+                        there.told.append(commit["t"])  # type: ignore[index]
+    return found
+
+
+def finish_times(events: Sequence[Event], truth: Truth) -> dict[str, list[tuple[float, int]]]:
+    """By id: when something that finishes an attempt was written, and which attempt. Only what is there."""
+    there = truth.results.keys() | truth.retries.keys()
+    found: dict[str, list[tuple[float, int]]] = defaultdict(list)
+    for event in events:
+        if event["event"] == "written" and tuple(event["place"]) in there:
+            found[event["id"]].append((event["t"], event["attempt"]))
+    return found
+
+
+# -- the rules -------------------------------------------------------------------------------------
+
+
+def check_outcomes(
+    verdict: Verdict,
+    events: Sequence[Event],
+    truth: Truth,
+    orders: dict[str, Order],
+    places: dict[str, Place],
+) -> None:
+    """Each acknowledged order has a result, and the one that it asks for."""
+    results: dict[str, set[str]] = defaultdict(set)
+    for name, result in truth.results.values():
+        results[name].add(result)
+    produced = {event["id"] for event in events if event["event"] == "produced"}
+    started = {event["id"] for event in events if event["event"] == "start"}
+    for name in sorted(produced - orders.keys()):
+        verdict.found("lost", f"{name} was acknowledged and is not in its topic")
+    for name, order in orders.items():
+        got = results.get(name)
+        if not got:
+            topic, partition, offset = places[name]
+            if offset < truth.committed.get((topic, partition), -1):
+                verdict.found("lost", f"{name} is committed and has no result")
+            elif name not in started:
+                verdict.found("unseen", f"{name} was never handled")
+            else:
+                verdict.found("unseen", f"{name} was begun and has no result")
+            continue
+        verdict.handled += 1
+        expected = _expected(order)
+        for result in got - {expected}:
+            if result == "CrashLoopError":
+                verdict.crash_loops += 1
+            else:
+                verdict.found("wrong", f"{name} ended as {result} and not as {expected}")
+
+
+def _expected(order: Order) -> str:
+    return {"ok": "ok", "reject": "Reject", "exhaust": "MaxRetriesExceededError"}[order.end]
+
+
+def check_order(verdict: Verdict, epochs: Sequence[Epoch]) -> None:
+    """Within an epoch and a key: one at a time, in the order of the log, each brought to its end first."""
+    for epoch in epochs:
+        if epoch.tp[0] != SOURCE:
+            continue
+        last: dict[str, Event] = {}  # by key: what happened last
+        for step in epoch.steps:
+            if step["event"] == "end":
+                key = _key_of(epoch, step, last)
+                if key is not None:
+                    last[key] = step | {"key": key}
+                continue
+            key = step["key"]
+            if key.startswith("d-"):
+                continue
+            before = last.get(key)
+            last[key] = step
+            if before is None:
+                continue
+            here, there = step["place"][2], before["place"][2]
+            text = f"{epoch.who} {epoch.tp} key {key}: offset {here} began after {there} "
+            if before["event"] == "start":
+                verdict.found("order_violations", text + "had begun and not ended")
+            elif here < there:
+                verdict.found("order_violations", text + "had ended")
+            elif here > there and before["how"] == "fail" and before["attempt"] < MAX_ATTEMPTS:
+                verdict.found("order_violations", text + "had failed and was to be tried again")
+
+
+def _key_of(epoch: Epoch, end: Event, last: dict[str, Event]) -> str | None:
+    for key, step in last.items():
+        if step["event"] == "start" and step["place"] == end["place"]:
+            return key
+    return None
+
+
+def check_commits(
+    verdict: Verdict, events: Sequence[Event], truth: Truth, finished: dict[str, list[tuple[float, int]]]
+) -> None:
+    """No commit passes a record for which nothing was written when the commit was made."""
+    by_tp: dict[tuple[str, int], list[tuple[int, float]]] = defaultdict(list)  # offset, when it was finished
+    for (topic, partition, offset), order in truth.orders.items():
+        at = min((t for t, _ in finished.get(order.id, ())), default=float("inf"))
+        by_tp[topic, partition].append((offset, at))
+    for (topic, partition, offset), (name, attempt) in truth.retries.items():
+        at = min((t for t, done in finished.get(name, ()) if done >= attempt), default=float("inf"))
+        by_tp[topic, partition].append((offset, at))
+    latest: dict[tuple[str, int], list[tuple[int, float, int]]] = {}
+    for tp, times in by_tp.items():
+        times.sort()
+        running: list[tuple[int, float, int]] = []  # offset; the latest finish up to there, and whose
+        for offset, when in times:
+            before = running[-1] if running else (-1, float("-inf"), -1)
+            running.append((offset, when, offset) if when > before[1] else (offset, *before[1:]))
+        latest[tp] = running
+    made: dict[tuple[str, int], Event] = {}
+    for event in events:
+        if event["event"] == "commit":
+            made[event["who"], event["number"]] = event
+        elif event["event"] == "committed":
+            commit = made.pop((event["who"], event["number"]), None)
+            for topic, partition, offset in () if commit is None else commit["offsets"]:
+                below = latest.get((topic, partition), [])
+                count = bisect_left(below, offset, key=itemgetter(0))
+                if count and below[count - 1][1] > commit["t"]:  # type: ignore[index]
+                    which = below[count - 1][2]
+                    text = f"{event['who']} committed {topic}-{partition} {offset}, {which} was unfinished"
+                    verdict.found("commits_past_frontier", text)
+
+
+def check_went_back(verdict: Verdict, events: Sequence[Event]) -> None:
+    """Whoever resumes finds at least what had been acknowledged before it asked."""
+    made: dict[tuple[str, int], Event] = {}
+    known: dict[tuple[str, int], int] = {}
+    for event in events:
+        match event["event"]:
+            case "commit":
+                made[event["who"], event["number"]] = event
+            case "committed":
+                commit = made.pop((event["who"], event["number"]), None)
+                for topic, partition, offset in () if commit is None else commit["offsets"]:
+                    if offset < known.get((topic, partition), -1):
+                        verdict.found("commits_went_back", f"{topic}-{partition} to {offset}, {event['who']}")
+                    known[topic, partition] = max(offset, known.get((topic, partition), -1))
+
+
+def check_delays(verdict: Verdict, events: Sequence[Event]) -> None:
+    """No attempt starts before its wait is over."""
+    failed: dict[tuple[str, int], float] = {}
+    for event in events:
+        if event["event"] == "end" and event["how"] == "fail":
+            due = event["t"] + event["delay"]
+            key = (event["id"], event["attempt"] + 1)
+            failed[key] = min(due, failed.get(key, due))
+        elif event["event"] == "start" and event["attempt"] > 1:
+            due = failed.get((event["id"], event["attempt"]), 0.0)
+            if event["t"] < due - _EARLY_BY:
+                text = f"{event['id']}, attempt {event['attempt']}, {(due - event['t']) * 1000:.1f} ms"
+                verdict.found("early", text)
+
+
+def check_repeats(
+    verdict: Verdict,
+    events: Sequence[Event],
+    truth: Truth,
+    epochs: Sequence[Epoch],
+    orders: dict[str, Order],
+    *,
+    exactly_once: bool,
+) -> None:
+    """Results and attempts come once, but for what a fault explains (see `_allowed`)."""
+    allowed = _allowed(events, epochs)
+    results = Counter(name for name, _ in truth.results.values())
+    attempts = Counter((e["id"], e["attempt"]) for e in events if e["event"] == "start")
+    for name, copies in results.items():
+        extra, most = copies - 1, 0 if exactly_once else allowed[name]
+        verdict.duplicates += extra
+        verdict.duplicates_allowed += most
+        if extra > most:
+            verdict.found("beyond_allowed", f"{name} has {copies} results, allowed are {1 + most}")
+    for (name, attempt), times in attempts.items():
+        verdict.repeated_attempts += times - 1
+        if times - 1 > allowed[name]:
+            text = f"{name}, attempt {attempt}: begun {times} times, allowed are {1 + allowed[name]}"
+            verdict.found("beyond_allowed", text)
+        order = orders.get(name)
+        if attempt > MAX_ATTEMPTS or (order is not None and order.end == "reject" and attempt > 1):
+            verdict.found("unscheduled", f"{name}, attempt {attempt}")
+
+
+def _allowed(events: Sequence[Event], epochs: Sequence[Epoch]) -> Counter[str]:
+    """How often each record may be repeated.
+
+    Once for each epoch that handled it and ended without a clean revocation before a commit told of it; and
+    once for each write of it that got no answer, or a bad one.
+    """
+    found: Counter[str] = Counter(e["id"] for e in events if e["event"] == "unwritten")
+    for epoch in epochs:
+        if epoch.clean or epoch.ended == float("inf"):  # of one that goes on nothing can be repeated
+            continue
+        touched: dict[tuple[Any, ...], tuple[str, float]] = {}
+        for step in epoch.steps:
+            ended = step["event"] == "end" and step["how"] != "fail"
+            touched[tuple(step["place"])] = step["id"], step["t"] if ended else float("inf")
+        for name, ended in touched.values():
+            if not any(at >= ended + _COMMITTED_BY for at in epoch.told):
+                found[name] += 1
+    return found
+
+
+def check_left(verdict: Verdict, truth: Truth) -> None:
+    """After a clean stop all is committed."""
+    for (topic, partition), end in sorted(truth.ends.items()):
+        committed = truth.committed.get((topic, partition), -1)
+        if committed < end:
+            verdict.found("unclean", f"{topic}-{partition}: committed {committed}, the log ends at {end}")

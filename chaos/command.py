@@ -1,0 +1,132 @@
+"""./scripts/chaos.sh: one run, its report, and an exit status that says whether all promises held."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import signal
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from chaos import report as reports
+from chaos.cluster import Cluster
+from chaos.mutants import MUTANTS
+from chaos.nemesis import FAULTS
+from chaos.rig import Plan, Rig
+from relance.broker import BrokerFailedError, MissingToolError
+
+COMBINATIONS = [
+    (handoff, protocol)
+    for protocol in ("classic", "consumer")
+    for handoff in ("acknowledged", "transactional")
+]
+RUNS = Path(".run") / "chaos"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit status: 0 where all promises held, 1 where not, 2 for wrong arguments, 130 for Ctrl-C."""
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if options.list_mutants:
+        for name, make in MUTANTS.items():
+            print(f"{name:22} {(make.__doc__ or '').splitlines()[0]}")
+        return 0
+    if options.list_faults:
+        for fault in FAULTS.values():
+            print(f"{fault.name:18} {fault.what}{f' (only {fault.needs})' if fault.needs else ''}")
+        return 0
+    faults = tuple(FAULTS) if options.faults is None else tuple(n for n in options.faults.split(",") if n)
+    for name in faults:
+        if name not in FAULTS:
+            parser.error(f"no fault {name}; there are: {', '.join(FAULTS)}")
+    if options.mutant and options.mutant not in MUTANTS:
+        parser.error(f"no mutant {options.mutant}; there are: {', '.join(MUTANTS)}")
+    if not 5 <= options.seconds <= 86_400:
+        parser.error(f"--seconds must be from 5 to 86400, not {options.seconds:g}")
+    if not 1 <= options.nodes <= 9 or not 1 <= options.members <= 20:
+        parser.error("--nodes must be from 1 to 9 and --members from 1 to 20")
+    if options.nodes < 3:  # there is nobody to take over
+        faults = tuple(name for name in faults if not FAULTS[name].needs_nodes)
+    handoff, protocol = COMBINATIONS[options.seed % len(COMBINATIONS)]
+    plan = Plan(
+        options.seconds,
+        options.seed,
+        faults,
+        options.handoff or handoff,
+        options.protocol or protocol,
+        options.mutant or "",
+        nodes=options.nodes,
+        members=options.members,
+        rate=options.rate,
+        quiet=options.quiet,
+    )
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return run(plan, options.keep)
+    except (BrokerFailedError, MissingToolError) as error:
+        print(f"chaos: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("chaos: interrupted", file=sys.stderr)
+        return 130
+
+
+def run(plan: Plan, keep: Path | None) -> int:
+    """Run, print the report, keep its files in `keep` (or a new folder of .run/chaos)."""
+    folder = (keep or RUNS / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")).absolute()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+
+    def say(line: str) -> None:
+        print(f"chaos: {line}", file=sys.stderr, flush=True)
+
+    say(f"{plan.handoff} hand-off, group.protocol={plan.protocol}, seed {plan.seed}, {plan.seconds:g} s")
+    cluster = Cluster(folder / "cluster", plan.nodes)
+    try:
+        cluster.start()
+        found = Rig(plan, cluster, folder, say).run()
+    finally:
+        cluster.purge()
+    (folder / "timeline.svg").write_text(reports.timeline(found))
+    (folder / "report.json").write_text(
+        json.dumps(found.summary() | {"problems": [*found.problems, *found.verdict.problems]}, indent=1)
+        + "\n"
+    )
+    print(reports.text(found))
+    print(f"events, logs, report.json and timeline.svg: {folder}")
+    print(json.dumps(found.summary()))
+    return 0 if found.passed else 1
+
+
+def _interrupt(number: int, _frame: object) -> None:
+    raise KeyboardInterrupt(f"signal {number}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="./scripts/chaos.sh",
+        description="Torment consumers on a cluster of three brokers, and check that nothing was lost.",
+    )
+    parser.add_argument("--seconds", type=float, default=300.0, help="of faults (default: 300)")
+    parser.add_argument("--seed", type=int, default=1, help="draws faults and records (default: 1)")
+    parser.add_argument("--faults", metavar="LIST", help=f"of: {', '.join(FAULTS)} (default: all; '': none)")
+    parser.add_argument("--list-faults", action="store_true", help="say what they are")
+    parser.add_argument(
+        "--handoff", choices=("acknowledged", "transactional"), help="default: by the seed, in turns"
+    )
+    parser.add_argument("--protocol", choices=("classic", "consumer"), help="default: by the seed, in turns")
+    parser.add_argument("--nodes", type=int, default=3, metavar="N", help="brokers (default: 3)")
+    parser.add_argument("--members", type=int, default=3, metavar="N", help="consumers (default: 3)")
+    parser.add_argument(
+        "--rate", type=float, default=150.0, metavar="N", help="records a second of each of two producers"
+    )
+    parser.add_argument(
+        "--quiet", type=float, default=90.0, metavar="S", help="seconds to wait for the rest (default: 90)"
+    )
+    parser.add_argument("--mutant", metavar="NAME", help="break a promise of the engine; see --list-mutants")
+    parser.add_argument("--list-mutants", action="store_true", help="say what they are")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="for the files (default: .run/chaos/…)")
+    return parser

@@ -1,0 +1,80 @@
+"""A producer process, `python -m chaos.feeder CONFIG`: what it was acknowledged is what must not be lost."""
+
+from __future__ import annotations
+
+import random
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from confluent_kafka import KafkaError, Message, Producer
+
+from chaos.events import Log
+from chaos.workload import SOURCE, Order, draw
+
+
+class Config(msgspec.Struct):
+    """How to feed."""
+
+    name: str
+    bootstrap: str
+    events: str
+    seed: int
+    rate: float
+    """Records a second."""
+
+
+def main() -> None:
+    """Feed until SIGTERM, then wait for what is out."""
+    config = msgspec.json.decode(sys.argv[1], type=Config)
+    log = Log(Path(config.events) / f"{config.name}.jsonl")
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    producer = Producer(
+        {
+            "bootstrap.servers": config.bootstrap,
+            "client.id": config.name,
+            "acks": "all",
+            "enable.idempotence": True,
+            "message.timeout.ms": 60_000,
+            "linger.ms": 2,
+            "partitioner": "murmur2_random",
+            "log_level": 0,
+        }
+    )
+    chance = random.Random(f"{config.seed}-{config.name}")
+    began, number = time.monotonic(), 0
+    while not stop.is_set():
+        due = int((time.monotonic() - began) * config.rate)
+        while number < due:
+            _send(producer, log, draw(config.name, number, chance))
+            number += 1
+        producer.poll(0.005)
+    left = producer.flush(60.0)
+    log.write("fed", sent=number, unanswered=left)
+
+
+def _send(producer: Producer, log: Log, order: Order) -> None:
+    def answered(error: KafkaError | None, message: Message) -> None:
+        if error is None:
+            log.write(
+                "produced", id=order.id, partition=message.partition(), offset=message.offset(), key=order.key
+            )
+        else:
+            log.write("unproduced", id=order.id, error=error.str())
+
+    value: Any = msgspec.json.encode(order)
+    while True:
+        try:
+            producer.produce(SOURCE, value, order.key.encode(), on_delivery=answered)
+            return
+        except BufferError:
+            producer.poll(0.05)
+
+
+if __name__ == "__main__":
+    main()

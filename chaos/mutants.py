@@ -1,0 +1,124 @@
+"""Defects on purpose: each breaks one promise of the running engine, and the checker has to see it.
+
+A mutant replaces a method in a member's process. There is no branch for it in src/.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from relance.engine.assignment import Assignment, Commit
+from relance.engine.due import DueHeap
+from relance.engine.engine import Engine
+from relance.failures import Failures
+from relance.kafka.handoff import Handoff, Handoffs
+from relance.runtime import Runtime
+
+Make = Callable[[], None]
+
+
+def make(name: str) -> None:
+    """Turn this process's engine into the mutant of that name."""
+    MUTANTS[name]()
+
+
+def commit_off_by_one() -> None:
+    """The committed offset is one past what is finished."""
+    original = Assignment.commit
+
+    def commit(self: Assignment, **more: Any) -> Commit:
+        found = original(self, **more)
+        return dataclasses.replace(found, offset=min(found.offset + 1, self.frontier.position))
+
+    Assignment.commit = commit  # type: ignore[method-assign]
+
+
+def drain_skipped() -> None:
+    """A revocation, or a stop, waits for nothing."""
+
+    def wait_until(self: Runtime, condition: Callable[[], bool], deadline: float) -> None:
+        """As if the deadline had passed."""
+
+    Runtime._wait_until = wait_until  # type: ignore[method-assign]
+
+
+def handoff_not_awaited() -> None:
+    """A retry or a dead letter counts as written when it is sent."""
+    original = Handoffs.submit
+
+    def submit(self: Handoffs, handoff: Handoff) -> None:
+        original(self, handoff)
+        self._settled(handoff)
+
+    Handoffs.submit = submit  # type: ignore[method-assign]
+
+
+def key_lock_removed() -> None:
+    """Records of one key are handled side by side."""
+    original = Engine.__init__
+
+    def init(self: Engine, ordering: Any, *args: Any, **more: Any) -> None:
+        original(self, "none", *args, **more)
+
+    Engine.__init__ = init  # type: ignore[method-assign]
+
+
+def due_time_ignored() -> None:
+    """Whoever waits is due at once."""
+    original = DueHeap.push
+
+    def push(self: DueHeap[Any], due: float, item: Any) -> int:
+        return original(self, 0.0, item)
+
+    DueHeap.push = push  # type: ignore[method-assign]
+
+
+def errors_swallowed() -> None:
+    """A failure counts as a success."""
+
+    def failed(self: Failures, *_: Any) -> bool:
+        return True
+
+    Failures.failed = failed  # type: ignore[method-assign,assignment]
+
+
+def acknowledged_early() -> None:
+    """What was read counts as finished."""
+
+    original = Assignment.commit
+
+    def commit(self: Assignment, **more: Any) -> Commit:
+        found = original(self, **more)
+        return dataclasses.replace(found, offset=self.frontier.position, metadata="")
+
+    Assignment.commit = commit  # type: ignore[method-assign]
+
+
+def unlimited_retries() -> None:
+    """No record is ever given up."""
+    import relance.judge
+
+    judge: Any = relance.judge
+    original = judge.decide
+
+    def decide(error: Exception, *, policy: Any, **more: Any) -> Any:
+        return original(error, policy=dataclasses.replace(policy, max_attempts=1_000_000), **more)
+
+    judge.decide = decide
+
+
+MUTANTS: dict[str, Make] = {
+    function.__name__.replace("_", "-"): function
+    for function in (
+        commit_off_by_one,
+        drain_skipped,
+        handoff_not_awaited,
+        key_lock_removed,
+        due_time_ignored,
+        errors_swallowed,
+        acknowledged_early,
+        unlimited_retries,
+    )
+}

@@ -1,0 +1,237 @@
+"""The faults, drawn from the matrix with a seed: each is done, lasts, and is healed.
+
+Promise: what is drawn depends on the seed alone; what was done, to whom and when stands in the events.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from chaos.failpoints import POINTS
+from chaos.proxy import END_TXN, OFFSET_COMMIT, PRODUCE, TXN_OFFSET_COMMIT, Rule
+
+__all__ = ["FAULTS", "Fault", "World", "draw"]
+
+SESSION = 6.0  # seconds; of the members
+
+
+class World(Protocol):
+    """What a fault can lay hands on. `member` is a member's name."""
+
+    handoff: str
+
+    def members(self) -> list[str]:
+        """Those that run."""
+
+    def nodes(self) -> list[int]:
+        """Those that run."""
+
+    def signal(self, member: str, name: str) -> None:
+        """Send SIGKILL, SIGTERM, SIGSTOP or SIGCONT."""
+
+    def wait_gone(self, member: str, timeout: float) -> bool:
+        """Wait for its end."""
+
+    def restart(self, member: str, failpoint: str = "", hits: int = 1) -> None:
+        """Start a member of that name (again)."""
+
+    def retire(self, member: str) -> None:
+        """It is not to come back."""
+
+    def kill_node(self, node: int) -> None:
+        """SIGKILL a broker."""
+
+    def revive_nodes(self) -> None:
+        """Start the brokers that don't run."""
+
+    def leader(self) -> int:
+        """The node that leads most of the source topic."""
+
+    def coordinator(self) -> int:
+        """The node that coordinates the group."""
+
+    def disturb(self, rule: Rule) -> None:
+        """Set a rule of the proxy."""
+
+    def relieve(self, rule: Rule) -> None:
+        """Take it back."""
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One kind. `needs`: the hand-off where it makes sense, empty for both."""
+
+    name: str
+    what: str
+    do: Callable[[World, random.Random], str]
+    """Does it, waits, heals it; returns to whom."""
+    needs: str = ""
+    needs_nodes: bool = False
+    """It takes three brokers."""
+
+
+def draw(chance: random.Random, names: list[str], handoff: str) -> Fault:
+    """The next fault."""
+    fitting = [FAULTS[name] for name in names if FAULTS[name].needs in ("", handoff)]
+    return chance.choice(fitting)
+
+
+# -- members ---------------------------------------------------------------------------------------
+
+
+def kill(world: World, chance: random.Random) -> str:
+    member = chance.choice(world.members())
+    world.signal(member, "SIGKILL")
+    world.wait_gone(member, 10.0)
+    world.wait(chance.uniform(0.0, 3.0))
+    world.restart(member)
+    return member
+
+
+def kill_at(world: World, chance: random.Random) -> str:
+    member = chance.choice(world.members())
+    point = chance.choice([name for name, p in POINTS.items() if p.handoff in ("", world.handoff)])
+    hits = chance.randint(1, 3) if point in ("revoking", "drained") else chance.randint(1, 40)
+    world.signal(member, "SIGTERM")
+    world.wait_gone(member, 20.0)
+    world.restart(member, point, hits)
+    died = world.wait_gone(member, 15.0)
+    if not died:  # a point of rebalances, and nobody came or went: let somebody
+        world.signal(member, "SIGTERM")
+        world.wait_gone(member, 20.0)
+    world.restart(member)
+    return f"{member} at {point}, passage {hits}"
+
+
+def stop(world: World, chance: random.Random) -> str:
+    member = chance.choice(world.members())
+    world.signal(member, "SIGTERM")
+    world.wait_gone(member, 20.0)
+    world.wait(chance.uniform(0.0, 2.0))
+    world.restart(member)
+    return member
+
+
+def pause(world: World, chance: random.Random) -> str:
+    member = chance.choice(world.members())
+    world.signal(member, "SIGSTOP")
+    world.wait(2 * SESSION)
+    world.signal(member, "SIGCONT")
+    return member
+
+
+def storm(world: World, chance: random.Random) -> str:
+    extra = [f"storm-{chance.randrange(1000)}-{i}" for i in range(3)]
+    for _ in range(2):
+        for member in extra:
+            world.restart(member)
+            world.wait(1.0)
+        for member in extra:
+            world.signal(member, "SIGTERM")
+            world.wait(1.0)
+    for member in extra:
+        world.wait_gone(member, 20.0)
+        world.retire(member)
+    return ", ".join(extra)
+
+
+# -- the network -----------------------------------------------------------------------------------
+
+
+def _disturbed(world: World, rule: Rule, seconds: float) -> None:
+    world.disturb(rule)
+    world.wait(seconds)
+    world.relieve(rule)
+
+
+def cut(world: World, chance: random.Random) -> str:
+    member = chance.choice(world.members())
+    _disturbed(world, Rule(member, refuse=True), chance.uniform(3.0, 2 * SESSION))
+    return member
+
+
+def cut_from_coordinator(world: World, chance: random.Random) -> str:
+    member, node = chance.choice(world.members()), world.coordinator()
+    _disturbed(world, Rule(member, frozenset({node}), refuse=True), chance.uniform(3.0, 2 * SESSION))
+    return f"{member} from node {node}"
+
+
+def half_open(world: World, chance: random.Random) -> str:
+    member = chance.choice(world.members())
+    _disturbed(world, Rule(member, silent=True), chance.uniform(3.0, 2 * SESSION))
+    return member
+
+
+def slow(world: World, chance: random.Random) -> str:
+    node = chance.choice(world.nodes())
+    _disturbed(world, Rule(nodes=frozenset({node}), delay=0.1), 10.0)
+    return f"node {node}"
+
+
+def _withheld(world: World, chance: random.Random, *kinds: int) -> str:
+    member = chance.choice(world.members())
+    _disturbed(world, Rule(member, withhold=frozenset(kinds)), chance.uniform(2.0, 6.0))
+    return member
+
+
+def withhold_produce(world: World, chance: random.Random) -> str:
+    return _withheld(world, chance, PRODUCE)
+
+
+def withhold_commit(world: World, chance: random.Random) -> str:
+    return _withheld(world, chance, OFFSET_COMMIT, TXN_OFFSET_COMMIT)
+
+
+def withhold_end(world: World, chance: random.Random) -> str:
+    return _withheld(world, chance, END_TXN)
+
+
+# -- brokers ---------------------------------------------------------------------------------------
+
+
+def _killed(world: World, chance: random.Random, *nodes: int) -> str:
+    for node in nodes:
+        world.kill_node(node)
+    world.wait(chance.uniform(2.0, 6.0))
+    world.revive_nodes()
+    return ", ".join(f"node {node}" for node in nodes)
+
+
+def kill_leader(world: World, chance: random.Random) -> str:
+    return _killed(world, chance, world.leader())
+
+
+def kill_coordinator(world: World, chance: random.Random) -> str:
+    return _killed(world, chance, world.coordinator())
+
+
+def below_min_isr(world: World, chance: random.Random) -> str:
+    return _killed(world, chance, *chance.sample(world.nodes(), 2))
+
+
+FAULTS: dict[str, Fault] = {
+    fault.name: fault
+    for fault in (
+        Fault("kill", "a member is killed (SIGKILL)", kill),
+        Fault("kill-at", "a member is killed at a crash point", kill_at),
+        Fault("stop", "a member is stopped (SIGTERM) and started again", stop),
+        Fault("pause", "a member sleeps for two session timeouts (SIGSTOP)", pause),
+        Fault("storm", "three more members come and go, one a second", storm),
+        Fault("cut", "a member is cut off from all brokers", cut),
+        Fault("cut-coordinator", "a member is cut off from the coordinator only", cut_from_coordinator),
+        Fault("half-open", "a member's connections fall silent", half_open),
+        Fault("slow", "a broker answers late", slow),
+        Fault("withhold-produce", "answers to a member's writes are lost", withhold_produce),
+        Fault("withhold-commit", "answers to a member's commits are lost", withhold_commit),
+        Fault("withhold-end", "answers to the end of transactions are lost", withhold_end, "transactional"),
+        Fault("kill-leader", "the broker that leads is killed", kill_leader, needs_nodes=True),
+        Fault("kill-coordinator", "the group's coordinator is killed", kill_coordinator, needs_nodes=True),
+        Fault("below-min-isr", "two of three brokers are killed", below_min_isr, needs_nodes=True),
+    )
+}

@@ -1,0 +1,331 @@
+"""The checker on histories made by hand: a clean one passes, and each defect is named by its rule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from chaos.checker import Verdict, check
+from chaos.events import Event
+from chaos.truth import Truth
+from chaos.workload import DEAD, DRAIN, MAX_ATTEMPTS, OUT, RETRY, SOURCE, Order
+
+
+class History:
+    """What a run left behind. Each call takes a tenth of a second."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.truth = Truth(committed={(SOURCE, 0): 0}, ends={})
+        self.now = 0.0
+        self._numbers = 0
+
+    def tell(self, event: str, who: str = "member-1", **more: Any) -> None:
+        self.now += 0.1
+        self.events.append({"event": event, "t": self.now, "who": who, **more})
+
+    def order(self, name: str, key: str = "k-1", **more: Any) -> Order:
+        """Produced and acknowledged, at the end of partition 0."""
+        offset = len(self.truth.orders)
+        found = Order(name, key, 0.01, **more)
+        self.truth.orders[SOURCE, 0, offset] = found
+        self.truth.ends[SOURCE, 0] = offset + 1
+        self.tell("produced", "f1", id=name, partition=0, offset=offset, key=key)
+        return found
+
+    def place(self, name: str) -> tuple[str, int, int]:
+        return next(place for place, order in self.truth.orders.items() if order.id == name)
+
+    def assigned(self, who: str = "member-1") -> None:
+        self.tell("assigned", who, partitions=[[SOURCE, 0]])
+
+    def begin(self, name: str, attempt: int = 1, who: str = "member-1", key: str = "k-1") -> None:
+        self.tell("start", who, id=name, key=key, attempt=attempt, place=list(self.place(name)))
+
+    def end(self, name: str, how: str = "ok", attempt: int = 1, who: str = "member-1", **more: Any) -> None:
+        self.tell("end", who, id=name, attempt=attempt, place=list(self.place(name)), how=how, **more)
+
+    def written(self, name: str, attempt: int = 1, who: str = "member-1", error: str = "") -> None:
+        """The output, or a dead letter with that error class."""
+        place = (DEAD if error else OUT, 0, len(self.truth.results))
+        self.truth.results[place] = name, error or "ok"
+        self.tell("written", who, id=name, attempt=attempt, place=list(place))
+
+    def handled(self, name: str, who: str = "member-1", key: str = "k-1") -> None:
+        self.begin(name, who=who, key=key)
+        self.end(name, who=who)
+        self.written(name, who=who)
+
+    def commit(self, offset: int, who: str = "member-1", answered: bool = True) -> None:
+        self._numbers += 1
+        self.tell("commit", who, number=self._numbers, offsets=[[SOURCE, 0, offset]])
+        if answered:
+            self.tell("committed", who, number=self._numbers)
+            self.truth.committed[SOURCE, 0] = max(offset, self.truth.committed[SOURCE, 0])
+
+    def revoked(self, who: str = "member-1", seconds: float = 0.0) -> None:
+        self.tell("revoking", who, partitions=[[SOURCE, 0]])
+        self.now += seconds
+        self.tell("revoked", who, partitions=[[SOURCE, 0]])
+
+    def check(self, handoff: str = "acknowledged") -> Verdict:
+        return check(self.events, self.truth, handoff=handoff)
+
+
+@pytest.fixture
+def history() -> History:
+    found = History()
+    found.assigned()
+    return found
+
+
+def found_by(verdict: Verdict) -> set[str]:
+    """The rules that found something."""
+    return {problem.partition(":")[0] for problem in verdict.problems}
+
+
+def test_a_clean_run_passes(history: History) -> None:
+    for name in ("a", "b"):
+        history.order(name)
+        history.handled(name)
+    history.commit(2)
+    history.revoked()
+    verdict = history.check()
+    assert verdict.passed, verdict.problems
+    assert (verdict.handled, verdict.duplicates, verdict.repeated_attempts) == (2, 0, 0)
+
+
+def test_a_run_in_which_nothing_was_handled_does_not_pass(history: History) -> None:
+    assert not history.check().passed
+
+
+def test_what_is_committed_without_a_result_is_lost(history: History) -> None:
+    history.order("a")
+    history.begin("a")
+    history.end("a", "fail", delay=0.2)
+    history.commit(1)
+    verdict = history.check()
+    assert verdict.lost == 1
+    assert "lost" in found_by(verdict)
+
+
+def test_what_was_acknowledged_and_is_not_in_its_topic_is_lost(history: History) -> None:
+    history.tell("produced", "f1", id="a", partition=0, offset=0, key="k-1")
+    assert history.check().lost == 1
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_what_is_not_committed_and_has_no_result_in_the_end_is_unseen(history: History, begun: bool) -> None:
+    history.order("a")
+    if begun:
+        history.begin("a")
+    verdict = history.check()
+    assert (verdict.unseen, verdict.lost) == (1, 0)
+    assert verdict.unclean == 1
+
+
+def test_another_result_than_asked_for_is_wrong(history: History) -> None:
+    history.order("a", end="reject")
+    history.handled("a")
+    history.commit(1)
+    assert found_by(history.check()) == {"wrong"}
+
+
+def test_an_order_given_up_as_a_crash_loop_is_told_apart(history: History) -> None:
+    history.order("a")
+    history.written("a", error="CrashLoopError")
+    history.commit(1)
+    verdict = history.check()
+    assert verdict.passed, verdict.problems
+    assert verdict.crash_loops == 1
+
+
+class TestOrder:
+    def two(self, history: History, key: str = "k-1") -> None:
+        history.order("a", key)
+        history.order("b", key)
+
+    def test_two_of_a_key_at_a_time(self, history: History) -> None:
+        self.two(history)
+        history.begin("a")
+        history.begin("b")
+        assert history.check().order_violations == 1
+
+    def test_the_second_before_the_first(self, history: History) -> None:
+        self.two(history)
+        history.handled("b")
+        history.handled("a")
+        assert history.check().order_violations == 1
+
+    def test_the_second_while_the_first_waits_for_its_next_attempt(self, history: History) -> None:
+        self.two(history)
+        history.begin("a")
+        history.end("a", "fail", delay=0.05)
+        history.begin("b")
+        assert history.check().order_violations == 1
+
+    def test_the_second_after_the_first_was_given_up(self, history: History) -> None:
+        self.two(history)
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            history.begin("a", attempt)
+            history.end("a", "fail", attempt, delay=0.05)
+        history.begin("b")
+        assert history.check().order_violations == 0
+
+    def test_other_keys_side_by_side(self, history: History) -> None:
+        history.order("a", "k-1")
+        history.order("b", "k-2")
+        history.begin("a", key="k-1")
+        history.begin("b", key="k-2")
+        assert history.check().order_violations == 0
+
+    def test_another_epoch_begins_anew(self, history: History) -> None:
+        self.two(history)
+        history.begin("a")
+        history.tell("lost", partitions=[[SOURCE, 0]])
+        history.assigned("member-2")
+        history.begin("a", who="member-2")
+        assert history.check().order_violations == 0
+
+    def test_keys_that_go_through_the_retry_topic_have_none(self, history: History) -> None:
+        self.two(history, "d-1")
+        history.begin("a", key="d-1")
+        history.begin("b", key="d-1")
+        assert history.check().order_violations == 0
+
+
+class TestCommits:
+    def test_past_what_is_not_written(self, history: History) -> None:
+        history.order("a")
+        history.begin("a")
+        history.end("a")
+        history.commit(1)
+        history.written("a")
+        verdict = history.check()
+        assert verdict.commits_past_frontier == 1
+        assert verdict.lost == 0
+
+    def test_one_that_was_refused_does_not_count(self, history: History) -> None:
+        history.order("a")
+        history.begin("a")
+        history.commit(1, answered=False)
+        history.end("a")
+        history.written("a")
+        history.commit(1)
+        assert history.check().commits_past_frontier == 0
+
+    def test_a_write_that_was_aborted_is_none(self, history: History) -> None:
+        history.order("a")
+        history.begin("a")
+        history.tell("written", id="a", attempt=1, place=[OUT, 0, 7])  # nobody reads it there
+        history.commit(1)
+        history.written("a")
+        assert history.check("transactional").commits_past_frontier == 1
+
+    def test_of_the_retry_topic(self, history: History) -> None:
+        history.order("a", "d-1", fail=1, after=1.5)
+        history.truth.retries[RETRY, 0, 0] = "a", 2
+        history.tell("written", id="a", attempt=1, place=[RETRY, 0, 0])
+        history.tell("commit", number=77, offsets=[[RETRY, 0, 1]])
+        history.tell("committed", number=77)
+        history.written("a", 2)
+        assert history.check().commits_past_frontier == 1
+
+    def test_that_go_back(self, history: History) -> None:
+        for name in ("a", "b"):
+            history.order(name)
+            history.handled(name)
+        history.commit(2)
+        history.commit(1)
+        assert found_by(history.check()) == {"commits_went_back"}
+
+
+class TestDelays:
+    @pytest.mark.parametrize(("delay", "early"), [(0.05, 0), (0.3, 1)])
+    def test_between_two_attempts(self, history: History, delay: float, early: int) -> None:
+        history.order("a", fail=1)
+        history.begin("a")
+        history.end("a", "fail", delay=delay)
+        history.begin("a", 2)
+        assert history.check().early == early
+
+
+class TestRepeats:
+    def again(self, history: History, handoff: str = "acknowledged") -> Verdict:
+        """Another member handles the order once more, and that is committed."""
+        history.assigned("member-2")
+        history.handled("a", "member-2")
+        history.commit(1, "member-2")
+        return history.check(handoff)
+
+    def test_after_a_kill_before_the_commit(self, history: History) -> None:
+        history.order("a")
+        history.handled("a")
+        history.tell("died", failpoint="settled-uncommitted")
+        verdict = self.again(history)
+        assert verdict.passed, verdict.problems
+        assert (verdict.duplicates, verdict.duplicates_allowed, verdict.repeated_attempts) == (1, 1, 1)
+
+    def test_never_twice_in_what_transactions_wrote(self, history: History) -> None:
+        history.order("a")
+        history.handled("a")
+        history.tell("died", failpoint="offsets-sent")
+        assert found_by(self.again(history, "transactional")) == {"beyond_allowed"}
+
+    def test_not_after_a_clean_revocation(self, history: History) -> None:
+        history.order("a")
+        history.handled("a")
+        history.revoked()
+        assert found_by(self.again(history)) == {"beyond_allowed"}
+
+    def test_after_a_revocation_that_took_all_its_time(self, history: History) -> None:
+        history.order("a")
+        history.handled("a")
+        history.revoked(seconds=DRAIN)
+        assert self.again(history).passed
+
+    def test_after_a_revocation_whose_commit_was_refused(self, history: History) -> None:
+        history.order("a")
+        history.handled("a")
+        history.commit(1, answered=False)
+        history.revoked()
+        assert self.again(history).passed
+
+    def test_not_after_a_commit_that_told_of_it(self, history: History) -> None:
+        history.order("a")
+        history.handled("a")
+        history.now += 2.0
+        history.commit(1)
+        history.tell("died", failpoint="polled")
+        verdict = self.again(history)
+        assert "beyond_allowed" in found_by(verdict)
+
+    def test_a_process_that_begins_anew_was_killed(self, history: History) -> None:
+        history.order("a")
+        history.handled("a")
+        history.tell("began")
+        assert self.again(history).passed
+
+    def test_a_write_without_a_good_answer_may_be_there_twice(self, history: History) -> None:
+        history.order("a")
+        history.begin("a")
+        history.end("a")
+        history.tell("unwritten", id="a", attempt=1, topic=OUT, error="timed out")
+        history.written("a")
+        history.written("a")
+        history.commit(1)
+        history.revoked()
+        assert history.check().passed
+
+    @pytest.mark.parametrize(("end", "attempt"), [("ok", MAX_ATTEMPTS + 1), ("reject", 2)])
+    def test_attempts_that_no_policy_makes(self, history: History, end: Any, attempt: int) -> None:
+        history.order("a", end=end)
+        history.begin("a", attempt)
+        assert history.check().unscheduled == 1
+
+
+def test_what_is_not_committed_after_a_clean_stop_is_named(history: History) -> None:
+    history.order("a")
+    history.handled("a")
+    history.revoked()
+    assert found_by(history.check()) == {"unclean"}
