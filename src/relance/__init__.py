@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from relance.kafka.letters import DeadLetters
     from relance.kafka.table import Table
     from relance.policies.breaker import CircuitBreaker
+    from relance.policies.masking import Mask
     from relance.policies.retry import RetryPolicy
     from relance.record import Record, TopicPartition
     from relance.settings import Settings
@@ -62,6 +63,7 @@ _HOMES = {
     "relance.kafka.letters": ("DeadLetters",),
     "relance.kafka.table": ("Table",),
     "relance.policies.breaker": ("CircuitBreaker",),
+    "relance.policies.masking": ("Mask",),
     "relance.policies.retry": ("RetryPolicy",),
     "relance.record": ("Record", "TopicPartition"),
     "relance.settings": ("Settings",),
@@ -84,6 +86,7 @@ __all__ = [
     "HandlerTimeoutError",
     "Health",
     "KafkaErrorKind",
+    "Mask",
     "MaxRetriesExceededError",
     "Record",
     "Reject",

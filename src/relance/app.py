@@ -21,6 +21,7 @@ from relance.collector import startup_set_aside
 from relance.consumer import Consumer
 from relance.dead_letters.envelope import build, metadata_headers
 from relance.dead_letters.envelope import encode as encode_letter
+from relance.dead_letters.masking import masked
 from relance.decoding import decoder_for, handler_shape
 from relance.delivery import Delivery
 from relance.encoding import encode
@@ -35,7 +36,9 @@ from relance.kafka.config import common_config
 from relance.kafka.letters import DeadLetters
 from relance.kafka.starts import Where
 from relance.kafka.table import Table
+from relance.outgoing import NOTHING_HIDDEN
 from relance.policies.breaker import CircuitBreaker
+from relance.policies.masking import Mask
 from relance.policies.retry import RetryPolicy
 from relance.record import TopicPartition
 from relance.runner import Runner
@@ -70,7 +73,8 @@ class App:
     """Consumers of one group.
 
     `settings` wins over the environment (`RELANCE_...`), which is read when none is given; `client` are raw
-    settings of librdkafka, for this Python code only. Raises SettingsError.
+    settings of librdkafka, for this Python code only. `mask` says what is hidden in dead letters, logs and
+    figures. Raises SettingsError.
     """
 
     def __init__(
@@ -80,7 +84,11 @@ class App:
         bootstrap_servers: str | None = None,
         settings: Settings | None = None,
         client: Mapping[str, Any] | None = None,
+        mask: Mask | None = None,
     ) -> None:
+        if mask is not None and not isinstance(mask, Mask):
+            raise SettingsError("mask", f"{mask!r:.60} is no Mask: Mask(headers=['authorization'])")
+        self._mask = mask or NOTHING_HIDDEN
         given: dict[str, Any] = {"group": group}
         if bootstrap_servers is not None:
             given["bootstrap_servers"] = bootstrap_servers
@@ -187,6 +195,7 @@ class App:
                 breaker=breaker,
                 handoff=handoff,
                 max_crashes=crashes,
+                mask=self._mask,
             )
             check_spec(spec, beside=self._specs)
             self._specs.append(spec)
@@ -327,7 +336,7 @@ class App:
     ) -> Delivery:
         """Write a dead letter for what never became a record (so without partition and offset)."""
         raw_key = key.encode() if isinstance(key, str) else key
-        letter = build(
+        built = build(
             topic=source_topic,
             partition=None,
             offset=None,
@@ -339,6 +348,7 @@ class App:
             attempts=0,
             now=datetime.now(UTC),
         )
+        letter = masked(built, self._mask)
         return self.send(topic, encode_letter(letter), key=raw_key, headers=metadata_headers(letter))
 
     def dead_letters(self, topic: str) -> DeadLetters:

@@ -92,10 +92,18 @@ class Circuit:
         self._guards: list[Guard] = []
 
     def guard(
-        self, retry: RetryPolicy, *, untry: Callable[[Sequence[Try]], None], wake: Callable[[], None]
+        self,
+        retry: RetryPolicy,
+        *,
+        untry: Callable[[Sequence[Try]], None],
+        wake: Callable[[], None],
+        text: Callable[[BaseException], str] = failure_text,
     ) -> Guard:
-        """One more runtime. `untry` gives attempts back, `wake` says that work may start; both lock it."""
-        guard = Guard(self, retry, untry=untry, wake=wake)
+        """One more runtime. `untry` gives attempts back, `wake` says that work may start; both lock it.
+
+        `text` is what an error says.
+        """
+        guard = Guard(self, retry, untry=untry, wake=wake, text=text)
         self._guards.append(guard)
         return guard
 
@@ -238,8 +246,10 @@ class Guard:
         *,
         untry: Callable[[Sequence[Try]], None],
         wake: Callable[[], None],
+        text: Callable[[BaseException], str],
     ) -> None:
         self.circuit = circuit
+        self._text = text
         self.untry = untry
         self.wake = wake
         self.tell = circuit.tell
@@ -280,7 +290,7 @@ class Guard:
             self.circuit.ignored(call, 1)
             return None
         attempt = Try(self, run.lane.assignment, record.log_offset)
-        self.circuit.failed(call, self._clock.monotonic(), attempt, failure_text(error)[:_CHARACTERS])
+        self.circuit.failed(call, self._clock.monotonic(), attempt, self._text(error)[:_CHARACTERS])
         return attempt
 
     def called(self, run: Run, handled: int, bad: Iterable[tuple[Record, Exception]]) -> bool:

@@ -13,6 +13,7 @@ from relance.engine.assignment import Assignment
 from relance.engine.engine import Ordering
 from relance.engine.flow import Limits
 from relance.engine.outcome import Paths
+from relance.policies.masking import Mask
 from relance.policies.retry import RetryPolicy
 from relance.record import Outgoing, TopicPartition
 
@@ -35,6 +36,8 @@ class Plan:
     """How many records the handler gets at once."""
     max_crashes: int = 2
     """Deaths of the process during one record after which it is dead-lettered; 0: never."""
+    mask: Mask = field(default_factory=Mask)
+    """What is hidden in what is written down about records."""
 
 
 @dataclass(slots=True)

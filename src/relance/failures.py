@@ -18,7 +18,6 @@ from relance.engine.owed import Owed, origin_of
 from relance.errors import SettingsError
 from relance.judge import Judge
 from relance.monitor import Monitor
-from relance.outgoing import failure_text
 from relance.record import Outgoing, Record
 
 __all__ = ["Failures"]
@@ -124,7 +123,7 @@ class Failures:
             with self._monitor.lock:
                 self._monitor.halt()
                 # No letter will be written.
-                self._monitor.engine.stop(assignment, failure_text(error), record.log_offset)
+                self._monitor.engine.stop(assignment, self._judge.told(error), record.log_offset)
             self._monitor.on_failure(error)
             return
         if isinstance(letter, TooLarge):

@@ -37,6 +37,10 @@ class Judge:
         self._retry_log = BurstLog("relance.retry", clock)
         self._dlt_log = BurstLog("relance.dlt", clock)
 
+    def told(self, error: BaseException) -> str:
+        """What an error says, as far as anybody may read it."""
+        return self._plan.mask.text(failure_text(error))
+
     def judge(self, record: Record, error: Exception) -> RetryAt | DeadLetter | Stop | tuple[Defer, Outgoing]:
         """The outcome of the try that raised `error`; a deferral comes with the record to write."""
         plan = self._plan
@@ -54,6 +58,7 @@ class Judge:
             delay=outcome.delay,
             now=self._clock.time(),
             limit=self._max_record(plan.paths.retry_topic),
+            mask=plan.mask,
         )
         if deferred is None:
             return RetryAt(outcome.delay)  # it cannot go, so it waits here and holds its lane
@@ -61,7 +66,7 @@ class Judge:
 
     def note_failure(self, record: Record, error: Exception) -> Failure:
         """`record` will be tried again here: the next attempt, with this failure in its history."""
-        failure = Failure(record.attempt, failure_text(error)[:500], self._clock.time())
+        failure = Failure(record.attempt, self.told(error)[:500], self._clock.time())
         record.history = (*record.history[1 - _KEPT_FAILURES :], failure)
         record.attempt += 1
         return failure
@@ -80,6 +85,7 @@ class Judge:
             attempts=attempts,
             limit=self._max_record(paths.dead_letter_topic),
             allow_pointer=paths.pointer,
+            mask=self._plan.mask,
         )
 
     def deferral_of(self, record: Record, wall: float) -> Deferral | NotOurs | Unreadable:
@@ -101,7 +107,7 @@ class Judge:
             tries,
             record.name,
             round(delay * 1000),
-            failure_text(error),
+            self.told(error),
         )
 
     def log_dead_letter(self, record: Record, topic: str, error: Exception, *, attempts: int) -> None:
@@ -113,5 +119,5 @@ class Judge:
             type(error).__name__,
             attempts,
             "" if attempts == 1 else "s",
-            failure_text(error.__cause__ or error),
+            self.told(error.__cause__ or error),
         )

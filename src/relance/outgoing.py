@@ -12,8 +12,10 @@ import msgspec
 
 from relance.dead_letters.envelope import build, metadata_headers
 from relance.dead_letters.ladder import HEADER_OVERHEAD, RECORD_OVERHEAD, TooLarge, fit
+from relance.dead_letters.masking import masked
 from relance.engine.deferral import Failure, defer, to_headers
 from relance.errors import DecodeError, MaxRetriesExceededError
+from relance.policies.masking import Mask
 from relance.record import HeaderList, Outgoing, Record
 
 __all__ = [
@@ -30,6 +32,8 @@ __all__ = [
 MAX_RECORD = 1_000_000
 """Bytes of a record with all that belongs to it that a topic takes, where nobody knows better: a little below
 the broker's default, 1,048,588."""
+
+NOTHING_HIDDEN = Mask()
 
 LARGEST = 100_000_000
 """Bytes: what we never go beyond, below the broker's `socket.request.max.bytes`."""
@@ -70,6 +74,7 @@ def retry_record(
     delay: float,
     now: float,
     limit: int = MAX_RECORD,
+    mask: Mask = NOTHING_HIDDEN,
 ) -> Outgoing | None:
     """`record` for its next attempt, due in `delay` seconds from `now` (UTC seconds).
 
@@ -89,7 +94,7 @@ def retry_record(
         attempt=record.attempt + 1,
         delay=delay,
         now=now,
-        error=failure_text(error),
+        error=mask.text(failure_text(error)),
         first_failure=before.first_failure if before else (record.history[0].at if record.history else None),
         history=record.history,
     )
@@ -112,6 +117,7 @@ def dead_letter(
     attempts: int | None = None,
     limit: int = MAX_RECORD,
     allow_pointer: bool = False,
+    mask: Mask = NOTHING_HIDDEN,
 ) -> Outgoing | TooLarge:
     """The letter for `record`, which is given up for `error` after `attempts` tries (its own by default).
 
@@ -140,7 +146,7 @@ def dead_letter(
     )
     if headers is None:
         letter = msgspec.structs.replace(letter, trimmed=("originalHeaders",))
-    fitted = fit(letter, limit, allow_pointer)
+    fitted = fit(masked(letter, mask), limit, allow_pointer)
     if isinstance(fitted, TooLarge):
         return fitted
     return Outgoing(topic, record.key, fitted.raw, metadata_headers(fitted.letter))

@@ -79,7 +79,7 @@ class Runtime:
         self._guard = (
             None
             if circuit is None
-            else circuit.guard(plan.retry, untry=self._failures.untry, wake=self._wake)
+            else circuit.guard(plan.retry, untry=self._failures.untry, wake=self._wake, text=self._judge.told)
         )
         self._failures.guard = self._guard
 

@@ -18,7 +18,9 @@ from relance.engine.outcome import Paths
 from relance.errors import MAX_WAIT, SettingsError
 from relance.kafka.cluster import checked_topic_name
 from relance.kafka.starts import Where
+from relance.outgoing import NOTHING_HIDDEN
 from relance.policies.breaker import CircuitBreaker
+from relance.policies.masking import Mask
 from relance.policies.retry import RetryPolicy
 from relance.settings import Settings
 
@@ -61,6 +63,7 @@ class ConsumerSpec:
     breaker: CircuitBreaker | None = None
     handoff: HandOff = "acknowledged"
     max_crashes: int = 2
+    mask: Mask = NOTHING_HIDDEN
 
     @property
     def all_topics(self) -> list[str]:
@@ -162,6 +165,7 @@ def plan_of(spec: ConsumerSpec, settings: Settings) -> Plan:
         timeout=spec.timeout,
         batch=spec.batch or 1,
         max_crashes=spec.max_crashes,
+        mask=spec.mask,
     )
 
 

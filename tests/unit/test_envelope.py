@@ -110,6 +110,7 @@ def test_a_letter_holds_what_the_course_left_out():
         "version": 1,
         "pointer": False,
         "trimmed": [],
+        "masked": [],
     }
 
 

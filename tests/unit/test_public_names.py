@@ -29,6 +29,7 @@ PUBLIC = [
     "HandlerTimeoutError",
     "Health",
     "KafkaErrorKind",
+    "Mask",
     "MaxRetriesExceededError",
     "Record",
     "Reject",

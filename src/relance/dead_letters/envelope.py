@@ -114,11 +114,13 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """True: the value is not in the letter but must be read at the original coordinates."""
     trimmed: tuple[str, ...] = ()
     """The parts that were left out to make the letter fit its topic, in the order in which they went."""
+    masked: tuple[str, ...] = ()
+    """The parts of the record in which `Mask` has hidden something: "originalValue", "originalHeaders"."""
 
     def value_bytes(self) -> bytes | None:
         """The original value, exactly; None is a null value, which is not an empty one.
 
-        Raises DecodeError for a pointer letter: its null would pass for a tombstone.
+        Raises DecodeError where it is masked, and for a pointer letter: its null would pass for a tombstone.
         """
         self._held("originalValue")
         return _bytes(self.original_value, self.original_value_encoding, "originalValue")
@@ -130,7 +132,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     def header_items(self) -> list[tuple[str, bytes | None]]:
         """The original headers, exactly, in their order, repeats and null values included.
 
-        Raises DecodeError for a pointer letter that had to leave them out.
+        Raises DecodeError for a pointer letter that had to leave them out, and where they are masked.
         """
         self._held("originalHeaders")
         return [
@@ -141,8 +143,13 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     def _held(self, part: str) -> None:
         # A pointer that doesn't say what it lacks lacks everything: to guess would be to lose it.
         if part in self.trimmed or (self.pointer and not self.trimmed):
-            where = f"{self.original_topic}-{self.original_partition}@{self.original_offset}"
-            raise DecodeError(f"the letter is a pointer without {part}: read the original record at {where}")
+            what = f"is a pointer without {part}"
+        elif part in self.masked:
+            what = f"has {part} masked"
+        else:
+            return
+        where = f"{self.original_topic}-{self.original_partition}@{self.original_offset}"
+        raise DecodeError(f"the letter {what}: read the original record at {where}")
 
 
 def build(
@@ -166,8 +173,8 @@ def build(
     none. `attempts` counts all tries, the first included; 0 for what never was tried. `history` holds the
     failed tries, oldest first. A datetime without a zone is taken as UTC.
     """
-    key_text, key_encoding = _text(key)
-    value_text, value_encoding = _text(value)
+    key_text, key_encoding = text_of(key)
+    value_text, value_encoding = text_of(value)
     return DeadLetter(
         original_topic=plain(topic),
         original_partition=_coordinate(partition),
@@ -179,7 +186,7 @@ def build(
         retry_count=max(attempts - 1, 0),
         stack_trace=trace(error),
         error_class=class_path(error),
-        original_headers=tuple(Header(plain(name), *_text(item)) for name, item in headers),
+        original_headers=tuple(Header(plain(name), *text_of(item)) for name, item in headers),
         original_timestamp=_iso(timestamp),
         consumer_group=None if group is None else plain(group),
         attempts=_history(history),
@@ -236,8 +243,8 @@ def decode(raw: bytes | None) -> DeadLetter:
 
 def not_a_letter(key: bytes | None, value: bytes | None, reason: str) -> DeadLetter:
     """A letter that stands for a record in the topic which is none: its own bytes, and why."""
-    key_text, key_encoding = _text(key)
-    value_text, value_encoding = _text(value)
+    key_text, key_encoding = text_of(key)
+    value_text, value_encoding = text_of(value)
     return DeadLetter(
         original_key=key_text,
         original_value=value_text,
@@ -256,7 +263,8 @@ _DECODER: Final = msgspec.json.Decoder(DeadLetter)
 _VERSION_DECODER: Final = msgspec.json.Decoder(_Versioned)
 
 
-def _text(raw: bytes | None) -> tuple[str | None, Encoding]:
+def text_of(raw: bytes | None) -> tuple[str | None, Encoding]:
+    """Bytes as a letter holds them: as text where they are UTF-8, else in base64."""
     if raw is None:
         return None, "utf-8"
     try:
