@@ -71,7 +71,9 @@ class Cluster:
 
     def coordinator(self) -> int:
         """The node that coordinates the group."""
-        answer = self._admin.describe_consumer_groups([GROUP], request_timeout=10.0)[GROUP].result(15.0)
+        # A new client each time: one that knew the coordinator asks it for ever, also when it is gone.
+        admin = AdminClient({"bootstrap.servers": self.direct, "log_level": 0})
+        answer = admin.describe_consumer_groups([GROUP], request_timeout=10.0)[GROUP].result(15.0)
         if answer.coordinator is None:
             raise KafkaException("the group has no coordinator now")
         return int(answer.coordinator.id)

@@ -10,15 +10,16 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from chaos import report as reports
 from chaos.cluster import Cluster
 from chaos.mutants import MUTANTS
 from chaos.nemesis import FAULTS
-from chaos.rig import Plan, Rig
+from chaos.rig import HandOff, Plan, Protocol, Report, Rig
 from relance.broker import BrokerFailedError, MissingToolError
 
-COMBINATIONS = [
+COMBINATIONS: Final[list[tuple[HandOff, Protocol]]] = [
     (handoff, protocol)
     for protocol in ("classic", "consumer")
     for handoff in ("acknowledged", "transactional")
@@ -50,33 +51,41 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--nodes must be from 1 to 9 and --members from 1 to 20")
     if options.nodes < 3:  # there is nobody to take over
         faults = tuple(name for name in faults if not FAULTS[name].needs_nodes)
-    handoff, protocol = COMBINATIONS[options.seed % len(COMBINATIONS)]
-    plan = Plan(
-        options.seconds,
-        options.seed,
-        faults,
-        options.handoff or handoff,
-        options.protocol or protocol,
-        options.mutant or "",
-        nodes=options.nodes,
-        members=options.members,
-        rate=options.rate,
-        quiet=options.quiet,
-    )
+    if not 1 <= options.runs <= 1000:
+        parser.error("--runs must be from 1 to 1000")
     signal.signal(signal.SIGTERM, _interrupt)
+    folder = (options.keep or RUNS / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")).absolute()
+    found: list[Report] = []
     try:
-        return run(plan, options.keep)
+        for seed in range(options.seed, options.seed + options.runs):
+            handoff, protocol = COMBINATIONS[seed % len(COMBINATIONS)]
+            plan = Plan(
+                options.seconds,
+                seed,
+                faults,
+                options.handoff or handoff,
+                options.protocol or protocol,
+                options.mutant or "",
+                nodes=options.nodes,
+                members=options.members,
+                rate=options.rate,
+                quiet=options.quiet,
+            )
+            found.append(run(plan, folder if options.runs == 1 else folder / f"seed-{seed}"))
     except (BrokerFailedError, MissingToolError) as error:
         print(f"chaos: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("chaos: interrupted", file=sys.stderr)
         return 130
+    print(json.dumps(reports.added_up([one.summary() for one in found])))
+    return 0 if all(one.passed for one in found) else 1
 
 
-def run(plan: Plan, keep: Path | None) -> int:
-    """Run, print the report, keep its files in `keep` (or a new folder of .run/chaos)."""
-    folder = (keep or RUNS / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")).absolute()
+def run(plan: Plan, folder: Path) -> Report:
+    """Run, print the report, keep its files in `folder`, which is emptied first."""
+    if folder.exists() and any(folder.iterdir()) and not (folder / "events").exists():
+        raise BrokerFailedError(f"{folder} holds other things than a run of ours: choose another with --keep")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
 
@@ -91,14 +100,11 @@ def run(plan: Plan, keep: Path | None) -> int:
     finally:
         cluster.purge()
     (folder / "timeline.svg").write_text(reports.timeline(found))
-    (folder / "report.json").write_text(
-        json.dumps(found.summary() | {"problems": [*found.problems, *found.verdict.problems]}, indent=1)
-        + "\n"
-    )
+    told = found.summary() | {"problems": [*found.problems, *found.verdict.problems]}
+    (folder / "report.json").write_text(json.dumps(told, indent=1) + "\n")
     print(reports.text(found))
-    print(f"events, logs, report.json and timeline.svg: {folder}")
-    print(json.dumps(found.summary()))
-    return 0 if found.passed else 1
+    print(f"events, logs, report.json and timeline.svg: {folder}", flush=True)
+    return found
 
 
 def _interrupt(number: int, _frame: object) -> None:
@@ -112,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seconds", type=float, default=300.0, help="of faults (default: 300)")
     parser.add_argument("--seed", type=int, default=1, help="draws faults and records (default: 1)")
+    parser.add_argument("--runs", type=int, default=1, metavar="N", help="with this seed and the next ones")
     parser.add_argument("--faults", metavar="LIST", help=f"of: {', '.join(FAULTS)} (default: all; '': none)")
     parser.add_argument("--list-faults", action="store_true", help="say what they are")
     parser.add_argument(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 from xml.sax.saxutils import escape
 
 from chaos.events import Event
 from chaos.rig import Report
 
-__all__ = ["text", "timeline"]
+__all__ = ["added_up", "text", "timeline"]
 
 _PROMISES = (
     ("lost", "acknowledged, committed and without a result"),
@@ -41,6 +42,20 @@ def text(report: Report) -> str:
     )
     lines += [f"  ! {problem}" for problem in (*report.problems, *verdict.problems)]
     return "\n".join(lines)
+
+
+def added_up(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The last lines of several runs as one: numbers are added, other things are told once each."""
+    found: dict[str, Any] = {}
+    for name, first in summaries[0].items():
+        values = [summary[name] for summary in summaries]
+        if isinstance(first, bool):
+            found[name] = all(values)
+        elif isinstance(first, int) and name != "seed":
+            found[name] = sum(values)
+        else:
+            found[name] = first if len(set(values)) == 1 else sorted(set(values))
+    return found
 
 
 # -- the picture -----------------------------------------------------------------------------------

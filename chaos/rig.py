@@ -28,7 +28,11 @@ from chaos.cluster import Cluster
 from chaos.events import Event, Log, read_all
 from chaos.proxy import Rule
 
-__all__ = ["Plan", "Report", "Rig"]
+__all__ = ["HandOff", "Plan", "Protocol", "Report", "Rig"]
+
+HandOff = Literal["acknowledged", "transactional"]
+Protocol = Literal["classic", "consumer"]
+
 
 _GAP = (1.0, 4.0)  # seconds between two faults
 _TICK = 0.1
@@ -41,8 +45,8 @@ class Plan:
     seconds: float
     seed: int
     faults: tuple[str, ...]
-    handoff: Literal["acknowledged", "transactional"]
-    protocol: Literal["classic", "consumer"]
+    handoff: HandOff
+    protocol: Protocol
     mutant: str = ""
     nodes: int = 3
     members: int = 3

@@ -172,8 +172,8 @@ def check_script(words: list[str]) -> None:
     match name:
         case "test":
             text = help_of("scripts/run_tests.py")
-        case "bench":
-            text = help_of("-m", "bench")
+        case "bench" | "chaos":
+            text = help_of("-m", name)
         case _:
             text = help_of("scripts/stack", name)
     for option in options:
