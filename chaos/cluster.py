@@ -29,15 +29,6 @@ class Cluster:
         status = self._broker.start(timeout=90.0)
         self.proxy.start([node.port for node in status.nodes])
         self._admin = AdminClient({"bootstrap.servers": self.direct, "log_level": 0})
-        self._make_topics()
-
-    def renew_topics(self) -> None:
-        """Delete the topics, with all offsets committed for them, and make them again."""
-        for gone in self._admin.delete_topics(list(PARTITIONS), operation_timeout=20.0).values():
-            gone.result(30.0)
-        self._make_topics()
-
-    def _make_topics(self) -> None:
         topics = [NewTopic(name, num_partitions=count) for name, count in PARTITIONS.items()]
         for made in self._admin.create_topics(topics, operation_timeout=20.0).values():
             made.result(30.0)

@@ -14,8 +14,9 @@ from typing import Final
 
 from chaos import report as reports
 from chaos.cluster import Cluster
+from chaos.failpoints import POINTS
 from chaos.mutants import MUTANTS
-from chaos.nemesis import FAULTS
+from chaos.nemesis import FAULTS, fault_named
 from chaos.rig import HandOff, Plan, Protocol, Report, Rig
 from relance.broker import BrokerFailedError, MissingToolError
 
@@ -38,11 +39,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.list_faults:
         for fault in FAULTS.values():
             print(f"{fault.name:18} {fault.what}{f' (only {fault.needs})' if fault.needs else ''}")
+        print(f"die-at:POINT       a member is killed there, one of: {', '.join(POINTS)}")
         return 0
     faults = tuple(FAULTS) if options.faults is None else tuple(n for n in options.faults.split(",") if n)
     for name in faults:
-        if name not in FAULTS:
-            parser.error(f"no fault {name}; there are: {', '.join(FAULTS)}")
+        try:
+            fault_named(name)
+        except KeyError:
+            known = [*FAULTS, *(f"die-at:{point}" for point in POINTS)]
+            parser.error(f"no fault {name}; there are: {', '.join(known)}")
     if options.mutant and options.mutant not in MUTANTS:
         parser.error(f"no mutant {options.mutant}; there are: {', '.join(MUTANTS)}")
     if not 5 <= options.seconds <= 86_400:
@@ -50,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not 1 <= options.nodes <= 9 or not 1 <= options.members <= 20:
         parser.error("--nodes must be from 1 to 9 and --members from 1 to 20")
     if options.nodes < 3:  # there is nobody to take over
-        faults = tuple(name for name in faults if not FAULTS[name].needs_nodes)
+        faults = tuple(name for name in faults if not fault_named(name).needs_nodes)
     if not 1 <= options.runs <= 1000:
         parser.error("--runs must be from 1 to 1000")
     signal.signal(signal.SIGTERM, _interrupt)
@@ -70,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 members=options.members,
                 rate=options.rate,
                 quiet=options.quiet,
+                each=options.each,
             )
             found.append(run(plan, folder if options.runs == 1 else folder / f"seed-{seed}"))
     except (BrokerFailedError, MissingToolError) as error:
@@ -120,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=1, help="draws faults and records (default: 1)")
     parser.add_argument("--runs", type=int, default=1, metavar="N", help="with this seed and the next ones")
     parser.add_argument("--faults", metavar="LIST", help=f"of: {', '.join(FAULTS)} (default: all; '': none)")
+    parser.add_argument("--each", action="store_true", help="each of them once, in this order, however long")
     parser.add_argument("--list-faults", action="store_true", help="say what they are")
     parser.add_argument(
         "--handoff", choices=("acknowledged", "transactional"), help="default: by the seed, in turns"

@@ -6,14 +6,15 @@ Promise: what is drawn depends on the seed alone; what was done, to whom and whe
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from chaos.failpoints import POINTS
 from chaos.proxy import END_TXN, OFFSET_COMMIT, PRODUCE, TXN_OFFSET_COMMIT, Rule
 
-__all__ = ["FAULTS", "Fault", "World", "draw"]
+__all__ = ["FAULTS", "Fault", "World", "draw", "fault_named"]
 
 SESSION = 6.0  # seconds; of the members
 
@@ -76,10 +77,22 @@ class Fault:
     """It takes three brokers."""
 
 
-def draw(chance: random.Random, names: list[str], handoff: str) -> Fault:
+def fault_named(name: str) -> Fault:
+    """One of FAULTS, or `die-at:POINT` with a failpoint's name. Raises KeyError."""
+    kind, _, point = name.partition(":")
+    if kind != "die-at":
+        return FAULTS[name]
+    return Fault(
+        name,
+        f"a member is killed at the failpoint {point}",
+        partial(_die_at, point=point),
+        POINTS[point].handoff,
+    )
+
+
+def draw(chance: random.Random, names: Sequence[str], handoff: str) -> Fault:
     """The next fault."""
-    fitting = [FAULTS[name] for name in names if FAULTS[name].needs in ("", handoff)]
-    return chance.choice(fitting)
+    return chance.choice([fault for fault in map(fault_named, names) if fault.needs in ("", handoff)])
 
 
 # -- members ---------------------------------------------------------------------------------------
@@ -95,18 +108,31 @@ def kill(world: World, chance: random.Random) -> str:
 
 
 def kill_at(world: World, chance: random.Random) -> str:
-    member = chance.choice(world.members())
     point = chance.choice([name for name, p in POINTS.items() if p.handoff in ("", world.handoff)])
-    hits = chance.randint(1, 3) if point in ("revoking", "drained") else chance.randint(1, 40)
+    return _die_at(world, chance, point)
+
+
+def _die_at(world: World, chance: random.Random, point: str) -> str:
+    """A member is started so that it dies there, and once it has, it is started again."""
+    member = chance.choice(world.members())
+    in_a_rebalance = point in ("revoking", "drained")
+    hits = 1 if in_a_rebalance else chance.randint(1, 20)
     world.signal(member, "SIGTERM")
     world.wait_gone(member, 20.0)
     world.restart(member, point, hits)
-    died = world.wait_gone(member, 15.0)
-    if not died:  # a point of rebalances, and nobody came or went: let somebody
-        world.signal(member, "SIGTERM")
+    if in_a_rebalance:  # somebody comes, so that it has to give something away
+        world.wait(3.0)
+        world.restart("guest")
+    died = world.wait_gone(member, 20.0)
+    if not died:
+        world.signal(member, "SIGKILL")
         world.wait_gone(member, 20.0)
     world.restart(member)
-    return f"{member} at {point}, passage {hits}"
+    if in_a_rebalance:
+        world.signal("guest", "SIGTERM")
+        world.wait_gone("guest", 20.0)
+        world.retire("guest")
+    return f"{member} at {point}, passage {hits}{'' if died else ', which did not come'}"
 
 
 def stop(world: World, chance: random.Random) -> str:

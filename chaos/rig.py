@@ -55,8 +55,8 @@ class Plan:
     feeders: int = 2
     quiet: float = 90.0
     """Seconds, at most, for what is left to be handled after the last fault."""
-    doomed: str = ""
-    """A failpoint at which the first member dies, once."""
+    each: bool = False
+    """Do each fault once, in their order, instead of drawing them; it takes as long as it takes."""
 
 
 @dataclass(slots=True)
@@ -109,21 +109,12 @@ class Rig:
         """All of it; some seconds longer than the plan's."""
         plan = self.plan
         with self._everything_ended():
-            if plan.doomed:  # it is there first, so that it also sees others come
-                self.restart("member-1", plan.doomed, _passages(plan.doomed))
-                self._until(lambda: self._assigned() >= 1, 60.0, "the doomed member has partitions")
-            for i in range(1 if plan.doomed else 0, plan.members):
+            for i in range(plan.members):
                 self.restart(f"member-{i + 1}")
             self._until(lambda: self._assigned() >= plan.members, 60.0, "all members have partitions")
             feeders = [self._feed(f"f{i + 1}") for i in range(plan.feeders)]
             self._ends_at = time.monotonic() + plan.seconds
             self._torment()
-            if plan.doomed:
-                if not self.wait_gone("member-1", 20.0):
-                    self._problems.append(f"the first member did not pass {plan.doomed}")
-                    self.signal("member-1", "SIGKILL")
-                    self.wait_gone("member-1", 10.0)
-                self.restart("member-1")
             for process in feeders:
                 process.send_signal(signal.SIGTERM)
             for process in feeders:
@@ -230,9 +221,8 @@ class Rig:
         chance = random.Random(self.plan.seed)
         if not self.plan.faults:
             self.wait(max(0.0, self._ends_at - time.monotonic()))
-        while self.plan.faults and time.monotonic() < self._ends_at and not self._stop.is_set():
+        for fault in self._faults(chance):
             self.wait(chance.uniform(*_GAP))
-            fault = nemesis.draw(chance, list(self.plan.faults), self.plan.handoff)
             began = time.monotonic()
             try:
                 whom = fault.do(self, chance)
@@ -240,7 +230,16 @@ class Rig:
                 whom = f"nobody: {error}"
             self._log.write("fault", fault=fault.name, whom=whom, began=began, ended=time.monotonic())
             left = max(0.0, self._ends_at - time.monotonic())
-            self._say(f"{fault.name}: {whom} ({time.monotonic() - began:.1f} s; {left:.0f} s to go)")
+            to_go = "" if self.plan.each else f"; {left:.0f} s to go"
+            self._say(f"{fault.name}: {whom} ({time.monotonic() - began:.1f} s{to_go})")
+
+    def _faults(self, chance: random.Random) -> Iterator[nemesis.Fault]:
+        names, handoff = self.plan.faults, self.plan.handoff
+        if self.plan.each:
+            yield from (f for f in map(nemesis.fault_named, names) if f.needs in ("", handoff))
+            return
+        while names and time.monotonic() < self._ends_at:
+            yield nemesis.draw(chance, names, handoff)
 
     def _names(self) -> list[str]:
         return [name for name in self._processes if name not in self._retired]
@@ -309,8 +308,3 @@ class Rig:
                 if process.poll() is None:
                     process.kill()
                     process.wait()
-
-
-def _passages(failpoint: str) -> int:
-    """At which of them to die: somewhere in the middle of the work, or at the one rebalance that comes."""
-    return 1 if failpoint in ("revoking", "drained") else 5

@@ -84,7 +84,7 @@ class AfterCrash:
     def calmed(self) -> bool:
         """Tell of partitions whose careful mode has ended; whether what waited there may start."""
         with self._monitor.lock:
-            calmed, self._monitor.engine.calmed = self._monitor.engine.calmed, []
+            calmed = self._monitor.engine.calmed()
             if calmed:
                 self._monitor.work.notify_all()
         for tp in calmed:

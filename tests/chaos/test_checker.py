@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from chaos.checker import Verdict, check
 from chaos.events import Event
 from chaos.truth import Truth

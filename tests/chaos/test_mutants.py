@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from chaos.mutants import MUTANTS
 
 ROOT = Path(__file__).resolve().parents[2]

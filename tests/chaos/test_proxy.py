@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from chaos.proxy import PRODUCE, Proxy, Rule
 
+from chaos.proxy import PRODUCE, Proxy, Rule
 from relance.ports import free_ports
 from waiting import wait_until
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from bench import command, homes, page, plot, report, rounds
 from bench.peers import PEERS, Peer
 from bench.records import count_bad, is_bad, number_in, value

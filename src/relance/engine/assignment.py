@@ -21,6 +21,8 @@ from relance.record import Record, TopicPartition
 
 __all__ = ["Assignment", "Commit", "Tried"]
 
+_LONGEST = 31 * 86_400.0  # seconds; a wait of an earlier owner beyond it is damage, not one that we made
+
 
 class Tried(NamedTuple):
     """Tries made of a record, and when the next may start: on the monotonic clock, and as the delay it is."""
@@ -89,6 +91,26 @@ class Assignment:
         if some:
             mean = sum(len(r.raw) for r in some if r.raw is not None) / len(some)
             self.mean_size = max(mean, self.mean_size + (mean - self.mean_size) / 16)
+
+    def recall(self, records: list[Record], now: float, wall: float) -> dict[int, float]:
+        """Give records the attempts that an earlier owner left in the map; the due times still to come.
+
+        `now` is the monotonic clock, as are the due times; `wall` the time of day (seconds, UTC).
+        """
+        waits = {}
+        known = self.frontier.waits
+        for record in records:
+            found = known.get(record.log_offset)
+            if found is None or found.tries < record.attempt:  # a retry record's headers may know of more
+                continue
+            record.attempt = found.tries + 1
+            left = max(0.0, min(found.delay / 1000, found.due / 1000 - wall))
+            if 0 < left <= _LONGEST:
+                waits[record.log_offset] = now + left
+            else:
+                left = 0.0
+            self.tried[record.log_offset] = Tried(found.tries, now + left, found.delay / 1000, record)
+        return waits
 
     def untry(self, offset: int, failure: Failure) -> None:
         """One failed try of a record costs no attempt after all, unless the record is handed off or done.

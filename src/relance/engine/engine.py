@@ -21,7 +21,8 @@ from operator import attrgetter
 from typing import Literal
 
 from relance.engine.assignment import Assignment, Commit, Tried
-from relance.engine.crashes import WINDOW, Careful
+from relance.engine.caution import Caution
+from relance.engine.crashes import Careful
 from relance.engine.due import DueHeap
 from relance.engine.flow import Flow, Limits
 from relance.engine.frontier import Frontier
@@ -33,7 +34,6 @@ __all__ = ["Engine", "Ordering"]
 Ordering = Literal["partition", "key", "none"]
 
 _SOON = 10.0  # seconds; a wait that is not worth writing again
-_LONGEST = 31 * 86_400.0  # seconds; a wait of an earlier owner beyond it is damage, not one that we made
 
 
 class Engine:
@@ -48,9 +48,7 @@ class Engine:
         self._due: DueHeap[Lane] = DueHeap()
         self._epoch = 0
         self._flow = Flow(self.limits)
-        self._alone: Assignment | None = None  # whose suspect must be the only record that runs
-        self.calmed: list[TopicPartition] = []
-        """Partitions whose careful mode has ended since somebody emptied this."""
+        self._caution = Caution(self._ready)
         self.settling = 0
         self.aside = 0
         """Hand-offs that wait for room in a map, so perhaps for records that wait: they hold up no other."""
@@ -131,7 +129,7 @@ class Engine:
         waits: dict[int, float] | None = None
         if frontier.replaying():
             records = [r for r in records if not frontier.was_finished(r.log_offset)]
-            waits = self._recall(assignment, records, now, wall)
+            waits = assignment.recall(records, now, wall)
             assignment.changed = True
         if not assignment.draining:
             if records:
@@ -153,7 +151,7 @@ class Engine:
             self.skip(assignment, record.log_offset)
             return
         if assignment.frontier.replaying():
-            due = max(due, self._recall(assignment, [record], now, wall).get(record.log_offset, due))
+            due = max(due, assignment.recall([record], now, wall).get(record.log_offset, due))
         assignment.frontier.open([record.log_offset])
         assignment.queued += 1
         assignment.weigh([record])
@@ -197,7 +195,7 @@ class Engine:
         ready = self._ready
         if self.settling - self.aside >= self.limits.settling:
             return None
-        if self._alone is not None and not self._may_go_alone(self._alone):
+        if self._caution.holds_all(self.in_flight):
             return None
         while ready:
             lane = ready.popleft()
@@ -214,9 +212,9 @@ class Engine:
                 if length == 0:
                     continue
             if assignment.careful is not None:
-                length = self._carefully(lane, assignment.careful, length)
+                length = self._caution.startable(lane, assignment.careful, length)
                 if length == 0:
-                    if self._alone is not None and not self._may_go_alone(self._alone):
+                    if self._caution.holds_all(self.in_flight):
                         return None
                     continue
             if len(queue) == length:
@@ -247,21 +245,11 @@ class Engine:
             some = records[told:done]
             offsets = [r.log_offset for r in some] if run.reordered else _offsets(some)
             if run.handed:
-                offsets = self._between(assignment, offsets, run.handed)
+                if isinstance(offsets, range) and not assignment.tried:
+                    offsets = assignment.frontier.finish_but(offsets, run.handed)
+                else:
+                    offsets = [o for o in offsets if o not in run.handed]
             self.finished(assignment, offsets)
-
-    def _between(self, assignment: Assignment, offsets: Sequence[int], handed: set[int]) -> Sequence[int]:
-        """Finish what lies between those that are handed off, where that is cheap; what is left."""
-        if not isinstance(offsets, range) or assignment.tried:
-            return [o for o in offsets if o not in handed]
-        left: list[int] = []
-        first = offsets.start
-        for stop in (*sorted(o for o in handed if o in offsets), offsets.stop):
-            count = stop - first
-            if count and not assignment.frontier.finish_span(first, stop - 1, count):
-                left.extend(range(first, stop))
-            first = stop + 1
-        return left
 
     def finish(self, run: Run) -> None:
         """The worker gives the run back: `done` records are handled, the others go back to their lane."""
@@ -409,7 +397,7 @@ class Engine:
             for run in assignment.running:
                 self.report(run)
             if assignment.careful is not None:
-                self._look_after(assignment, assignment.careful, now)
+                self._caution.look_after(assignment, assignment.careful, now)
             last = assignment.draining and (only is not None or assignment.ending)
             untold = last and assignment.told is True
             if not (assignment.changed or untold) and (only is None or assignment.unanswered is None):
@@ -428,6 +416,11 @@ class Engine:
             if a.feed == feed and not a.draining
         )
 
+    def calmed(self) -> list[TopicPartition]:
+        """Partitions whose careful mode has ended since this was asked."""
+        found, self._caution.calmed = self._caution.calmed, []
+        return found
+
     def careful(self, feed: str) -> bool:
         """True while a partition of `feed` is careful."""
         return any(a.careful is not None and a.feed == feed for a in self.assignments.values())
@@ -440,13 +433,7 @@ class Engine:
         if assignment.unanswered is commit:
             assignment.unanswered = None
         careful = assignment.careful
-        if careful is None:
-            return False
-        lanes = careful.acknowledged(commit.mark)
-        if self._alone is assignment and careful.suspect is not None:
-            return True  # `take` puts it first itself, because others may be due by then
-        self._ready.extendleft(reversed(lanes))
-        return bool(lanes) or self._alone is assignment
+        return careful is not None and self._caution.acknowledged(careful, commit)
 
     def commit_failed(self, commit: Commit, *, too_large: bool = False) -> None:
         """It has not: the next call of `commits` makes a new one; if it was `too_large`, a shorter one."""
@@ -509,25 +496,6 @@ class Engine:
                 if lane.state is LaneState.WAITING:
                     assignment.parked += 1
 
-    def _recall(
-        self, assignment: Assignment, records: list[Record], now: float, wall: float
-    ) -> dict[int, float]:
-        """Give records the attempts that an earlier owner left in the map; the due times still to come."""
-        waits = {}
-        known = assignment.frontier.waits
-        for record in records:
-            found = known.get(record.log_offset)
-            if found is None or found.tries < record.attempt:  # a retry record's headers may know of more
-                continue
-            record.attempt = found.tries + 1
-            left = max(0.0, min(found.delay / 1000, found.due / 1000 - wall))
-            if 0 < left <= _LONGEST:
-                waits[record.log_offset] = now + left
-            else:
-                left = 0.0
-            assignment.tried[record.log_offset] = Tried(found.tries, now + left, found.delay / 1000, record)
-        return waits
-
     def _spill(self, lane: Lane) -> Record:
         assignment = lane.assignment
         self._due.cancel(lane.ticket)
@@ -550,7 +518,7 @@ class Engine:
         self.in_flight -= 1
         self.report(run)
         if assignment.careful is not None:
-            self._came_back(assignment, assignment.careful, run)
+            self._caution.came_back(assignment.careful, run)
         rest = run.records[run.done :]
         if rest:
             if run.reordered:
@@ -571,76 +539,6 @@ class Engine:
             self._wait(lane, due)
             return 0
         return next((i for i, r in enumerate(islice(lane.queue, length)) if r.log_offset in later), length)
-
-    def _carefully(self, lane: Lane, careful: Careful, length: int) -> int:
-        """How many of the lane's first records may start; if none, the lane is kept until it may."""
-        first = lane.queue[0].log_offset
-        if careful.end is None:
-            length = careful.startable(r.log_offset for r in islice(lane.queue, length))
-            if length == 0:
-                careful.short = lane.assignment.changed = True
-                careful.beyond.append(lane)
-            return length
-        if first >= careful.end:
-            careful.beyond.append(lane)
-        elif lane is careful.suspect and first == careful.offset and careful.named:
-            careful.out = True
-            return 1
-        elif careful.suspect is None and careful.tried < WINDOW:
-            careful.choose(lane, first)
-            if careful.needs_to_be_alone(first):
-                self._alone = lane.assignment
-            else:
-                careful.asked = lane.assignment.changed = True
-        elif lane is not careful.suspect:
-            careful.inside.append(lane)
-        return 0
-
-    def _may_go_alone(self, assignment: Assignment) -> bool:
-        """Whether `take` may go on: the suspect of `assignment` is first in line then, or all is over.
-
-        The order matters: nothing else runs, then a commit names it, then it runs, then a commit doesn't
-        name it, then others run. So whoever dies while a commit names it dies of it.
-        """
-        careful = assignment.careful
-        if careful is None or ((assignment.draining or assignment.stopped is not None) and not careful.out):
-            if careful is not None and (lane := careful.suspect) is not None:
-                careful.drop_suspect()
-                self._ready.append(lane)
-            self._alone = None
-            return True
-        if careful.suspect is None:
-            if not careful.clean:
-                return False
-            self._alone = None
-            return True
-        if careful.out:
-            return False
-        if not careful.asked and self.in_flight == 0:
-            careful.asked = assignment.changed = True
-        if not careful.named:
-            return False
-        self._ready.appendleft(careful.suspect)
-        return True
-
-    def _came_back(self, assignment: Assignment, careful: Careful, run: Run) -> None:
-        """A run of a careful assignment has ended, and the process lives."""
-        if run.lane is careful.suspect:
-            assignment.changed = True
-            lane = careful.drop_suspect()
-            if lane is not None:
-                self._ready.appendleft(lane)
-
-    def _look_after(self, assignment: Assignment, careful: Careful, now: float) -> None:
-        frontier = assignment.frontier
-        level = careful.level
-        if not careful.goes_on(now, frontier.base, frontier.position):
-            assignment.careful = None
-            self._ready.extend(careful.close())
-            self.calmed.append(assignment.tp)
-        elif careful.level == level:
-            return
-        assignment.changed = True
 
     def finished(self, assignment: Assignment, offsets: Sequence[int]) -> None:
         """These open offsets of an assignment that is not closed need no more work."""

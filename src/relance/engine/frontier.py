@@ -144,6 +144,17 @@ class Frontier:
             head = 0
         return False
 
+    def finish_but(self, offsets: range, held: Collection[int]) -> list[int]:
+        """Finish those of `offsets` that are not `held`, where that is cheap; what is left to be finished."""
+        left: list[int] = []
+        first = offsets.start
+        for stop in (*sorted(o for o in held if o in offsets), offsets.stop):
+            count = stop - first
+            if count and not self.finish_span(first, stop - 1, count):
+                left.extend(range(first, stop))
+            first = stop + 1
+        return left
+
     def _sink(self) -> None:
         """Let go of what is finished at the base."""
         done, spans = self._done, self._spans
