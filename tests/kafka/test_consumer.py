@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, NewPartitions
 from members import Group, Member
 
 from relance.dead_letters.envelope import decode
@@ -407,6 +407,23 @@ def test_a_topic_made_again_between_two_looks_is_read_from_its_start(
     wait_until(lambda: admin.ensure_topic(topic, 1))
     send(topic, *ids("new", 20))  # more than before: the old offset would be in range
     group.wait_handled(set(ids("new", 20)))
+    assert member.stop() == 0
+
+
+def test_partitions_that_are_added_are_read_and_the_break_in_the_order_of_keys_is_said(
+    groups: GroupMaker, send: Callable[..., None], bootstrap: str, admin: AdminClient
+) -> None:
+    group = groups(partitions=2)
+    topic = group.config["topic"]
+    member = only(group)
+    admin.create_partitions([NewPartitions(topic, 4)])[topic].result(15.0)
+    wait_until(lambda: member.owned() == {0, 1, 2, 3}, 20.0, lambda: member.log)
+    for number in range(4):
+        producer = Producer({"bootstrap.servers": bootstrap})
+        producer.produce(topic, json.dumps({"id": f"in-{number}"}).encode(), partition=number)
+        assert producer.flush(10) == 0
+    group.wait_handled({f"in-{number}" for number in range(4)})
+    wait_until(lambda: f"topic {topic} has 4 partitions, it had 2" in member.log, 10.0, lambda: member.log)
     assert member.stop() == 0
 
 

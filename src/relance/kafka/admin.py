@@ -22,6 +22,7 @@ from relance.kafka.cluster import (
     GroupInfo,
     GroupMissingError,
     GroupSummary,
+    Identity,
     KafkaRefusedError,
     Member,
     PartitionInfo,
@@ -38,6 +39,7 @@ __all__ = [
     "GroupInfo",
     "GroupMissingError",
     "GroupSummary",
+    "Identity",
     "KafkaRefusedError",
     "Member",
     "PartitionInfo",
@@ -114,9 +116,14 @@ class Admin:
 
         A topic that is deleted and made again has another.
         """
-        # The client prints plain base64, Kafka the URL-safe alphabet.
+        return self.identity(topic).id
+
+    def identity(self, topic: str) -> Identity:
+        """The same, and how many partitions the topic has."""
         described = self._asker.describe(topic, self._asker.deadline())
-        return str(described.topic_id).replace("+", "-").replace("/", "_")
+        # The client prints plain base64, Kafka the URL-safe alphabet.
+        spelt = str(described.topic_id).replace("+", "-").replace("/", "_")
+        return Identity(spelt, len(described.partitions))
 
     def configs(self, topic: str, *, defaults: bool = False) -> dict[str, str | None]:
         """The topic's settings: those given to it, or with `defaults` all of them."""

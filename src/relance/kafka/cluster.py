@@ -97,6 +97,15 @@ class TopicInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Identity:
+    """Which topic of that name it is now, and how many partitions it has."""
+
+    id: str
+    """"" where brokers have none."""
+    partitions: int
+
+
+@dataclass(frozen=True, slots=True)
 class PartitionInfo:
     """A partition of a topic: who leads it (None: nobody), who copies it, and what it holds."""
 

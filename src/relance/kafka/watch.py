@@ -1,4 +1,4 @@
-"""Looks at the topics from time to time; its promise: what is missing, back or made again is said once.
+"""Looks at the topics from time to time; its promise: what is missing, back, made again or grown is said once.
 
 A topic that is deleted while the consumers run is waited for, and one that was made again (it has another id,
 KIP-516) is read anew instead of from an offset that meant something else. The same question tells whether
@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from relance.errors import BrokerUnavailableError, RelanceError, TopicMissingError
-from relance.kafka.admin import Admin
+from relance.kafka.admin import Admin, Identity
 from relance.outgoing import LARGEST, MAX_RECORD
 
 __all__ = ["TopicWatch"]
@@ -45,6 +45,7 @@ class TopicWatch:
         self._on_look = on_look
         self._interval = interval
         self._missing: dict[str, float] = {}
+        self._seen: dict[str, Identity] = {}
         self._max_record: dict[str, int] = {}
         self._last_answer = time.monotonic()
         self._told_away = False
@@ -99,7 +100,7 @@ class TopicWatch:
             if self._stop.is_set():
                 return
             try:
-                found = self._admin.topic_id(topic)
+                found = self._admin.identity(topic)
             except BrokerUnavailableError as error:
                 self._away(error)
                 return
@@ -118,12 +119,26 @@ class TopicWatch:
             self._answered()
             if self._missing.pop(topic, None) is not None:
                 _log.warning("topic %s is back", topic)
-            self._on_seen(topic, found)
+            self._count(topic, found)
+            self._on_seen(topic, found.id)
         self.learn_limits()
         try:
             self._on_look(self._admin)
         except RelanceError as error:  # the next look asks again
             _log.debug("looking at the groups: %s", error)
+
+    def _count(self, topic: str, found: Identity) -> None:
+        before = self._seen.get(topic)
+        self._seen[topic] = found
+        if before is not None and before.id == found.id and before.partitions < found.partitions:
+            # The client reads them from its next look on. What it cannot do is move the keys back.
+            _log.warning(
+                "topic %s has %d partitions, it had %d: producers put some keys into others from now on, so"
+                " records of such a key from before and after may be handled at the same time",
+                topic,
+                found.partitions,
+                before.partitions,
+            )
 
     def _away(self, error: BrokerUnavailableError) -> None:
         if not self._told_away and not self._stop.is_set():
