@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from heapq import nlargest
-from itertools import islice
+from itertools import islice, repeat, starmap
 from operator import attrgetter
 from typing import Literal
 
@@ -221,7 +221,7 @@ class Engine:
                 records = list(queue)
                 queue.clear()
             else:
-                records = [queue.popleft() for _ in range(length)]
+                records = list(starmap(queue.popleft, repeat((), length)))
             assignment.queued -= len(records)
             lane.state = LaneState.RUNNING
             run = Run(lane, records)

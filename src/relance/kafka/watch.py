@@ -1,4 +1,4 @@
-"""Looks at the topics from time to time; its promise: what is missing, back, made again or grown is said once.
+"""Looks at the topics now and then; its promise: what is missing, back, made again or grown is said once.
 
 A topic that is deleted while the consumers run is waited for, and one that was made again (it has another id,
 KIP-516) is read anew instead of from an offset that meant something else. The same question tells whether

@@ -15,7 +15,7 @@ from relance.runtime import Runtime
 __all__ = ["Call", "InlineWorker"]
 
 _SHORT, _LONG = 0.002, 0.008  # seconds of work in a run: below it grows, above it shrinks
-_MAX_RUN = 2048
+_MAX_RUN = 1024  # records; what more of them hold is out of the cache before they are let go of
 
 
 class Call(Protocol):
