@@ -1,0 +1,59 @@
+"""Each fault of the rig once, on three brokers, with three members and records that flow.
+
+The injections are real: signals to processes, a TCP proxy between clients and brokers (which cuts, falls
+silent, delays, or loses an answer that the broker has given), SIGKILL for brokers.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chaos.events import Event, read_all
+from chaos.nemesis import FAULTS
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Found:
+    """One run, read from the files that it leaves."""
+
+    def __init__(self, folder: Path) -> None:
+        words = ["--each", "--seed", "1", "--keep", str(folder)]  # transactional: it has all faults
+        done = subprocess.run(
+            ["scripts/chaos.sh", *words], cwd=ROOT, capture_output=True, text=True, timeout=500
+        )
+        self.said = done.stdout + done.stderr
+        self.told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        self.events: list[Event] = read_all(folder / "events")
+
+    def fault(self, name: str) -> Event:
+        [found] = [e for e in self.events if e["event"] == "fault" and e["fault"] == name]
+        return found
+
+    def after(self, name: str) -> list[Event]:
+        """What happened from the fault on."""
+        began = self.fault(name)["began"]
+        return [event for event in self.events if event["t"] >= began]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
+    return Found(tmp_path_factory.mktemp("matrix") / "run")
+
+
+def test_no_promise_is_broken(found: Found) -> None:
+    assert found.told["passed"], found.said
+    assert found.told["duplicates"] == 0
+    assert found.told["handoff"] == "transactional"
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_it_happened_and_records_are_handled_after(name: str, found: Found) -> None:
+    assert not found.fault(name)["whom"].startswith("nobody"), found.said
+    handled = [event for event in found.after(name) if event["event"] == "end" and event["how"] == "ok"]
+    assert len(handled) > 100
