@@ -121,12 +121,7 @@ class Rig:
                 self._ended(process, "a feeder", 90.0)
             self._log.write("quiet")
             self._cluster.revive()
-            for name in self._names():
-                if self._processes[name].poll() is not None:
-                    self._problems.append(
-                        f"{name} ended by itself, status {self._processes[name].returncode}"
-                    )
-                    self.restart(name)
+            self._revive_members()
             self._until(lambda: self._lag() == 0, plan.quiet, lambda: f"a lag of 0, it is {self._lag()}")
             for name in self._names():
                 self.signal(name, "SIGTERM")
@@ -223,6 +218,7 @@ class Rig:
             self.wait(max(0.0, self._ends_at - time.monotonic()))
         for fault in self._faults(chance):
             self.wait(chance.uniform(*_GAP))
+            self._revive_members()
             began = time.monotonic()
             try:
                 whom = fault.do(self, chance)
@@ -232,6 +228,14 @@ class Rig:
             left = max(0.0, self._ends_at - time.monotonic())
             to_go = "" if self.plan.each else f"; {left:.0f} s to go"
             self._say(f"{fault.name}: {whom} ({time.monotonic() - began:.1f} s{to_go})")
+
+    def _revive_members(self) -> None:
+        """Nobody told them to end: that is a defect, and not to be the end of the run."""
+        for name in self._names():
+            status = self._processes[name].poll()
+            if status is not None:
+                self._problems.append(f"{name} ended by itself, status {status}")
+                self.restart(name)
 
     def _faults(self, chance: random.Random) -> Iterator[nemesis.Fault]:
         names, handoff = self.plan.faults, self.plan.handoff

@@ -197,11 +197,10 @@ class Admin:
     def _committed(
         self, groups: Collection[str], deadline: float
     ) -> dict[str, dict[TopicPartition, Committed]]:
-        client = self._asker.client
-        answers = self._asker.ask_many(
+        answers = self._asker.ask_coordinators(
             "read the committed offsets",
             # The client takes one group a call; the calls are on their way together.
-            lambda left: {
+            lambda client, left: {
                 group: client.list_consumer_group_offsets(
                     [ConsumerGroupTopicPartitions(group)], request_timeout=left
                 )[group]
@@ -220,9 +219,9 @@ class Admin:
 
     def members(self, groups: Collection[str]) -> dict[str, set[str]]:
         """The client ids of each group's members, none for a group that does not exist."""
-        described = self._asker.ask_many(
+        described = self._asker.ask_coordinators(
             "describe the groups",
-            lambda left: self._asker.client.describe_consumer_groups(list(groups), request_timeout=left),
+            lambda client, left: client.describe_consumer_groups(list(groups), request_timeout=left),
             self._asker.deadline(),
         )
         return {g: {m.client_id for m in described[g].members} if g in described else set() for g in groups}
@@ -244,9 +243,9 @@ class Admin:
             return {}
         deadline = self._asker.deadline()
         # All questions leave before the first answer is waited for: one round trip, not one per group.
-        described = self._asker.ask_many(
+        described = self._asker.ask_coordinators(
             "describe the groups",
-            lambda left: self._asker.client.describe_consumer_groups(list(names), request_timeout=left),
+            lambda client, left: client.describe_consumer_groups(list(names), request_timeout=left),
             deadline,
         )
         committed = self._committed(names, deadline)

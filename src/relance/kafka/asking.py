@@ -64,6 +64,8 @@ _SETTLING = frozenset(
 )
 
 
+_NEVER = 3600.0  # seconds; the longest that the client takes
+
 _EARLIEST = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _LATEST = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
@@ -77,10 +79,10 @@ class Asker:
         self.bootstrap_servers = bootstrap_servers
         self.timeout = timeout
         self._log = QuietLog()
-        settings = client_settings(bootstrap_servers, client)
-        settings.pop("allow.auto.create.topics")  # a consumer's setting; an admin client warns about it
+        self._settings = client_settings(bootstrap_servers, client)
+        self._settings.pop("allow.auto.create.topics")  # a consumer's; an admin client warns about it
         try:
-            self.client = AdminClient(settings, logger=self._log)
+            self.client = self._connect()
         except KafkaException as error:
             raise SettingsError(
                 "bootstrap_servers", f"{error_text(error)} ({bootstrap_servers!r})"
@@ -191,17 +193,30 @@ class Asker:
                     raise self.refused(what, error, topic) from error
             self.pause()
 
-    def ask_many(
-        self, what: str, start: Callable[[float], Mapping[str, Future[Any]]], deadline: float
+    def ask_coordinators(
+        self, what: str, start: Callable[[AdminClient, float], Mapping[str, Future[Any]]], deadline: float
     ) -> dict[str, Any]:
-        """The answers by name, without those whose group does not exist (KIP-848 groups are told so)."""
+        """The answers by group, without those that do not exist (KIP-848 groups are told so).
+
+        `start` is given the client, and after how many seconds it may give the question up by itself: never,
+        as far as that goes. When a coordinator comes back for which a question has timed out, librdkafka 2.16
+        uses what it has freed, and the process is gone. (`rd_kafka_admin_coord_request` drops the last
+        reference and has it used once more.) What it does survive is to end with open questions; so it is
+        replaced when ours is the end of patience.
+        """
         while True:
-            futures = self._start(what, start, deadline)
+            client = self.client
+            futures = self._start(what, partial(_without_end, start, client), deadline)
             answers, settling = {}, False
             for name, future in futures.items():
                 try:
-                    answers[name] = self._wait(future, deadline)
-                except (KafkaException, FutureTimeoutError) as error:
+                    answers[name] = future.result(max(0.1, deadline - time.monotonic()))
+                    self._answered()
+                except FutureTimeoutError as error:
+                    problem = self.refused(what, error)
+                    self._replace(client)
+                    raise problem from error
+                except KafkaException as error:
                     code = _code(error)
                     if code == KafkaError.GROUP_ID_NOT_FOUND:
                         continue
@@ -211,6 +226,14 @@ class Asker:
             if not settling:
                 return answers
             self.pause()
+
+    def _connect(self) -> AdminClient:
+        return AdminClient(self._settings, logger=self._log)
+
+    def _replace(self, client: AdminClient) -> None:
+        with self._lock:
+            if self.client is client:
+                self.client = self._connect()
 
     def _wait(self, future: Future[Any], deadline: float) -> Any:
         # The client keeps the deadline itself; the second more is for its own hand-over.
@@ -244,6 +267,10 @@ class Asker:
         if code in _MISSING and topic is not None:
             return TopicMissingError(topic, bootstrap_servers=self.bootstrap_servers)
         return KafkaRefusedError(what, self.bootstrap_servers, error_text(error), code)
+
+
+def _without_end(start: Callable[[AdminClient, float], T], client: AdminClient, _left: float) -> T:
+    return start(client, _NEVER)
 
 
 def _list_offsets(

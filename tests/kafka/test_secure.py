@@ -1,0 +1,217 @@
+"""TLS, logging in, and what is allowed: on brokers of their own, with keys made for the test."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    NewTopic,
+    ResourcePatternType,
+    ResourceType,
+)
+
+from relance import App, BrokerUnavailableError, RelanceError, Settings
+from relance.broker import LocalBroker, sasl_plain
+from relance.kafka.admin import Admin
+from waiting import wait_until
+
+PASSWORDS = {"admin": "admin-secret-1f", "reader": "reader-secret-2e"}
+
+
+def keytool(*words: str, cwd: Path) -> None:
+    subprocess.run(["keytool", *words], cwd=cwd, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the broker's key (`keys.p12`) and its certificate (`ca.pem`)."""
+    folder = tmp_path_factory.mktemp("keys")
+    keytool(
+        *("-genkeypair", "-alias", "broker", "-keyalg", "RSA", "-keysize", "2048", "-validity", "2"),
+        *("-dname", "CN=localhost", "-ext", "san=dns:localhost,ip:127.0.0.1", "-ext", "bc:c"),
+        *("-keystore", "keys.p12", "-storetype", "PKCS12", "-storepass", "changeit"),
+        cwd=folder,
+    )
+    keytool(
+        *("-exportcert", "-rfc", "-alias", "broker", "-file", "ca.pem"),
+        *("-keystore", "keys.p12", "-storepass", "changeit"),
+        cwd=folder,
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def secure(keys: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalBroker]:
+    """A broker that takes clients by TLS with a password only, and allows them what an ACL says."""
+    plain = sasl_plain(PASSWORDS, acls=True)
+    config = plain | {
+        "listener.security.protocol.map": plain["listener.security.protocol.map"].replace(
+            "SASL_PLAINTEXT", "SASL_SSL"
+        ),
+        "ssl.keystore.location": str(keys / "keys.p12"),
+        "ssl.keystore.type": "PKCS12",
+        "ssl.keystore.password": "changeit",
+    }
+    broker = LocalBroker(tmp_path_factory.mktemp("secure"), port=0, config=config, say=print)
+    try:
+        broker.start()
+        yield broker
+    finally:
+        broker.purge()
+
+
+def client(keys: Path, user: str, **more: str) -> dict[str, str]:
+    return {
+        "security.protocol": "SASL_SSL",
+        "sasl.mechanisms": "PLAIN",
+        "sasl.username": user,
+        "sasl.password": PASSWORDS[user],
+        "ssl.ca.location": str(keys / "ca.pem"),
+        **more,
+    }
+
+
+@pytest.fixture(scope="module")
+def topics(secure: LocalBroker, keys: Path) -> tuple[str, str, str]:
+    """A source, a dead-letter topic that `reader` may write, and one that it may not."""
+    names = ("secure-orders", "secure-orders.DLT", "secure-orders.forbidden")
+    admin = AdminClient({"bootstrap.servers": secure.bootstrap, **client(keys, "admin")})
+    for made in admin.create_topics([NewTopic(name, 1) for name in names], operation_timeout=10.0).values():
+        made.result(15.0)
+
+    def allow(kind: ResourceType, name: str, *operations: AclOperation) -> list[AclBinding]:
+        return [
+            AclBinding(
+                kind,
+                name,
+                ResourcePatternType.PREFIXED if kind is ResourceType.GROUP else ResourcePatternType.LITERAL,
+                "User:reader",
+                "*",
+                operation,
+                AclPermissionType.ALLOW,
+            )
+            for operation in operations
+        ]
+
+    source, letters, forbidden = names
+    rules = [
+        *allow(ResourceType.TOPIC, source, AclOperation.READ, AclOperation.WRITE, AclOperation.DESCRIBE),
+        *allow(ResourceType.TOPIC, letters, AclOperation.WRITE, AclOperation.READ, AclOperation.DESCRIBE),
+        *allow(ResourceType.TOPIC, forbidden, AclOperation.DESCRIBE),
+        *allow(ResourceType.GROUP, "g-", AclOperation.READ, AclOperation.DESCRIBE),
+    ]
+    for done in admin.create_acls(rules).values():
+        done.result(15.0)
+    return names
+
+
+def application(secure: LocalBroker, keys: Path, group: str, **more: str) -> App:
+    settings = Settings(
+        bootstrap_servers=secure.bootstrap,
+        session_timeout=6.0,
+        heartbeat_interval=0.5,
+        commit_interval=0.2,
+        start_timeout=5.0,
+    )
+    return App(group, settings=settings, client=client(keys, "reader", **more))
+
+
+async def until(condition: object, timeout: float = 20.0) -> None:
+    await asyncio.to_thread(wait_until, condition, timeout)
+
+
+def test_records_are_handled_and_dead_lettered_over_tls_with_a_password(
+    secure: LocalBroker, keys: Path, topics: tuple[str, str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    source, letters, _ = topics
+    app = application(secure, keys, "g-good")
+    handled: list[int] = []
+
+    @app.consumer(source, dead_letter_topic=letters)
+    async def handle(value: int) -> None:
+        if value < 0:
+            raise ValueError("negative")
+        handled.append(value)
+
+    async def main() -> None:
+        async with app.running():
+            for value in (1, -1, 2):
+                await app.send(source, value)
+            await until(lambda: handled == [1, 2])
+            await until(lambda: app.dead_letters(letters).count() == 1)
+            assert app.health().status == "UP"
+            assert "secret" not in f"{app.health()} {app.stats()} {app.settings!r}"
+
+    asyncio.run(main())
+    assert "secret" not in caplog.text
+
+
+def test_a_dead_letter_topic_that_is_forbidden_stops_the_partition_and_health_says_why(
+    secure: LocalBroker, keys: Path, topics: tuple[str, str, str]
+) -> None:
+    source, _, forbidden = topics
+    app = application(secure, keys, "g-forbidden")
+    handled: list[int] = []
+
+    @app.consumer(source, dead_letter_topic=forbidden, start="latest")
+    async def handle(value: int) -> None:
+        if value < 0:
+            raise ValueError("negative")
+        handled.append(value)
+
+    async def main() -> None:
+        async with app.running():
+            await until(lambda: bool(app.assignment()))
+            for value in (-7, 8):
+                await app.send(source, value)
+            await until(lambda: app.health().status == "DOWN")
+            [reason] = app.health().reasons
+            assert forbidden in reason
+            assert "TOPIC_AUTHORIZATION_FAILED" in reason
+            assert handled == []
+
+    asyncio.run(main())
+    asked = Admin(secure.bootstrap, client(keys, "admin"))
+    stored = [found.offset for tp, found in asked.committed("g-forbidden").items() if tp.topic == source]
+    end = asked.watermarks(source)[0].end
+    assert all(offset <= end - 2 for offset in stored)  # never past the record that cannot be given up
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"sasl.password": "nonsense-3d"}, {"security.protocol": "SASL_PLAINTEXT"}, {"ssl.ca.location": ""}],
+    ids=["password", "no TLS", "unknown certificate"],
+)
+def test_who_cannot_get_in_is_told_so_and_no_secret_is_shown(
+    secure: LocalBroker,
+    keys: Path,
+    topics: tuple[str, str, str],
+    wrong: dict[str, str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    given = client(keys, "reader") | wrong
+    if not given["ssl.ca.location"]:
+        del given["ssl.ca.location"]
+    settings = Settings(bootstrap_servers=secure.bootstrap, start_timeout=3.0)
+    app = App("g-wrong", settings=settings, client=given)
+
+    @app.consumer(topics[0])
+    async def handle(value: int) -> None:
+        """Nothing comes this far."""
+
+    with pytest.raises((BrokerUnavailableError, RelanceError)) as caught:
+        app.run()
+    said = f"{caught.value} {caplog.text}"
+    assert secure.bootstrap in str(caught.value)
+    assert not any(password in said for password in (*PASSWORDS.values(), "nonsense-3d"))
