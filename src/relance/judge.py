@@ -15,6 +15,7 @@ from relance.contracts import Plan
 from relance.dead_letters.ladder import TooLarge
 from relance.engine.deferral import Deferral, Failure, NotOurs, Unreadable, from_headers
 from relance.engine.outcome import DeadLetter, Defer, RetryAt, Stop, decide
+from relance.errors import MaxRetriesExceededError
 from relance.outgoing import dead_letter, failure_text, read_headers, retry_record
 from relance.record import Outgoing, Record
 
@@ -112,6 +113,7 @@ class Judge:
 
     def log_dead_letter(self, record: Record, topic: str, error: Exception, *, attempts: int) -> None:
         """The same for a record that was given up."""
+        last = error.__cause__ if isinstance(error, MaxRetriesExceededError) else None
         self._dlt_log.warning(
             "[DLT] %s -> %s (%s after %d attempt%s): %s",
             record.name,
@@ -119,5 +121,5 @@ class Judge:
             type(error).__name__,
             attempts,
             "" if attempts == 1 else "s",
-            self.told(error.__cause__ or error),
+            self.told(last or error),
         )

@@ -252,6 +252,7 @@ class Asker:
     def _answered(self) -> None:
         with self._lock:
             self._down_since = None
+        self._log.last = ""  # why nobody answered before says nothing about the next time
 
     def refused(self, what: str, error: BaseException, topic: str | None = None) -> RelanceError:
         """The RelanceError to raise for the client's error."""

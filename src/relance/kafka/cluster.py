@@ -6,6 +6,7 @@ Promise: frozen data and pure functions; nothing here asks a broker anything.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -175,6 +176,13 @@ class GroupInfo:
         return sum(row.lag for row in self.partitions if row.lag is not None)
 
 
+# "FAIL [name#producer-1] [thrd:x/bootstrap]: x/bootstrap: Connect to ipv4#127.0.0.1:9092 failed: Connection
+# refused (after 0ms in state CONNECT)"
+_FAIL = re.compile(r"\]: \S+: (?P<why>.*?)(?: \(after .*)?$")
+# A listener hangs up on who speaks another protocol than its own, in the middle of the first question.
+_SECURITY = re.compile(r"SSL|SASL|[Aa]uthenticat|APIVERSION_QUERY")
+
+
 class QuietLog:
     """Where the client's own log lines go: Python logging at DEBUG, one line in `every` seconds.
 
@@ -213,7 +221,6 @@ def client_settings(bootstrap_servers: str, client: Mapping[str, Any] | None) ->
         # A page that polls every two seconds should see a broker that is back within about one.
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": 1000,
-        "log.connection.close": False,
         "allow.auto.create.topics": False,
         **(client or {}),
     }
@@ -224,12 +231,16 @@ def unreachable(
 ) -> BrokerUnavailableError:
     """The one line for "nobody answers": where, for how long, since when, and what to try."""
     for_long = int((now - since).total_seconds())
-    tail = f", unreachable since {since:%H:%M:%S} UTC ({for_long} s)" if for_long else ""
-    # "…/bootstrap: Connect to ipv4#127.0.0.1:9092 failed: Connection refused (after 0ms in state CONNECT)"
-    why = f": {reason.rpartition(': ')[2].partition(' (after ')[0]}" if reason else ""
+    tail = f", unreachable since {since:%H:%M:%S} UTC ({for_long} s)" if for_long else f" within {waited:g} s"
+    told = _FAIL.search(reason)
+    why = f": {told['why']}" if told else ""
+    hint = (
+        "Check security.protocol, the certificates and the credentials"
+        if _SECURITY.search(reason)
+        else "Is it running? Start one with: relance broker start"
+    )
     return BrokerUnavailableError(
-        f"no Kafka broker answered at {servers} within {waited:g} s{tail}{why}"
-        f" (asked to {what}). Is it running? Start one with: relance broker start"
+        f"no Kafka broker answered at {servers}{tail}{why} (asked to {what}). {hint}"
     )
 
 

@@ -63,10 +63,12 @@ class TopicWatch:
     def topic_id(self, topic: str) -> str:
         """The topic's present id, asked now; "" where it is missing or nobody answers."""
         try:
-            return self._admin.topic_id(topic)
+            found = self._admin.identity(topic)
         except RelanceError as error:
             _log.debug("no id for %s: %s", topic, error)
             return ""
+        self._seen.setdefault(topic, found)  # what it has grown from is what was there when reading began
+        return found.id
 
     def max_record(self, topic: str) -> int:
         """How many bytes a record of `topic` may take, as of the last look."""
