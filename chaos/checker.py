@@ -95,15 +95,17 @@ def check(events: Sequence[Event], truth: Truth, *, handoff: str) -> Verdict:
     """All rules."""
     verdict = Verdict()
     epochs = epochs_of(events)
-    places = {order.id: place for place, order in truth.orders.items()}
+    places: dict[str, list[Place]] = defaultdict(list)
+    for place, order in truth.orders.items():
+        places[order.id].append(place)
     orders = {order.id: order for order in truth.orders.values()}
     finished = finish_times(events, truth)
     check_outcomes(verdict, events, truth, orders, places)
     check_order(verdict, epochs)
     check_commits(verdict, events, truth, finished)
-    check_went_back(verdict, events)
+    check_went_back(verdict, events, truth)
     check_delays(verdict, events)
-    check_repeats(verdict, events, truth, epochs, orders, exactly_once=handoff == "transactional")
+    check_repeats(verdict, events, truth, epochs, orders, places, exactly_once=handoff == "transactional")
     check_left(verdict, truth)
     return verdict
 
@@ -183,7 +185,7 @@ def check_outcomes(
     events: Sequence[Event],
     truth: Truth,
     orders: dict[str, Order],
-    places: dict[str, Place],
+    places: dict[str, list[Place]],
 ) -> None:
     """Each acknowledged order has a result, and the one that it asks for."""
     results: dict[str, set[str]] = defaultdict(set)
@@ -191,13 +193,19 @@ def check_outcomes(
         results[name].add(result)
     produced = {event["id"] for event in events if event["event"] == "produced"}
     started = {event["id"] for event in events if event["event"] == "start"}
+    waiting = {
+        name
+        for (topic, partition, offset), (name, _) in truth.retries.items()
+        if offset >= truth.committed.get((topic, partition), -1)
+    }
     for name in sorted(produced - orders.keys()):
         verdict.found("lost", f"{name} was acknowledged and is not in its topic")
     for name, order in orders.items():
         got = results.get(name)
         if not got:
-            topic, partition, offset = places[name]
-            if offset < truth.committed.get((topic, partition), -1):
+            if name in waiting:
+                verdict.found("unseen", f"{name} waits in the retry topic and has no result")
+            elif any(offset < truth.committed.get((t, p), -1) for t, p, offset in places[name]):
                 verdict.found("lost", f"{name} is committed and has no result")
             elif name not in started:
                 verdict.found("unseen", f"{name} was never handled")
@@ -287,20 +295,39 @@ def check_commits(
                     verdict.found("commits_past_frontier", text)
 
 
-def check_went_back(verdict: Verdict, events: Sequence[Event]) -> None:
-    """Whoever resumes finds at least what had been acknowledged before it asked."""
-    made: dict[tuple[str, int], Event] = {}
+def check_went_back(verdict: Verdict, events: Sequence[Event], truth: Truth) -> None:
+    """What was acknowledged stays: for whoever asks later, for commits made later, and in the end.
+
+    Two commits on their way at the same time may be answered in any order.
+    """
+    made: dict[tuple[str, int], tuple[Event, dict[tuple[str, int], int]]] = {}
+    asked: dict[tuple[str, str, int], int] = {}
     known: dict[tuple[str, int], int] = {}
+
+    def look(tp: tuple[str, int], offset: int, least: int, what: str) -> None:
+        if offset < least:
+            verdict.found("commits_went_back", f"{tp[0]}-{tp[1]}: {what} {offset} after {least}")
+
     for event in events:
         match event["event"]:
             case "commit":
-                made[event["who"], event["number"]] = event
+                tps = [(topic, partition) for topic, partition, _ in event["offsets"]]
+                made[event["who"], event["number"]] = event, {tp: known.get(tp, -1) for tp in tps}
             case "committed":
-                commit = made.pop((event["who"], event["number"]), None)
+                commit, before = made.pop((event["who"], event["number"]), (None, {}))
                 for topic, partition, offset in () if commit is None else commit["offsets"]:
-                    if offset < known.get((topic, partition), -1):
-                        verdict.found("commits_went_back", f"{topic}-{partition} to {offset}, {event['who']}")
-                    known[topic, partition] = max(offset, known.get((topic, partition), -1))
+                    tp = topic, partition
+                    look(tp, offset, before[tp], f"{event['who']} committed")
+                    known[tp] = max(offset, known.get(tp, -1))
+            case "resuming":
+                for topic, partition in event["partitions"]:
+                    asked[event["who"], topic, partition] = known.get((topic, partition), -1)
+            case "resumed":
+                for topic, partition, offset in event["offsets"]:
+                    least = asked.pop((event["who"], topic, partition), -1)
+                    look((topic, partition), offset, least, f"{event['who']} resumed at")
+    for tp, offset in truth.committed.items():
+        look(tp, offset, known.get(tp, -1), "in the end it is")
 
 
 def check_delays(verdict: Verdict, events: Sequence[Event]) -> None:
@@ -324,23 +351,29 @@ def check_repeats(
     truth: Truth,
     epochs: Sequence[Epoch],
     orders: dict[str, Order],
+    places: dict[str, list[Place]],
     *,
     exactly_once: bool,
 ) -> None:
-    """Results and attempts come once, but for what a fault explains (see `_allowed`)."""
+    """Results and attempts come once for each copy of an order, but for what a fault explains (`_allowed`).
+
+    A producer that was not answered may have written an order twice; that is not the consumer's doing.
+    """
     allowed = _allowed(events, epochs)
     results = Counter(name for name, _ in truth.results.values())
     attempts = Counter((e["id"], e["attempt"]) for e in events if e["event"] == "start")
     for name, copies in results.items():
-        extra, most = copies - 1, 0 if exactly_once else allowed[name]
-        verdict.duplicates += extra
+        extra, most = copies - len(places[name]), 0 if exactly_once else allowed[name]
+        verdict.duplicates += max(0, extra)
         verdict.duplicates_allowed += most
         if extra > most:
-            verdict.found("beyond_allowed", f"{name} has {copies} results, allowed are {1 + most}")
+            most += len(places[name])
+            verdict.found("beyond_allowed", f"{name} has {copies} results, allowed are {most}")
     for (name, attempt), times in attempts.items():
-        verdict.repeated_attempts += times - 1
-        if times - 1 > allowed[name]:
-            text = f"{name}, attempt {attempt}: begun {times} times, allowed are {1 + allowed[name]}"
+        once = max(1, len(places[name]))
+        verdict.repeated_attempts += max(0, times - once)
+        if times - once > allowed[name]:
+            text = f"{name}, attempt {attempt}: begun {times} times, allowed are {once + allowed[name]}"
             verdict.found("beyond_allowed", text)
         order = orders.get(name)
         if attempt > MAX_ATTEMPTS or (order is not None and order.end == "reject" and attempt > 1):

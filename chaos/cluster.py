@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -21,6 +22,7 @@ class Cluster:
 
     def __init__(self, folder: Path, nodes: int) -> None:
         ports = free_ports(nodes)
+        self._logs = folder / "brokers"
         self.proxy = Proxy(ports)
         self._broker = LocalBroker(folder, port=0, nodes=nodes, heap_mb=384, told_ports=ports)
 
@@ -70,6 +72,10 @@ class Cluster:
         return int(answer.coordinator.id)
 
     def purge(self) -> None:
-        """End all and delete the data."""
+        """End all and delete the data; the brokers' logs stay, in the folder `brokers`."""
         self.proxy.stop()
+        for node in self._broker.status().nodes:
+            if node.log.exists():
+                self._logs.mkdir(parents=True, exist_ok=True)
+                shutil.copy(node.log, self._logs / f"node-{node.id}.log")
         self._broker.purge()

@@ -138,7 +138,11 @@ def _parser() -> argparse.ArgumentParser:
         "--rate", type=float, default=150.0, metavar="N", help="records a second of each of two producers"
     )
     parser.add_argument(
-        "--quiet", type=float, default=90.0, metavar="S", help="seconds to wait for the rest (default: 90)"
+        "--quiet",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="seconds without progress, at the end, that are a problem (default: 60)",
     )
     parser.add_argument("--mutant", metavar="NAME", help="break a promise of the engine; see --list-mutants")
     parser.add_argument("--list-mutants", action="store_true", help="say what they are")

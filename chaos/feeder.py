@@ -16,6 +16,8 @@ from confluent_kafka import KafkaError, Message, Producer
 from chaos.events import Log
 from chaos.workload import SOURCE, Order, draw
 
+GIVES_UP = 120.0  # seconds
+
 
 class Config(msgspec.Struct):
     """How to feed."""
@@ -40,7 +42,8 @@ def main() -> None:
             "client.id": config.name,
             "acks": "all",
             "enable.idempotence": True,
-            "message.timeout.ms": 60_000,
+            # One that is given up while it may be on its way can stand in the log twice, idempotence or not.
+            "message.timeout.ms": int(GIVES_UP * 1000),
             "linger.ms": 2,
             "partitioner": "murmur2_random",
             "log_level": 0,
@@ -54,7 +57,7 @@ def main() -> None:
             _send(producer, log, draw(config.name, number, chance))
             number += 1
         producer.poll(0.005)
-    left = producer.flush(60.0)
+    left = producer.flush(GIVES_UP)
     log.write("fed", sent=number, unanswered=left)
 
 

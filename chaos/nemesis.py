@@ -17,6 +17,8 @@ from chaos.proxy import END_TXN, OFFSET_COMMIT, PRODUCE, TXN_OFFSET_COMMIT, Rule
 __all__ = ["FAULTS", "Fault", "World", "draw", "fault_named"]
 
 SESSION = 6.0  # seconds; of the members
+_STOPS_WITHIN = 30.0  # seconds; whoever takes longer when it is asked to end is a problem of the run
+_PATIENCE = 6  # times ten seconds for a crash point to be passed
 
 
 class World(Protocol):
@@ -107,6 +109,11 @@ def kill(world: World, chance: random.Random) -> str:
     return member
 
 
+def _stopped(world: World, member: str) -> None:
+    world.signal(member, "SIGTERM")
+    world.wait_gone(member, _STOPS_WITHIN)
+
+
 def kill_at(world: World, chance: random.Random) -> str:
     point = chance.choice([name for name, p in POINTS.items() if p.handoff in ("", world.handoff)])
     return _die_at(world, chance, point)
@@ -117,28 +124,31 @@ def _die_at(world: World, chance: random.Random, point: str) -> str:
     member = chance.choice(world.members())
     in_a_rebalance = point in ("revoking", "drained")
     hits = 1 if in_a_rebalance else chance.randint(1, 20)
-    world.signal(member, "SIGTERM")
-    world.wait_gone(member, 20.0)
+    _stopped(world, member)
     world.restart(member, point, hits)
-    if in_a_rebalance:  # somebody comes, so that it has to give something away
-        world.wait(3.0)
-        world.restart("guest")
-    died = world.wait_gone(member, 20.0)
+    died = False
+    for _ in range(_PATIENCE):
+        if in_a_rebalance:  # somebody comes, so that it has to give something away, if it has it by now
+            world.wait(3.0)
+            world.restart("guest")
+        died = world.wait_gone(member, 10.0)
+        if died:
+            break
+        if in_a_rebalance:
+            _stopped(world, "guest")
     if not died:
         world.signal(member, "SIGKILL")
         world.wait_gone(member, 20.0)
     world.restart(member)
     if in_a_rebalance:
-        world.signal("guest", "SIGTERM")
-        world.wait_gone("guest", 20.0)
+        _stopped(world, "guest")
         world.retire("guest")
     return f"{member} at {point}, passage {hits}{'' if died else ', which did not come'}"
 
 
 def stop(world: World, chance: random.Random) -> str:
     member = chance.choice(world.members())
-    world.signal(member, "SIGTERM")
-    world.wait_gone(member, 20.0)
+    _stopped(world, member)
     world.wait(chance.uniform(0.0, 2.0))
     world.restart(member)
     return member
@@ -161,8 +171,9 @@ def storm(world: World, chance: random.Random) -> str:
         for member in extra:
             world.signal(member, "SIGTERM")
             world.wait(1.0)
+        for member in extra:
+            world.wait_gone(member, _STOPS_WITHIN)
     for member in extra:
-        world.wait_gone(member, 20.0)
         world.retire(member)
     return ", ".join(extra)
 

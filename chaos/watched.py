@@ -72,6 +72,7 @@ class WatchedConsumer(confluent_kafka.Consumer):
 
     def committed(self, partitions: list[TopicPartition], timeout: float = -1) -> list[TopicPartition]:
         """As the client's."""
+        _log.write("resuming", partitions=_places(partitions))
         found = super().committed(partitions, timeout=timeout)
         _log.write("resumed", offsets=[(p.topic, p.partition, p.offset) for p in found])
         return found

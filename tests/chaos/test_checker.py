@@ -110,6 +110,16 @@ def test_what_is_committed_without_a_result_is_lost(history: History) -> None:
     assert "lost" in found_by(verdict)
 
 
+def test_what_waits_in_the_retry_topic_is_not_lost(history: History) -> None:
+    history.order("a", "d-1", fail=1, after=1.5)
+    history.truth.retries[RETRY, 0, 0] = "a", 2
+    history.tell("written", id="a", attempt=1, place=[RETRY, 0, 0])
+    history.commit(1)
+    assert (history.check().lost, history.check().unseen) == (0, 1)
+    history.truth.committed[RETRY, 0] = 1
+    assert (history.check().lost, history.check().unseen) == (1, 0)
+
+
 def test_what_was_acknowledged_and_is_not_in_its_topic_is_lost(history: History) -> None:
     history.tell("produced", "f1", id="a", partition=0, offset=0, key="k-1")
     assert history.check().lost == 1
@@ -240,6 +250,33 @@ class TestCommits:
         history.commit(1)
         assert found_by(history.check()) == {"commits_went_back"}
 
+    def test_that_are_under_way_together_may_be_answered_in_any_order(self, history: History) -> None:
+        for name in ("a", "b"):
+            history.order(name)
+            history.handled(name)
+        for number, offset in ((1, 1), (2, 2)):
+            history.tell("commit", number=number, offsets=[[SOURCE, 0, offset]])
+        for number in (2, 1):
+            history.tell("committed", number=number)
+        history.truth.committed[SOURCE, 0] = 2
+        assert history.check().passed
+        history.truth.committed[SOURCE, 0] = 1
+        assert found_by(history.check()) == {"commits_went_back", "unclean"}
+
+    @pytest.mark.parametrize(("asked_after", "problems"), [(True, {"commits_went_back"}), (False, set())])
+    def test_that_whoever_resumes_does_not_find(
+        self, history: History, asked_after: bool, problems: set[str]
+    ) -> None:
+        history.order("a")
+        history.handled("a")
+        if not asked_after:
+            history.tell("resuming", "member-2", partitions=[[SOURCE, 0]])
+        history.commit(1)
+        if asked_after:
+            history.tell("resuming", "member-2", partitions=[[SOURCE, 0]])
+        history.tell("resumed", "member-2", offsets=[[SOURCE, 0, 0]])
+        assert found_by(history.check()) == problems
+
 
 class TestDelays:
     @pytest.mark.parametrize(("delay", "early"), [(0.05, 0), (0.3, 1)])
@@ -252,6 +289,21 @@ class TestDelays:
 
 
 class TestRepeats:
+    def test_an_order_that_stands_in_its_topic_twice_has_two_results(self, history: History) -> None:
+        for _ in range(2):
+            history.order("a")
+        first, second = history.truth.orders
+        for place in (first, second):
+            history.tell("start", id="a", key="k-1", attempt=1, place=list(place))
+            history.tell("end", id="a", attempt=1, place=list(place), how="ok")
+            history.written("a")
+        history.commit(2)
+        verdict = history.check("transactional")
+        assert verdict.passed, verdict.problems
+        assert (verdict.duplicates, verdict.repeated_attempts) == (0, 0)
+        history.written("a")
+        assert found_by(history.check("transactional")) == {"beyond_allowed"}
+
     def again(self, history: History, handoff: str = "acknowledged") -> Verdict:
         """Another member handles the order once more, and that is committed."""
         history.assigned("member-2")

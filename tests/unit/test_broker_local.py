@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from broker_fakes import command, kafka, listening
 
-from relance.broker import BrokerFailedError, LocalBroker, java, local
+from relance.broker import BrokerFailedError, LocalBroker, java, layout, local
 from relance.broker.layout import Layout
 from relance.broker.processes import alive
 from relance.errors import RelanceError, SettingsError
+from relance.ports import free_ports
 from waiting import wait_until
 
 # A Java that has a version, formats in no time, and as Kafka does what $KAFKA says.
@@ -121,6 +122,21 @@ def test_a_kafka_that_ends_says_its_last_words_of_this_start(tmp_path, machine):
     ):
         broker.start()
     assert leftovers(tmp_path / "run") == []
+
+
+def test_where_any_port_would_do_others_are_chosen_for_one_that_was_taken_meanwhile(
+    tmp_path, machine, monkeypatch
+):
+    monkeypatch.setattr(java.nodes, "serves", lambda _node, _count: True)
+    said: list[str] = []
+    with listening(kafka) as held:
+        drawn = [held]
+        monkeypatch.setattr(layout, "free_ports", lambda count: [drawn.pop()] if drawn else free_ports(count))
+        with LocalBroker(tmp_path / "run", port=0, say=said.append) as broker:
+            [node] = broker.status().nodes
+            assert node.up
+            assert node.port != held
+    assert any(line.startswith(f"choosing other ports: port {held} is held by pid") for line in said)
 
 
 def test_a_kafka_that_never_serves_is_stopped_at_the_deadline(tmp_path, machine):

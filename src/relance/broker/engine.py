@@ -17,6 +17,10 @@ class BrokerFailedError(RelanceError):
     """Kafka ended, or did not come up; the message holds what it said last and where its log is."""
 
 
+class PortHeldError(BrokerFailedError):
+    """Another program has a port that a node needs; the message names both."""
+
+
 class MissingToolError(RelanceError):
     """Something this machine lacks; the message names what to install."""
 

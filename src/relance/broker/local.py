@@ -19,12 +19,12 @@ from types import TracebackType
 from typing import Self
 
 from relance.broker.docker import DockerEngine
-from relance.broker.engine import BrokerFailedError, Engine, MissingToolError
+from relance.broker.engine import BrokerFailedError, Engine, MissingToolError, PortHeldError
 from relance.broker.files import locked
 from relance.broker.jars import Say
 from relance.broker.java import JavaEngine
 from relance.broker.layout import Cluster, Layout, lay_out
-from relance.broker.node import held_message
+from relance.broker.node import port_held
 from relance.broker.probe import Answer, ask
 from relance.broker.properties import check_config
 from relance.broker.status import NodeStatus, Status
@@ -110,7 +110,7 @@ class LocalBroker:
         with locked(self._layout.lock, self._say_waiting):
             if (now := self._settled()) is not None:
                 return now
-            self._start(engine, time.monotonic() + timeout)
+            self._start_anywhere(engine, time.monotonic() + timeout)
         return self.status()
 
     def stop(self, timeout: float = 20.0) -> Status:
@@ -224,6 +224,18 @@ class LocalBroker:
                 "config", "a container keeps its port and settings; `relance broker stop --purge` deletes it"
             )
 
+    def _start_anywhere(self, engine: Engine, deadline: float) -> None:
+        """Start; where any port would do and somebody else was faster at one, start with others."""
+        for tries_left in reversed(range(3)):
+            try:
+                self._start(engine, deadline)
+            except PortHeldError as held:
+                if self._port != 0 or self._layout.read() is not None or not tries_left:
+                    raise
+                self._say(f"choosing other ports: {held}")
+            else:
+                return
+
     def _start(self, engine: Engine, deadline: float) -> None:
         old = self._layout.read()
         running = self._running(old)
@@ -255,4 +267,4 @@ class LocalBroker:
 def _check_port(port: int) -> None:
     """Raise BrokerFailedError, naming who holds it, where a port is taken at either loopback address."""
     if not port_is_free(port) or (port_is_free(0, "::1") and not port_is_free(port, "::1")):
-        raise BrokerFailedError(held_message(port))
+        raise port_held(port)

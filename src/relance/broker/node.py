@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from relance.broker.engine import BrokerFailedError
+from relance.broker.engine import BrokerFailedError, PortHeldError
 from relance.broker.layout import Layout, Node
 from relance.broker.probe import Answer, ask, members
 from relance.broker.processes import Identity, alive, identify, uninterrupted
@@ -141,13 +141,14 @@ def check_alive(layout: Layout, node: Node, who: Identity, since: int) -> None:
         said = file.read().decode(errors="replace")
     held = [port for port in (node.port, node.internal_port, node.controller_port) if not port_is_free(port)]
     if "Address already in use" in said and held:
-        raise BrokerFailedError(held_message(held[0]))
+        raise port_held(held[0])
     raise BrokerFailedError(f"Kafka (node {node.id}) ended while starting: {trouble(said)} (log: {log})")
 
 
-def held_message(port: int) -> str:
-    """Name a port and who has it."""
-    return f"port {port} is held by {holder_of(port)}; stop it, or choose another port with --bootstrap"
+def port_held(port: int) -> PortHeldError:
+    """The error that names a port and who has it."""
+    holder = holder_of(port)
+    return PortHeldError(f"port {port} is held by {holder}; stop it, or choose another port with --bootstrap")
 
 
 def trouble(said: str) -> str:

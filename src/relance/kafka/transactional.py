@@ -56,6 +56,11 @@ _WRITE = 5.0  # seconds for a record of a transaction to be written; two of thos
 _TRY = 2.0  # seconds for a call that may be tried again
 _PAUSE = 0.05
 _OFFSETS = 5.0
+_IDLE = 4.0
+"""Seconds after which an unused connection is closed. The client's search for the group's coordinator goes on
+only when some connection comes or goes; where the network failed in the middle of it and is well again, it
+waited for ever, and `send_offsets_to_transaction` with it, which has no time limit of its own (2.16)."""
+
 _AFTER_ABORT = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})
 
 
@@ -94,6 +99,7 @@ def producer_config(common: Mapping[str, Any], group: str, largest: int) -> dict
         "log.connection.close": False,
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": 1000,
+        "connections.max.idle.ms": int(_IDLE * 1000),
         "message.max.bytes": largest,
         "message.timeout.ms": int(_WRITE * 1000),
         "transaction.timeout.ms": int(_TIMEOUT * 1000),
