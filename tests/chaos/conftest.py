@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from runs import HANDOFFS, Started, crash_points, mutant
+from runs import HANDOFFS, Started, crash_points, matrix, mutant, ninety_seconds
 
 from chaos.mutants import MUTANTS
 
-AT_ONCE = 4
+AT_ONCE = 3  # each mostly waits, but two cores are two cores
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -20,6 +20,10 @@ def started(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("runs")
     found: Started = {}
     with ThreadPoolExecutor(AT_ONCE) as pool:
+        if "test_matrix" in wanted:
+            found["matrix", ""] = pool.submit(matrix, folder / "matrix")
+        if "test_run" in wanted:
+            found["ninety seconds", ""] = pool.submit(ninety_seconds, folder / "run")
         if "test_crash_points" in wanted:
             for handoff in HANDOFFS:
                 found["crash points", handoff] = pool.submit(crash_points, handoff, folder / handoff)

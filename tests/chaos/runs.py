@@ -29,11 +29,14 @@ class Said(NamedTuple):
     told: dict[str, Any]
     """Its last line."""
     text: str
+    folder: Path
 
 
-def command(*words: str, folder: Path, timeout: float) -> Said:
+def command(
+    *words: str, folder: Path, timeout: float, program: tuple[str, ...] = (sys.executable, "-m", "chaos")
+) -> Said:
     done = subprocess.run(
-        [sys.executable, "-m", "chaos", *words, "--keep", str(folder)],
+        [*program, *words, "--keep", str(folder)],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -41,7 +44,18 @@ def command(*words: str, folder: Path, timeout: float) -> Said:
     )
     text = done.stdout + done.stderr
     lines = done.stdout.splitlines()
-    return Said(done.returncode, json.loads(lines[-1]) if lines else {}, text)
+    return Said(done.returncode, json.loads(lines[-1]) if lines else {}, text, folder)
+
+
+def ninety_seconds(folder: Path) -> Said:
+    """By the command that people use."""
+    words = ("--seconds", "90", "--seed", "4")
+    return command(*words, folder=folder, timeout=600, program=("scripts/chaos.sh",))
+
+
+def matrix(folder: Path) -> Said:
+    """Each fault once. Seed 1 is transactional: it has all faults."""
+    return command("--each", "--seed", "1", folder=folder, timeout=900)
 
 
 def mutant(name: str, folder: Path) -> Said:

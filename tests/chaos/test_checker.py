@@ -274,7 +274,7 @@ class TestCommits:
         history.commit(1)
         if asked_after:
             history.tell("resuming", "member-2", partitions=[[SOURCE, 0]])
-        history.tell("resumed", "member-2", offsets=[[SOURCE, 0, 0]])
+        history.tell("resumed", "member-2", offsets=[[SOURCE, 0, -1001]])
         assert found_by(history.check()) == problems
 
 

@@ -6,10 +6,8 @@ silent, delays, or loses an answer that the broker has given), SIGKILL for broke
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-from runs import command
+from runs import Said, Started
 
 from chaos.events import Event, read_all
 from chaos.nemesis import FAULTS
@@ -18,10 +16,9 @@ from chaos.nemesis import FAULTS
 class Found:
     """One run, read from the files that it leaves."""
 
-    def __init__(self, folder: Path) -> None:
-        # Seed 1 is transactional: it has all faults.
-        self.said = command("--each", "--seed", "1", folder=folder, timeout=600)
-        self.events: list[Event] = read_all(folder / "events")
+    def __init__(self, said: Said) -> None:
+        self.said = said
+        self.events: list[Event] = read_all(said.folder / "events")
 
     def fault(self, name: str) -> Event:
         [found] = [e for e in self.events if e["event"] == "fault" and e["fault"] == name]
@@ -34,8 +31,8 @@ class Found:
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
-    return Found(tmp_path_factory.mktemp("matrix") / "run")
+def found(started: Started) -> Found:
+    return Found(started["matrix", ""].result())
 
 
 def test_no_promise_is_broken(found: Found) -> None:

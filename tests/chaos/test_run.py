@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import json
-import subprocess
-from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from runs import Said, Started
 
-ROOT = Path(__file__).resolve().parents[2]
 FIELDS = {
     *("lost", "unseen", "duplicates", "duplicates_allowed", "order_violations", "commits_past_frontier"),
     *("early", "handled", "faults"),
 }
 
 
-@pytest.mark.parametrize("seed", [4])
-def test_ninety_seconds_of_faults_break_no_promise(seed: int, tmp_path: Path) -> None:
-    words = ["--seconds", "90", "--seed", str(seed), "--keep", str(tmp_path / "run")]
-    done = subprocess.run(["scripts/chaos.sh", *words], cwd=ROOT, capture_output=True, text=True, timeout=400)
-    assert done.returncode == 0, done.stdout + done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told.keys() >= FIELDS
+@pytest.fixture
+def said(started: Started) -> Said:
+    found: Said = started["ninety seconds", ""].result()
+    return found
+
+
+def test_ninety_seconds_of_faults_break_no_promise(said: Said) -> None:
+    assert said.status == 0, said.text
+    assert said.told.keys() >= FIELDS
     zero = ("lost", "unseen", "order_violations", "commits_past_frontier", "early")
-    assert {name: told[name] for name in zero} == dict.fromkeys(zero, 0)
-    assert told["duplicates"] <= told["duplicates_allowed"]
-    assert told["handled"] > 5000
-    assert told["faults"] >= 4
-    assert json.loads((tmp_path / "run/report.json").read_text())["handled"] == told["handled"]
-    picture = ElementTree.parse(tmp_path / "run/timeline.svg").getroot()
+    assert {name: said.told[name] for name in zero} == dict.fromkeys(zero, 0)
+    assert said.told["duplicates"] <= said.told["duplicates_allowed"]
+    assert said.told["handled"] > 5000
+    assert said.told["faults"] >= 4
+
+
+def test_the_files_tell_the_same(said: Said) -> None:
+    assert json.loads((said.folder / "report.json").read_text())["handled"] == said.told["handled"]
+    picture = ElementTree.parse(said.folder / "timeline.svg").getroot()
     assert picture.tag.endswith("svg")
-    assert len(picture.findall(".//{*}rect[@class='fault']")) == told["faults"]
+    assert len(picture.findall(".//{*}rect[@class='fault']")) == said.told["faults"]
