@@ -136,7 +136,7 @@ def heading(text: str) -> None:
 
 def lint() -> Outcome:
     """Style, types, shell: each check runs, even if an earlier one failed, so that one run shows all."""
-    heading("lint: ruff, mypy, shellcheck")
+    heading("lint: ruff, mypy, shellcheck, SBOM, advisories")
     bin_dir = Path(sys.executable).parent
     checks: list[tuple[str, list[str]]] = [
         ("ruff check", [str(bin_dir / "ruff"), "check", "."]),
@@ -160,6 +160,9 @@ def lint() -> Outcome:
             outcome.problems.append(f"{name} found something")
         elif name == "shellcheck":
             print("All shell scripts are clean")
+    supply_chain = [sys.executable, "scripts/supply_chain.py"]
+    if subprocess.run(supply_chain, cwd=ROOT, check=False).returncode:
+        outcome.problems.append("the supply chain has a problem")
     outcome.seconds = time.monotonic() - started
     return outcome
 
