@@ -62,9 +62,8 @@ def audit() -> list[str]:
         return []
     asked = [package for package in packages if "skip_reason" not in package]
     if len(asked) < len(packages):
-        print(
-            f"supply chain: NOT AUDITED: {len(packages) - len(asked)} of {len(packages)} packages, unknown there"
-        )
+        unknown = len(packages) - len(asked)
+        print(f"supply chain: NOT AUDITED: {unknown} of {len(packages)} packages, unknown there")
     if asked:
         print(f"supply chain: {len(asked)} packages audited")
     return [
