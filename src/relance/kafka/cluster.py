@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from confluent_kafka import KafkaError
 
 from relance.encoding import is_topic_name
-from relance.errors import BrokerUnavailableError, RelanceError, SettingsError
+from relance.errors import BrokerUnavailableError, RelanceError, SettingsError, kafka_error
 from relance.record import TopicPartition
 
 __all__ = [
@@ -54,6 +54,18 @@ class GroupMissingError(RelanceError):
         return f"consumer group {self.group!r} does not exist: it has no members and no committed offsets"
 
 
+_ENDS_A_MEMBER = (
+    KafkaError.FENCED_INSTANCE_ID,
+    KafkaError.UNRELEASED_INSTANCE_ID,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_MAX_SIZE_REACHED,
+    KafkaError.UNSUPPORTED_ASSIGNOR,
+    KafkaError.INVALID_REGULAR_EXPRESSION,
+    KafkaError.UNSUPPORTED_VERSION,
+)
+
+
 class KafkaRefusedError(RelanceError):
     """The cluster answered, and the answer was no; `code` is Kafka's error code."""
 
@@ -66,6 +78,20 @@ class KafkaRefusedError(RelanceError):
 
     def __str__(self) -> str:
         return f"{self.bootstrap_servers} refused to {self.what}: {self.text}"
+
+
+def refusal(what: str, error: KafkaError) -> KafkaRefusedError:
+    """An error that is the end of a client, with what to do about it.
+
+    librdkafka says only that it is fatal (-150); the broker's own reason is in its text.
+    """
+    code, text = error.code(), error.str()
+    if code == KafkaError._FATAL:
+        behind = next((known for known in _ENDS_A_MEMBER if KafkaError(known).str() in text), None)
+        if behind is None:
+            return KafkaRefusedError(what, "Kafka", text, code)
+        code, text = behind, KafkaError(behind).str()
+    return KafkaRefusedError(what, "Kafka", f"{text}. {kafka_error(code).action}", code)
 
 
 class Watermarks(NamedTuple):

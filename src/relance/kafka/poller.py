@@ -24,7 +24,7 @@ from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as ClientPartition
 
 from relance.errors import KafkaErrorKind, RelanceError, SettingsError, kafka_error
-from relance.kafka.cluster import KafkaRefusedError, QuietLog, error_text
+from relance.kafka.cluster import KafkaRefusedError, QuietLog, error_text, refusal
 from relance.kafka.commits import Committer, GroupCommitter
 from relance.kafka.hub import Hub
 from relance.kafka.starts import Feed, Start, start_at
@@ -231,7 +231,7 @@ class Poller:
             # Retention passed it, or the topic was deleted and made again: where to go on is decided anew.
             self._gone.append(TopicPartition(topic, int(partition or 0)))
         elif error.fatal() or (kafka_error(code).kind is KafkaErrorKind.FATAL and code not in _WAITED_FOR):
-            self._hub.fail(KafkaRefusedError(f"read {topic or self.feed.topics}", "Kafka", error.str(), code))
+            self._hub.fail(refusal(f"read {topic or ', '.join(self.feed.topics)}", error))
         else:
             self._tell((code, topic), f"{topic or 'consumer'}: {error.str()}")
 
@@ -373,7 +373,7 @@ class Poller:
     def _on_error(self, error: KafkaError) -> None:
         with self._guard():
             if error.fatal():
-                self._hub.fail(KafkaRefusedError("go on", "Kafka", error.str(), error.code()))
+                self._hub.fail(refusal(f"read {', '.join(self.feed.topics)}", error))
             else:
                 _log.debug("consumer: %s", error.str())
 
