@@ -51,7 +51,6 @@ class Record(msgspec.Struct, gc=False):
     # As little as can be is made for each record on the thread that polls: what few handlers look at is
     # asked of the message then. gc=False halves the cost of creation; a record refers to no cycle.
     message: Message
-    raw: bytes | None
     attempt: int = 1
     deferral: Deferral | None = None
     history: tuple[Failure, ...] = ()
@@ -84,6 +83,11 @@ class Record(msgspec.Struct, gc=False):
     def key(self) -> bytes | None:
         """Of the record, or None."""
         return self.message.key()
+
+    @property
+    def raw(self) -> bytes | None:
+        """The value's bytes, or None."""
+        return self.message.value()
 
     def send(
         self,
@@ -154,4 +158,4 @@ def record_of(
     attempt: int = 1,
 ) -> Record:
     """A record that no client's message holds."""
-    return Record(Kept((topic, partition, offset), key, value, extras), value, attempt)
+    return Record(Kept((topic, partition, offset), key, value, extras), attempt)

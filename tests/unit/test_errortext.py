@@ -197,10 +197,30 @@ def _group() -> None:
     raise ExceptionGroup("several", [ValueError("a"), KeyError("b")])
 
 
+def _raised(error: BaseException) -> None:
+    raise error
+
+
+class _Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+class _InMain(Exception):
+    def __str__(self) -> str:
+        return "in the program's own module"
+
+
+_InMain.__module__ = "__main__"
+
+
 @pytest.mark.parametrize(
     "action",
     [lambda: int("x"), lambda: undefined_name, _noted, lambda: _recursive(2), lambda: _recursive(200),  # type: ignore[name-defined]  # noqa: F821
-     _caused, _in_context, _suppressed, _of_source, _group],
+     _caused, _in_context, _suppressed, _of_source, _group, lambda: "x".uper(), lambda: __import__("no.such"),  # type: ignore[attr-defined]
+     lambda: _raised(ValueError()), lambda: _raised(ValueError("")), lambda: _raised(ValueError("None")),
+     lambda: _raised(KeyError("k")), lambda: _raised(OSError(2, "No such file")), lambda: _raised(_Mute()),
+     lambda: _raised(ValueError("two\nlines")), lambda: _raised(_InMain())],
 )  # fmt: skip
 def test_a_trace_is_what_python_prints_the_first_time_and_every_other(action: Callable[[], object]) -> None:
     for _ in range(3):

@@ -222,7 +222,54 @@ def test_what_ends_the_program_comes_through_and_its_record_stays_unfinished(
     assert bench.runtime.counters.handled == 2
 
 
-@pytest.mark.parametrize(("length", "handled"), [(50, 1), (100, 4)])
+@pytest.mark.parametrize("at", [0, 1, 15, 16, 17, 199])
+def test_a_run_that_is_cancelled_starts_no_other_record_and_counts_what_is_done(at: int) -> None:
+    def handler(value: int) -> None:
+        calls.append(value)
+        if value == at:
+            [run] = bench.runtime.engine.assignments[ORDERS].running
+            run.cancel()
+
+    calls: list[int] = []
+    bench = Bench(handler)
+    call = bench.worker._call
+    bench.give(*records(200))
+    run = bench.runtime.next(None, 512, wait=False)
+    assert run is not None
+    assert call.handle(run, float("inf"))
+    assert (calls, run.done) == (list(range(at + 1)), at + 1)
+
+
+def test_a_run_that_was_cancelled_before_it_began_starts_nothing() -> None:
+    bench = Bench(lambda value: pytest.fail(f"{value} was handled"))
+    bench.give(*records(200))
+    run = bench.runtime.next(None, 512, wait=False)
+    assert run is not None
+    run.cancel()
+    assert bench.worker._call.handle(run, float("inf"))
+    assert run.done == 0
+
+
+@pytest.mark.parametrize("count", [5, 200])  # a short run and a long one
+@pytest.mark.parametrize("bad", [{0}, {1, 2}, {3, 4}])
+def test_letters_and_sends_in_the_middle_of_a_run_hold_back_their_own_offsets_only(
+    count: int, bad: set[int]
+) -> None:
+    def handler(value: int, found: Record) -> None:
+        if value % 5 in bad:
+            if value % 2:
+                raise Reject("no")
+            found.send("elsewhere", b"x")
+
+    with Bench(handler) as bench:
+        bench.give(*records(count))
+        wait_until(lambda: len(bench.member.writes) == count // 5 * len(bad))
+        wait_until(lambda: bench.runtime.look().in_flight == 0)
+        frontier = bench.runtime.engine.assignments[ORDERS].frontier
+        assert frontier.unfinished() == [i for i in range(count) if i % 5 in bad]
+
+
+@pytest.mark.parametrize(("length", "handled"), [(50, 1), (100, 16)])
 def test_a_handler_that_has_become_slow_does_not_hold_up_other_lanes_for_a_whole_run(
     monkeypatch: pytest.MonkeyPatch, length: int, handled: int
 ) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import binascii
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Final, Literal, Protocol
 
 import msgspec
@@ -36,7 +36,6 @@ Partition = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 Offset = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class PastAttempt(Protocol):
@@ -304,7 +303,10 @@ def _iso(when: datetime | float | None) -> str | None:
     try:
         if isinstance(when, datetime):
             return iso(when)
-        return iso(_EPOCH + timedelta(milliseconds=when)) if when >= 0 else None
-    except (OverflowError, ValueError):
+        if when < 0:
+            return None
+        seconds, micro = divmod(round(when * 1000), 1_000_000)
+        return iso(datetime.fromtimestamp(seconds, UTC).replace(microsecond=micro))
+    except (OverflowError, ValueError, OSError):
         # Kafka takes any 64-bit number as a timestamp; one past the year 9999 has no ISO form.
         return None

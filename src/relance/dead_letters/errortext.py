@@ -21,6 +21,9 @@ MAX_TRACE: Final = 16_000
 _TRACE_HEAD: Final = 5_000
 
 _HEADING: Final = "Traceback (most recent call last):\n"
+_MORE_IS_SAID: Final = (SyntaxError, NameError, AttributeError, ImportError)
+"""To these `traceback` adds a place or a suggestion."""
+
 _MAX_FRAMES: Final = 1_000
 _FRAMES: Final[dict[tuple[int, int], tuple[CodeType, str]]] = {}
 """Lines of a stack trace, by what is called and where in it. The code is kept: its id is its name here."""
@@ -116,7 +119,20 @@ def _quickly_formatted(error: BaseException) -> str | None:
         at = at.tb_next
     if not stack:
         return None
-    return "".join((_HEADING, *stack.values(), *traceback.format_exception_only(error)))
+    return "".join((_HEADING, *stack.values(), *_last_lines(error)))
+
+
+def _last_lines(error: BaseException) -> list[str]:
+    """As `traceback.format_exception_only`, which costs as much as all the rest of a letter."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - as in `message`; what the library makes of it is told
+        text = ""
+    if not text or isinstance(error, _MORE_IS_SAID) or hasattr(error, "__notes__"):
+        return traceback.format_exception_only(error)
+    kind = type(error)
+    module = "" if kind.__module__ in ("__main__", "builtins") else f"{kind.__module__}."
+    return [f"{module}{kind.__qualname__}: {text}\n"]
 
 
 def _formatted(error: BaseException) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from hashlib import sha256
 from types import TracebackType
 from typing import Final
@@ -65,8 +66,12 @@ def fingerprint_of(error_class: str, text: str, stack: Iterable[str]) -> str:
 
 def normalise(text: str) -> str:
     """The message with placeholders for what differs from one record to the next."""
-    cut = len(text) > _READ
-    text = _QUOTED.sub("<text>", text[:_READ])
+    return _normalised(text[:_READ], len(text) > _READ)
+
+
+@lru_cache(maxsize=256)  # a thousand poisoned records complain in the same words
+def _normalised(text: str, cut: bool) -> str:
+    text = _QUOTED.sub("<text>", text)
     if cut:  # a payload quoted at length must not show because its closing quote is out of sight
         text = _UNCLOSED.sub("<text>", text)
     text = _TIME.sub("<time>", text)

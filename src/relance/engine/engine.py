@@ -86,7 +86,7 @@ class Engine:
             # The waits must still be in the last commit, so they are dropped only when it is closed.
             assignment.draining = True
             for run in assignment.running:
-                run.cancelled = True
+                run.cancel()
         return found
 
     def close(self, tps: Iterable[TopicPartition]) -> None:
@@ -97,7 +97,7 @@ class Engine:
                 continue
             assignment.closed = assignment.draining = True
             for run in assignment.running:
-                run.cancelled = True
+                run.cancel()
             for lane in assignment.waiting:
                 self._due.cancel(lane.ticket)
             self.settling -= len(assignment.settling)
@@ -357,7 +357,7 @@ class Engine:
         assignment.stopped = reason
         assignment.failing.add(offset)
         for run in assignment.running:
-            run.cancelled = True
+            run.cancel()
 
     def refuse(self, assignment: Assignment, reason: str) -> None:
         """Own it, but take nothing in and commit nothing: where to start is for a person to decide."""

@@ -5,7 +5,7 @@ order). Promise: at most one run of a lane is out at a time, so at most one of i
 a lane that waits for a retry holds its own successors and nothing else.
 
 A run is a slice of a lane, in order, handed to a worker. The worker alone writes `done` (a plain number,
-safe to read from any thread) and looks at `cancelled` before each record.
+safe to read from any thread); any thread may cancel the run, and then no other record of it starts.
 """
 
 from __future__ import annotations
@@ -48,7 +48,18 @@ class Lane:
 class Run:
     """Records `records[done:]` are still to be handled, one after the other."""
 
-    __slots__ = ("call", "cancelled", "done", "handed", "lane", "records", "reordered", "reported", "started")
+    __slots__ = (
+        "_next_up",
+        "call",
+        "cancelled",
+        "done",
+        "handed",
+        "lane",
+        "records",
+        "reordered",
+        "reported",
+        "started",
+    )
 
     def __init__(self, lane: Lane, records: list[Record]) -> None:
         self.lane = lane
@@ -60,6 +71,26 @@ class Run:
         self.reordered = False
         self.started = 0.0  # on the monotonic clock, where the handler has a deadline
         self.call: Call | None = None  # what a circuit breaker still has to hear of it
+        self._next_up: list[Record] = []
+
+    def cancel(self) -> None:
+        """Start no other record of it."""
+        self.cancelled = True
+        self._next_up.clear()
+
+    def next_up(self, start: int, count: int) -> list[Record]:
+        """`count` records from `start` on, for a loop over them that ends when the run is cancelled."""
+        records = self._next_up = self.records[start : start + count]
+        # Who cancels says so before it empties the list: either we see the one, or our list is the one emptied.
+        if self.cancelled:
+            records.clear()
+        return records
+
+    def place(self, record: Record, start: int) -> int:
+        """Where in `records`, at `start` or after, `record` is."""
+        while self.records[start] is not record:
+            start += 1
+        return start
 
     def reorder(self, first: list[Record]) -> None:
         """Let `first` come first of what is still to be handled: a batch is not done from its start on."""

@@ -217,7 +217,7 @@ class Poller:
             self._restart(gone)
 
     def _pass_on(self, messages: list[Message]) -> None:
-        records = list(map(Record, messages, map(Message.value, messages)))  # type: ignore[arg-type]
+        records = list(map(Record, messages))  # type: ignore[arg-type]
         self._hub.received(self.feed.name, TopicPartition(records[0].topic, records[0].partition), records)
 
     def _take_error(self, message: Message) -> None:

@@ -53,6 +53,11 @@ class Mask:
         put(self, "_headers", frozenset(name.casefold() for name in self.headers))
         put(self, "_fields", frozenset(name.casefold() for name in self.fields))
 
+    @property
+    def hides_nothing(self) -> bool:
+        """Whether it has no rule."""
+        return not (self._matching or self._headers or self._fields)
+
     def text(self, text: str) -> str:
         """A text of an error, without what may not be read."""
         for pattern in self._matching:

@@ -88,7 +88,7 @@ class Batch:
         found: _Found = []
         for record in run.records[run.done :]:
             try:
-                found.append((decode(record.raw), record))
+                found.append((decode(record.message.value()), record))
             except decode_errors as problem:
                 attempt.bad.append((record, self._decoding.as_error(problem, record.raw)))
         return found

@@ -49,7 +49,7 @@ class CoroutineCall:
         while i < len(records) and not run.cancelled:
             record = records[i]
             try:
-                value = decode(record.raw)
+                value = decode(record.message.value())
             except decode_errors as error:
                 if not self._runtime.failed(run, record, decoding.as_error(error, record.raw)):
                     return False

@@ -1,8 +1,9 @@
 """Calls a sync handler for the records of a run, one after the other, on the thread of the worker.
 
-Promise: between two records it looks whether the run was cancelled, so a revocation waits for one record at
-most, and a run is kept to some milliseconds, so that a retry which falls due is not late. A long run is made
-of records that took microseconds (see `inline`): there it looks after every fourth.
+Promise: when a run is cancelled, no other record of it starts, so a revocation waits for one record at most;
+and a run is kept to some milliseconds, so that a retry which falls due is not late. To look at the clock costs
+as much as a small handler: in a long run, which is made of records that took microseconds (see `inline`), it
+is done after every sixteenth.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from typing import Any
 
 from relance.decoding import Decoding, HandlerShape
 from relance.engine.lanes import Run
+from relance.record import Record
 from relance.runtime import Runtime
 from relance.workers.cancellation import not_by_us
 
 __all__ = ["SingleCall"]
 
 _LONG_RUN = 64  # records; a run is so long only where these took less than 2 ms together
+_STRIDE = 16  # records of a long run that are handled between two looks
 
 
 class SingleCall:
@@ -38,41 +41,47 @@ class SingleCall:
         now = time.perf_counter
         decoding, handler, with_record = self._decoding, self._handler, self._shape.takes_record
         decode, decode_errors = decoding.decode, decoding.errors
-        i = run.done
-        # To look costs as much as a small handler.
-        seldom = 3 if len(run.records) - i > _LONG_RUN else 0
-        records = [] if run.cancelled else run.records[i:]
+        records, first = run.records, run.done
+        stride = _STRIDE if len(records) - first > _LONG_RUN else 1
+        record: Record | None = None
         try:
-            for record in records:
-                try:
-                    value = decode(record.raw)
-                except decode_errors as error:
-                    run.done = i
-                    if not self._runtime.failed(run, record, decoding.as_error(error, record.raw)):
-                        return False
-                else:
+            for first in range(first, len(records), stride):
+                record = None
+                for record in run.next_up(first, stride):
                     try:
-                        if with_record:
-                            handler(value, record)
-                        else:
-                            handler(value)
-                    except asyncio.CancelledError as error:
-                        run.done = i
-                        if not self._runtime.failed(run, record, not_by_us(error)):
-                            return False
-                    except Exception as error:  # noqa: BLE001  whatever a handler raises is judged by the policy
-                        run.done = i
-                        if not self._runtime.failed(run, record, error):
-                            return False
+                        value = decode(record.message.value())
+                    except decode_errors as problem:
+                        error: Exception = decoding.as_error(problem, record.raw)
                     else:
-                        if record.outbox is not None:
-                            run.done = i
-                            self._runtime.returned(run, record)
-                i += 1
-                if not i & seldom:
-                    run.done = i
-                    if run.cancelled or now() > until:
-                        return True
+                        try:
+                            if with_record:
+                                handler(value, record)
+                            else:
+                                handler(value)
+                        except asyncio.CancelledError as problem:
+                            error = not_by_us(problem)
+                        except Exception as problem:  # noqa: BLE001  whatever it is, the policy judges it
+                            error = problem
+                        else:
+                            if record.outbox is not None:
+                                run.done = run.place(record, first)
+                                self._runtime.returned(run, record)
+                            continue
+                    run.done = run.place(record, first)
+                    if not self._runtime.failed(run, record, error):
+                        return False
+                    del error  # it refers to this frame
+                    if now() > until:
+                        break
+                else:
+                    if not run.cancelled:
+                        run.done = min(first + stride, len(records))
+                        if now() > until:
+                            return True
+                        continue
+                run.done = first if record is None else run.place(record, first) + 1
+                return True
             return True
-        finally:
-            run.done = i
+        except BaseException:  # the program ends: what is in hand is not done
+            run.done = first if record is None else run.place(record, first)
+            raise
