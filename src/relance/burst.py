@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 
 from relance.clock import Clock
 
@@ -25,8 +26,10 @@ class BurstLog:
         self._written = 0
         self._held = 0
 
-    def warning(self, text: str, *args: object) -> None:
-        """Write the line, or count it."""
+    def warning(self, text: str, args: Callable[[], tuple[object, ...]] = tuple) -> None:
+        """Write the line, or count it. `args` is asked for what goes into it, if it is written."""
+        if not self._log.isEnabledFor(logging.WARNING):
+            return
         now = self._clock.monotonic()
         with self._lock:
             held = 0
@@ -39,4 +42,4 @@ class BurstLog:
                 return
         if held:
             self._log.warning("... and %d more lines like these", held)
-        self._log.warning(text, *args)
+        self._log.warning(text, *args())

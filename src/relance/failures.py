@@ -108,6 +108,12 @@ class Failures:
             self._monitor.counters.handled += 1
         self.write(run.lane.assignment, record.log_offset, *outbox)
 
+    def write_letters(self, run: Run) -> None:
+        """Write those that were put aside for this."""
+        letters, run.letters = run.letters, None
+        for record, error in letters or ():
+            self.write_off(run.lane.assignment, record, error, attempts=record.attempt)
+
     def write_off_again(self) -> None:
         """Try once more to write the dead letters that were too large: their topic may take more now."""
         with self._monitor.lock:
@@ -219,6 +225,8 @@ class Failures:
             defer, outgoing = outcome
             self._judge.log_retry(record, defer.delay, error)
             self.write(assignment, record.log_offset, outgoing)
+        elif run.letters is not None:
+            run.letters.append((record, outcome.error))
         else:
             self.write_off(assignment, record, outcome.error, attempts=record.attempt)
         return True

@@ -102,13 +102,15 @@ class Judge:
         tries = self._plan.retry.max_attempts
         self._retry_log.warning(
             "[RETRY] Retry %d/%d (attempt %d/%d) %s in %dms: %s",
-            record.attempt,
-            tries - 1,
-            record.attempt + 1,
-            tries,
-            record.name,
-            round(delay * 1000),
-            self.told(error),
+            lambda: (
+                record.attempt,
+                tries - 1,
+                record.attempt + 1,
+                tries,
+                record.name,
+                round(delay * 1000),
+                self.told(error),
+            ),
         )
 
     def log_dead_letter(self, record: Record, topic: str, error: Exception, *, attempts: int) -> None:
@@ -116,10 +118,12 @@ class Judge:
         last = error.__cause__ if isinstance(error, MaxRetriesExceededError) else None
         self._dlt_log.warning(
             "[DLT] %s -> %s (%s after %d attempt%s): %s",
-            record.name,
-            topic,
-            type(error).__name__,
-            attempts,
-            "" if attempts == 1 else "s",
-            self.told(last or error),
+            lambda: (
+                record.name,
+                topic,
+                type(error).__name__,
+                attempts,
+                "" if attempts == 1 else "s",
+                self.told(last or error),
+            ),
         )

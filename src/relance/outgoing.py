@@ -6,8 +6,6 @@ cannot be made to fit, is said to be so rather than cut.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import msgspec
 
 from relance.dead_letters.envelope import build, metadata_headers
@@ -142,7 +140,7 @@ def dead_letter(
         error=error,
         attempts=tried,
         history=history,
-        now=datetime.fromtimestamp(now, UTC),
+        now=now * 1000,
     )
     if headers is None:
         letter = msgspec.structs.replace(letter, trimmed=("originalHeaders",))

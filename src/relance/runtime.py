@@ -63,6 +63,7 @@ class Runtime:
         self.failed = self._failures.failed
         self.failed_together = self._failures.failed_together
         self.returned = self._failures.returned
+        self.write_letters = self._failures.write_letters
         self.write_off_again = self._failures.write_off_again
         self.fail = on_failure
         """Nothing can go on: stop the application with this error."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import unicodedata
 from datetime import UTC, datetime
+from functools import lru_cache
 
-__all__ = ["iso", "visible"]
+__all__ = ["iso", "iso_ms", "visible"]
 
 
 def visible(text: str) -> str:
@@ -31,3 +32,16 @@ def iso(moment: datetime) -> str:
     zone = moment.tzinfo
     utc = moment if zone is None or zone is UTC else moment.astimezone(UTC)
     return utc.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+def iso_ms(ms: float) -> str:
+    """The same of milliseconds since the epoch. Raises ValueError or OverflowError past the year 9999."""
+    seconds, rest = divmod(int(round(ms, 3)), 1000)
+    return f"{_second(seconds)}.{rest:03d}Z"
+
+
+@lru_cache(
+    maxsize=64
+)  # what fails now and what was written then fail and were written in the same few seconds
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()

@@ -21,7 +21,7 @@ def test_the_first_lines_of_each_second_are_written_and_the_rest_is_told_in_the_
     clock = FakeClock()
     log = BurstLog("relance.retry", clock, limit=3)
     for i in range(10):
-        log.warning("line %d", i)
+        log.warning("line %d", lambda i=i: (i,))
     assert lines(caplog) == ["line 0", "line 1", "line 2"]
     clock.advance(0.999)
     log.warning("still the same second")

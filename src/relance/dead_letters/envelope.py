@@ -12,7 +12,7 @@ from __future__ import annotations
 import binascii
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Final, Literal, Protocol
 
 import msgspec
@@ -20,7 +20,7 @@ import msgspec
 from relance.dead_letters.errortext import class_path, clip, plain, summary, trace
 from relance.dead_letters.fingerprint import fingerprint
 from relance.errors import DecodeError
-from relance.text import iso
+from relance.text import iso, iso_ms
 
 VERSION: Final = 1
 """The format that `encode` writes and the only one that `decode` reads."""
@@ -35,7 +35,6 @@ Encoding = Literal["utf-8", "base64"]
 Partition = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 Offset = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
-
 
 
 class PastAttempt(Protocol):
@@ -164,13 +163,13 @@ def build(
     error: BaseException,
     attempts: int,
     history: Iterable[PastAttempt] = (),
-    now: datetime,
+    now: datetime | float,
 ) -> DeadLetter:
     """The letter for one failed record.
 
     `timestamp` is the record's own: a datetime, or Kafka's milliseconds, where a negative number means
     none. `attempts` counts all tries, the first included; 0 for what never was tried. `history` holds the
-    failed tries, oldest first. A datetime without a zone is taken as UTC.
+    failed tries, oldest first. `now` is a datetime or milliseconds; one without a zone is taken as UTC.
     """
     key_text, key_encoding = text_of(key)
     value_text, value_encoding = text_of(value)
@@ -303,10 +302,7 @@ def _iso(when: datetime | float | None) -> str | None:
     try:
         if isinstance(when, datetime):
             return iso(when)
-        if when < 0:
-            return None
-        seconds, micro = divmod(round(when * 1000), 1_000_000)
-        return iso(datetime.fromtimestamp(seconds, UTC).replace(microsecond=micro))
+        return iso_ms(when) if when >= 0 else None
     except (OverflowError, ValueError, OSError):
         # Kafka takes any 64-bit number as a timestamp; one past the year 9999 has no ISO form.
         return None

@@ -55,23 +55,24 @@ def fingerprint(error: BaseException) -> str:
     """
     last = last_error(error)
     subject = last if isinstance(last, BaseException) else error
-    return fingerprint_of(class_path(subject), message(subject), [*_frames(subject), *_causes(subject)])
+    return _hashed(class_path(subject), message(subject)[: _READ + 1], *_frames(subject), *_causes(subject))
 
 
 def fingerprint_of(error_class: str, text: str, stack: Iterable[str]) -> str:
     """The fingerprint of an error that is known only by its texts, `stack` being "module:function" names."""
+    return _hashed(error_class, text[: _READ + 1], *stack)
+
+
+@lru_cache(maxsize=256)  # a thousand poisoned records complain in the same words
+def _hashed(error_class: str, text: str, *stack: str) -> str:
     parts = (SCHEME, error_class, normalise(text), *stack)
     return sha256("\0".join(parts).encode("utf-8", "backslashreplace")).hexdigest()[:LENGTH]
 
 
 def normalise(text: str) -> str:
     """The message with placeholders for what differs from one record to the next."""
-    return _normalised(text[:_READ], len(text) > _READ)
-
-
-@lru_cache(maxsize=256)  # a thousand poisoned records complain in the same words
-def _normalised(text: str, cut: bool) -> str:
-    text = _QUOTED.sub("<text>", text)
+    cut = len(text) > _READ
+    text = _QUOTED.sub("<text>", text[:_READ])
     if cut:  # a payload quoted at length must not show because its closing quote is out of sight
         text = _UNCLOSED.sub("<text>", text)
     text = _TIME.sub("<time>", text)

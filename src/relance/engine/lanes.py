@@ -55,6 +55,7 @@ class Run:
         "done",
         "handed",
         "lane",
+        "letters",
         "records",
         "reordered",
         "reported",
@@ -71,6 +72,8 @@ class Run:
         self.reordered = False
         self.started = 0.0  # on the monotonic clock, where the handler has a deadline
         self.call: Call | None = None  # what a circuit breaker still has to hear of it
+        self.letters: list[tuple[Record, Exception]] | None = None
+        """Records given up, with why, to be written together; None: each is written at once."""
         self._next_up: list[Record] = []
 
     def cancel(self) -> None:
@@ -81,7 +84,7 @@ class Run:
     def next_up(self, start: int, count: int) -> list[Record]:
         """`count` records from `start` on, for a loop over them that ends when the run is cancelled."""
         records = self._next_up = self.records[start : start + count]
-        # Who cancels says so before it empties the list: either we see the one, or our list is the one emptied.
+        # Who cancels says so before it empties the list: we see that, or the list that is emptied is ours.
         if self.cancelled:
             records.clear()
         return records
