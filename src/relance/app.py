@@ -247,6 +247,11 @@ class App:
 
         Exits (SystemExit) with 1 and one line in the log after a failure, with 2 for a wrong setting.
         """
+        if not self._specs:
+            _log.critical(
+                "the application has no consumer, so nothing would run: import what @app.consumer is in"
+            )
+            sys.exit(2)
         runner = self._run_once(owns_process=True)
         try:
             with caught_signals(lambda number: runner.stop()):

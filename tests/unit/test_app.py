@@ -1,4 +1,4 @@
-"""The public front, without Kafka: what `App.send` and `App.dead_letter` refuse before they write."""
+"""The public front, without Kafka: what is refused before anything is written or runs."""
 
 from __future__ import annotations
 
@@ -55,6 +55,15 @@ def test_a_dead_letter_of_what_cannot_be_sent_is_refused_in_the_same_way(
     with pytest.raises(SendError, match=said):
         app_with(producer).dead_letter(**{**letter, **wrong})
     assert producer.written == []
+
+
+def test_an_application_without_a_consumer_does_not_run_and_says_why(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        App("g", bootstrap_servers="localhost:1").run()
+    assert end.value.code == 2
+    assert "has no consumer, so nothing would run: import what @app.consumer is in" in caplog.text
 
 
 def test_what_can_be_sent_is_sent_with_its_key_as_bytes() -> None:
