@@ -24,7 +24,7 @@ from relance.dead_letters.envelope import encode as encode_letter
 from relance.dead_letters.masking import masked
 from relance.decoding import decoder_for, handler_shape
 from relance.delivery import Delivery
-from relance.encoding import encode
+from relance.encoding import checked_headers, checked_topic, encode, encode_key
 from relance.engine.engine import Ordering
 from relance.engine.outcome import Paths
 from relance.errors import (
@@ -247,6 +247,11 @@ class App:
 
         Exits (SystemExit) with 1 and one line in the log after a failure, with 2 for a wrong setting.
         """
+        if not self._specs:
+            _log.critical(
+                "the application has no consumer, so nothing would run: import what @app.consumer is in"
+            )
+            sys.exit(2)
         runner = self._run_once(owns_process=True)
         try:
             with caught_signals(lambda number: runner.stop()):
@@ -320,8 +325,13 @@ class App:
             hint = "" if here else "; in a worker process, record.send sends"
             raise RelanceError(f"the application is not running: nothing can be sent{hint}")
         delivery = Delivery()
-        raw_key = key.encode() if isinstance(key, str) else key
-        producer.send(topic, encode(value), key=raw_key, headers=headers, answer=delivery.answer)
+        producer.send(
+            checked_topic(topic),
+            encode(value),
+            key=encode_key(key),
+            headers=checked_headers(headers),
+            answer=delivery.answer,
+        )
         return delivery
 
     def dead_letter(
@@ -335,14 +345,14 @@ class App:
         headers: HeaderItems = (),
     ) -> Delivery:
         """Write a dead letter for what never became a record (so without partition and offset)."""
-        raw_key = key.encode() if isinstance(key, str) else key
+        raw_key = encode_key(key)
         built = build(
             topic=source_topic,
             partition=None,
             offset=None,
             key=raw_key,
             value=encode(value),
-            headers=headers,
+            headers=checked_headers(headers),
             group=self.settings.group,
             error=error,
             attempts=0,

@@ -229,7 +229,8 @@ def test_a_breaker_over_children_opens_in_an_outage_and_the_outage_costs_no_atte
         topic,
         workers="processes",
         concurrency=2,
-        retry=RetryPolicy.fixed(0.02, max_attempts=3),
+        # As many attempts as failures open it: the other child may still be starting.
+        retry=RetryPolicy.fixed(0.02, max_attempts=5),
         dead_letter_topic=dlt,
         breaker=CircuitBreaker(window=10, minimum_calls=4, open_for=0.2, name="service"),
     )(process_handlers.calls_a_service)

@@ -413,6 +413,23 @@ def test_a_handler_that_turns_the_cancellation_into_an_error_writes_nothing_for_
     assert bench.member.writes == []
 
 
+def test_a_handler_that_turns_the_cancellation_at_the_drain_deadline_into_an_error_has_not_failed() -> None:
+    async def handler(value: int) -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise ValueError("cancelled, it says") from None
+
+    with Bench(handler, 1, drain_timeout=0.02) as bench:
+        bench.give(*records(1))
+        wait_until(lambda: bench.runtime.look().in_flight)
+        bench.runtime.revoking("source", [ORDERS])
+        wait_until(bench.all_idle)
+    assert bench.member.writes == []
+    assert bench.runtime.counters.failed == 0
+    assert bench.error is None
+
+
 def test_a_handler_whose_own_subtask_was_cancelled_has_failed_and_its_task_works_on() -> None:
     seen: list[int] = []
 

@@ -167,6 +167,32 @@ def test_wrong_words_are_told_with_the_right_ones() -> None:
             world.rebalance(0)
         with pytest.raises(RelanceError, match="has 1 partitions already"):
             world.topic("t", 3)
+        with pytest.raises(RelanceError, match="no process 1: 1 run, counted from 0"):
+            world.crash(1)
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_a_world_that_was_not_entered_or_is_left_says_so(left: bool) -> None:
+    world = World(app_with(lambda value: None))
+    if left:
+        with world:
+            world.produce("t", 1)
+            world.run()
+    uses: list[Callable[[], object]] = [
+        lambda: world.produce("t", 1),
+        world.run,
+        lambda: world.jump(1),
+        world.finish,
+        world.next_due,
+        lambda: world.rebalance(2),
+        lambda: world.lose("t"),
+        world.crash,
+    ]
+    for use in uses:
+        with pytest.raises(RelanceError, match="only within the world: `with World"):
+            use()
+    if left:
+        assert (world.committed("t"), len(world.calls)) == (1, 1)
 
 
 def test_an_application_without_consumers_or_with_tables_has_no_world() -> None:
@@ -176,6 +202,14 @@ def test_an_application_without_consumers_or_with_tables_has_no_world() -> None:
     app.table("state")
     with pytest.raises(RelanceError, match=r"tables \(state\)"):
         World(app)
+
+
+def test_a_world_in_a_running_loop_is_refused_with_the_way_out() -> None:
+    async def test() -> None:
+        with pytest.raises(RelanceError, match="as a plain function, not as `async def`"):
+            World(app_with(lambda value: None)).__enter__()
+
+    asyncio.run(test())
 
 
 def test_an_application_has_one_world_at_a_time_and_another_one_later() -> None:
@@ -218,6 +252,33 @@ def test_a_batch_handler_fails_one_by_one() -> None:
         world.run()
         assert sorted(letter.original_offset or 0 for letter in world.dead_letters()) == [1, 3, 5, 7, 9]
         assert world.committed("t") == 10
+        assert [isinstance(call.error, Reject) for call in world.calls] == [False, True] * 5
+        assert {call.error for call in world.calls[::2]} == {None}
+        world.assert_no_commit_past_unfinished()
+
+
+def test_a_batch_error_that_names_no_place_of_the_batch_has_failed_all_of_it() -> None:
+    def handle(values: list[int]) -> None:
+        if len(values) > 1:
+            raise BatchError({7: Reject("nobody is there")})
+
+    with World(app_with(handle, ordering="none", batch=10)) as world:
+        for value in range(3):
+            world.produce("t", value)
+        world.run()
+        assert [type(call.error) for call in world.calls] == [BatchError] * 3 + [type(None)] * 3
+        assert world.committed("t") == 3
+        world.assert_no_commit_past_unfinished()
+
+
+def test_a_call_that_was_cancelled_at_its_deadline_has_ended_then() -> None:
+    async def handle(value: int) -> None:
+        await asyncio.sleep(60)
+
+    with World(app_with(handle, timeout=2.0, retry=RetryPolicy.fixed(1.0, max_attempts=1))) as world:
+        world.produce("t", 1)
+        world.finish()
+        assert [(call.ended, type(call.error)) for call in world.calls] == [(2.0, asyncio.CancelledError)]
 
 
 def test_a_circuit_breaker_opens_and_closes_in_virtual_time() -> None:
@@ -317,6 +378,30 @@ def test_a_crash_from_within_a_handler_ends_its_process_right_there(is_async: bo
         assert after == [0, 1, 0, 1, 2, 3]
         assert world.calls[2].ended is None
         assert world.committed("t") == 4
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_a_crash_from_within_a_handler_that_a_rebalance_waits_for_ends_its_process(processes: int) -> None:
+    worlds: list[World] = []
+
+    async def handle(value: int) -> None:
+        await asyncio.sleep(2)
+        if len(worlds[0].calls) == 4:
+            worlds[0].crash()
+
+    with World(app_with(handle, concurrency=4), partitions=4, processes=2) as world:
+        worlds.append(world)
+        for partition in range(4):
+            world.produce("t", 1, partition=partition)
+        world.run()
+        world.rebalance(processes)
+        world.finish()
+        assert world.lag("t") == 0
+        assert len(world.calls) > 4, "what had died is handled again"
+        assert all(call.ended is not None for call in world.calls[4:])
+        owned = [tp for node in world._nodes() for tp in node.runtime.owned()]
+        assert sorted(owned) == world.topics.partitions("t")
+        world.assert_no_commit_past_unfinished()
 
 
 def test_a_lost_partition_is_handled_again_by_its_next_owner() -> None:

@@ -21,7 +21,7 @@ from relance.delivery import Sent
 from relance.encoding import checked_headers, checked_topic, encode, encode_key
 from relance.engine.assignment import Commit
 from relance.engine.deferral import PREFIX
-from relance.errors import RelanceError, SendError
+from relance.errors import BatchError, RelanceError, SendError
 from relance.record import Outgoing, Record, TopicPartition
 from relance.testing.clock import VirtualClock, VirtualLoop
 from relance.testing.process import Crash, Node, Process, stored_of
@@ -85,24 +85,30 @@ class World:
         self._problems: list[str] = []
         self._calls_out = 0
         self._stepping = False
+        self._entered = False
+        self._moving = False
+        self._dying: list[Process] = []  # died while partitions move; buried when all of them have moved
 
     # -- entering and leaving ----------------------------------------------------------------------
 
     def __enter__(self) -> Self:
         if self.app._runner is not None:
             raise RelanceError("the application runs already: a world needs one of its own")
+        _check_no_loop_runs()
         self.loop = VirtualLoop(self.clock)
         self.app._runner = _Runner(self)  # type: ignore[assignment]  # what App asks of one, and no more
         for spec in self.app._specs:
             for topic in spec.all_topics:
                 if topic not in self.topics.counts:
                     self.topics.make(topic, self._partitions)
+        self._entered = True
         self._start_processes()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._entered = False
         for process in self._processes:
             self._end(process)
         self._processes.clear()
@@ -131,6 +137,7 @@ class World:
 
         Raises RelanceError for a topic or partition that isn't there, SendError for what can't be encoded.
         """
+        self._need_entered()
         raw_key, raw = encode_key(key), encode(value)
         ms = round(self.clock.wall * 1000)
         return self.topics.append(topic, raw_key, raw, checked_headers(headers), ms, partition)
@@ -205,6 +212,7 @@ class World:
 
     def next_due(self) -> float | None:
         """In how many seconds something falls due: a retry, a handler's sleep; None if nothing waits."""
+        self._need_entered()
         return self._due_in()
 
     # -- processes that come, go and die -----------------------------------------------------------
@@ -220,10 +228,11 @@ class World:
         self._wanted = processes
         while len(self._processes) > processes:
             leaving = self._processes[-1]
-            for node in leaving.nodes:
-                node.revoke(self._owned(node))
-            self._end(leaving)
-            self._processes.remove(leaving)
+            with self._partitions_move():
+                for node in leaving.nodes:
+                    node.revoke(self._owned(node))
+                self._end(leaving)
+                self._processes.remove(leaving)
         self._start_processes()
 
     def lose(self, topic: str, partition: int = 0) -> None:
@@ -244,6 +253,9 @@ class World:
         """
         if self._calls_out and self._stepping:
             raise Crash
+        self._need_entered()
+        if not 0 <= process < len(self._processes):
+            raise RelanceError(f"there is no process {process}: {len(self._processes)} run, counted from 0")
         self._bury(self._processes[process])
 
     def assert_no_commit_past_unfinished(self) -> None:
@@ -256,6 +268,9 @@ class World:
     def _nodes(self) -> list[Node]:
         return [node for process in self._processes for node in process.nodes]
 
+    def _living(self) -> list[Node]:
+        return [node for node in self._nodes() if node.process not in self._dying]
+
     def _owned(self, node: Node) -> list[TopicPartition]:
         return [tp for tp, owner in self._owners.items() if owner is node]
 
@@ -267,6 +282,23 @@ class World:
 
     def _balance(self) -> None:
         """Spread each consumer's partitions evenly; as few as possible move."""
+        with self._partitions_move():
+            self._spread()
+
+    @contextlib.contextmanager
+    def _partitions_move(self) -> Iterator[None]:
+        """While they do, handlers run, and a process that dies in one is buried at the end."""
+        self._moving = True
+        try:
+            yield
+        finally:
+            self._moving = False
+        while self._dying:
+            process = self._dying.pop()
+            if process in self._processes:
+                self._bury(process)
+
+    def _spread(self) -> None:
         alive = set(self._nodes())
         self._owners = {tp: node for tp, node in self._owners.items() if node in alive}
         moving: dict[TopicPartition, Node] = {}
@@ -320,7 +352,12 @@ class World:
         self._end(process)
         self._start_processes()
 
+    def _need_entered(self) -> None:
+        if not self._entered:
+            raise RelanceError("the application runs only within the world: `with World(app) as world:`")
+
     def _not_from_within(self, what: str) -> None:
+        self._need_entered()
         if self._stepping:
             raise RelanceError(f"{what} is for the test, not for a handler")
 
@@ -338,17 +375,20 @@ class World:
     def _step(self) -> bool:
         """Whether anything has happened."""
         anything = False
-        for node in self._nodes():
+        for node in self._living():
             anything |= node.read()
-        for node in self._nodes():
+        for node in self._living():
             try:
                 anything |= node.work()
             except Crash:
-                self._bury(node.process)
+                if self._moving:
+                    self._dying.append(node.process)
+                else:
+                    self._bury(node.process)
                 return True
         before = self._beats()
         self.loop.run_ready()
-        for node in self._nodes():
+        for node in self._living():
             anything |= node.flush()
             node.commit_if_urgent()
         return anything or before != self._beats()
@@ -359,11 +399,15 @@ class World:
 
     def _go_on(self, seconds: float) -> None:
         """Somebody waits for the end of what runs, for at most so long."""
-        if self._step():
-            return
-        due = self._due_in()
-        self.clock.advance(seconds if due is None else min(seconds, max(due, 1e-6)))
-        self._step()
+        before, self._stepping = self._stepping, True
+        try:
+            if self._step():
+                return
+            due = self._due_in()
+            self.clock.advance(seconds if due is None else min(seconds, max(due, 1e-6)))
+            self._step()
+        finally:
+            self._stepping = before
 
     def _due_in(self) -> float | None:
         # What is due already waits for a worker that is busy, and that one is among the loop's timers.
@@ -386,10 +430,11 @@ class World:
             raise
         finally:
             self._calls_out -= 1
-            if not isinstance(error, Crash | asyncio.CancelledError):
-                for call, record in zip(calls, records, strict=True):
-                    call.ended, call.error = self.now, error
-                    if error is None and record.outbox is None:
+            if not isinstance(error, Crash) and node.process in self._processes:
+                failed = _errors(error, len(records), node.spec.batch is not None)
+                for i, (call, record) in enumerate(zip(calls, records, strict=True)):
+                    call.ended, call.error = self.now, failed.get(i)
+                    if i not in failed and record.outbox is None:
                         stored = stored_of(record)
                         self._finished.add((TopicPartition(stored.topic, stored.partition), stored.offset))
 
@@ -420,6 +465,26 @@ class World:
 
     def _on_failure(self, error: Exception) -> None:
         self.failure = self.failure or error
+
+
+def _check_no_loop_runs() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise RelanceError(
+        "a world has an event loop of its own and cannot be used within another: write the test as a plain"
+        " function, not as `async def`"
+    )
+
+
+def _errors(error: BaseException | None, count: int, batch: bool) -> dict[int, BaseException]:
+    """By its place among the `count` records of a call, what each that has failed failed with."""
+    if error is None:
+        return {}
+    if batch and isinstance(error, BatchError) and error.errors.keys() <= set(range(count)):
+        return dict(error.errors)
+    return dict.fromkeys(range(count), error)
 
 
 class _Runner:

@@ -55,11 +55,11 @@ class Batch:
         found = self._decoded(run, attempt)
         if not found or run.cancelled:
             return
-        raised = yield found
+        raised = _named(found, (yield found))
         if raised is None:
             attempt.good.extend(record for _, record in found)
             self._runtime.called(run, attempt.good, ())
-        elif isinstance(raised, BatchError) and raised.errors.keys() <= set(range(len(found))):
+        elif isinstance(raised, BatchError):
             attempt.good.extend(record for i, (_, record) in enumerate(found) if i not in raised.errors)
             named = [(found[i][1], _judgeable(one)) for i, one in raised.errors.items()]
             attempt.bad.extend(named)
@@ -100,13 +100,13 @@ class Batch:
             if run.cancelled:
                 return
             self._runtime.began(run)
-            raised = yield [one]
+            raised = _named([one], (yield [one]))
+            if isinstance(raised, BatchError):
+                raised = _judgeable(raised.errors[0])
             if raised is None:
                 attempt.good.append(one[1])
                 goes_on = self._runtime.called(run, [one[1]], ())
             else:
-                if isinstance(raised, BatchError) and list(raised.errors) == [0]:
-                    raised = _judgeable(raised.errors[0])
                 attempt.bad.append((one[1], raised))
                 goes_on = self._runtime.called(run, (), attempt.bad[-1:]) and not self._ends_all(raised)
             if not goes_on:
@@ -146,6 +146,24 @@ def next_of(asks: _Asks, error: Exception | None) -> _Found | None:
         return asks.send(error)
     except StopIteration:
         return None
+
+
+def _named(found: _Found, raised: Exception | None) -> Exception | None:
+    """What a call raised: a BatchError only if it names some of `found`, None if it names nobody."""
+    if not isinstance(raised, BatchError):
+        return raised
+    if not raised.errors:
+        return None
+    keys: list[object] = list(raised.errors)  # whatever a handler takes for them
+    strange = [key for key in keys if not hasattr(key, "__index__") or key not in range(len(found))]
+    if not strange:
+        return raised
+    wrong = RuntimeError(
+        f"the handler's BatchError names {', '.join(f'{key!r:.40}' for key in strange[:5])}, but its keys are"
+        f" places in the list of {len(found)} that the handler was given, from 0 on"
+    )
+    wrong.__cause__ = _judgeable(next(iter(raised.errors.values())))
+    return wrong
 
 
 def _judgeable(error: object) -> Exception:

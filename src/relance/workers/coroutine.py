@@ -60,7 +60,7 @@ class CoroutineCall:
                     else:
                         await handler(value)
                 except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  the policy judges it
-                    if not self._runtime.failed(run, record, _as_failure(error)):
+                    if not self._runtime.failed(run, record, _as_failure(error, run)):
                         return False
                 else:
                     if record.outbox is not None:
@@ -97,7 +97,7 @@ class CoroutineBatchCall(Batch):
                 try:
                     await self.call(found)
                 except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001  the policy judges it
-                    error = _as_failure(raised)
+                    error = _as_failure(raised, run)
         except BaseException:  # the end of the program, or our task is cancelled
             self.keep(run, attempt)
             raise
@@ -121,11 +121,14 @@ def _within(
     return call
 
 
-def _as_failure(error: Exception | asyncio.CancelledError) -> Exception:
+def _as_failure(error: Exception | asyncio.CancelledError, run: Run) -> Exception:
     """What the policy judges. Raises the cancellation of our own task, which is no failure of the record."""
-    if isinstance(error, Exception):
-        return error
     task = asyncio.current_task()
-    if task is None or task.cancelling():
+    ours = task is None or task.cancelling() > 0
+    if isinstance(error, Exception):
+        if ours and run.cancelled:  # given up at a deadline, whatever the handler made of its cancellation
+            raise asyncio.CancelledError from error
+        return error
+    if ours:
         raise error
     return not_by_us(error)

@@ -10,6 +10,7 @@ import queue
 import threading
 from collections.abc import Callable
 
+from relance.errors import RelanceError
 from relance.runtime import Runtime
 from relance.workers.inline import Call, InlineWorker
 
@@ -32,9 +33,16 @@ class ThreadsWorker:
         """Handle records until the runtime stops; raises what a thread ended with."""
         for i in range(self._concurrency):
             # Daemons: a handler that hangs must not keep the process from ending.
-            threading.Thread(
+            worker = threading.Thread(
                 target=self._work, args=(self._make_call(),), name=f"relance-worker-{i}", daemon=True
-            ).start()
+            )
+            try:
+                worker.start()
+            except RuntimeError as problem:
+                raise RelanceError(
+                    f"thread {i + 1} of concurrency={self._concurrency} cannot be started: {problem}; lower"
+                    " concurrency, or raise the limit of threads (ulimit -u)"
+                ) from problem
         for _ in range(self._concurrency):
             error = self._ended.get()
             if error is not None:

@@ -1,0 +1,74 @@
+"""The public front, without Kafka: what is refused before anything is written or runs."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from relance import App, SendError
+
+
+class Producer:
+    """Notes what it was asked to write."""
+
+    def __init__(self) -> None:
+        self.written: list[tuple[str, bytes | None]] = []
+
+    def send(self, topic: str, value: bytes | None, *, key: bytes | None, headers: Any, answer: Any) -> None:
+        self.written.append((topic, key))
+
+
+def app_with(producer: Producer) -> App:
+    app = App("g", bootstrap_servers="localhost:1")
+    app._runner = SimpleNamespace(producer=producer)  # type: ignore[assignment]  # all that a send asks of it
+    return app
+
+
+WRONG = [
+    ({"topic": "no topic"}, "'no topic' is no topic name"),
+    ({"topic": None}, "None is no topic name"),
+    ({"key": 7}, "a key is bytes, str or None, not int"),
+    ({"key": "\ud800"}, "a key cannot be encoded"),
+    ({"headers": {"name": b"value"}}, r"a header is \(name, value\), not 'name'"),
+    ({"headers": [("name", "value")]}, "header 'name': a value is bytes or None, not str"),
+    ({"headers": [("\ud800", b"")]}, "a header's name is a text"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "said"), WRONG)
+def test_what_cannot_be_sent_is_refused_at_once_with_the_reason(wrong: dict[str, Any], said: str) -> None:
+    producer = Producer()
+    with pytest.raises(SendError, match=said) as refused:
+        app_with(producer).send(**{"topic": "out", "value": 1, **wrong})
+    assert not refused.value.maybe_written
+    assert producer.written == []
+
+
+@pytest.mark.parametrize(("wrong", "said"), WRONG)
+def test_a_dead_letter_of_what_cannot_be_sent_is_refused_in_the_same_way(
+    wrong: dict[str, Any], said: str
+) -> None:
+    producer = Producer()
+    letter = {"topic": "t.DLT", "value": 1, "key": None, "error": ValueError("no"), "source_topic": "t"}
+    with pytest.raises(SendError, match=said):
+        app_with(producer).dead_letter(**{**letter, **wrong})
+    assert producer.written == []
+
+
+def test_an_application_without_a_consumer_does_not_run_and_says_why(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        App("g", bootstrap_servers="localhost:1").run()
+    assert end.value.code == 2
+    assert "has no consumer, so nothing would run: import what @app.consumer is in" in caplog.text
+
+
+def test_what_can_be_sent_is_sent_with_its_key_as_bytes() -> None:
+    producer = Producer()
+    app = app_with(producer)
+    app.send("out", {"n": 1}, key="k", headers=[("name", None)])
+    app.dead_letter("t.DLT", b"raw", key=b"k", error=ValueError("no"), source_topic="t")
+    assert producer.written == [("out", b"k"), ("t.DLT", b"k")]
