@@ -15,7 +15,7 @@ from collections.abc import Iterator
 __all__ = ["startup_set_aside"]
 
 
-_ON_ITS_WAY = 20_000  # objects; 10,000 records are buffered by default, and a call may bring 5,000 more
+_ON_ITS_WAY = 20_000  # objects; 2,500 records are buffered by default, and a call may bring 5,000 more
 
 
 @contextlib.contextmanager

@@ -96,7 +96,7 @@ class Settings:
     """Whether a topic that is missing at start is made, with the broker's default partitions."""
 
     max_buffered_records: int | None = None
-    """At how many records in memory the intake pauses. By default 10,000, or 32 for each record that a
+    """At how many records in memory the intake pauses. By default 2,500, or 32 for each record that a
     consumer may handle at once if that is more: neighbours in a log often share a key."""
 
     max_buffered_bytes: int = 64 * 1024 * 1024

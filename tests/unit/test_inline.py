@@ -14,6 +14,7 @@ from relance.engine.lanes import Run
 from relance.errors import Fatal, Reject, TransientError
 from relance.policies.retry import RetryPolicy
 from relance.record import Record, TopicPartition
+from relance.workers.batch import BatchCall
 from relance.workers.inline import InlineWorker
 from relance.workers.single import SingleCall
 from waiting import wait_until
@@ -220,6 +221,33 @@ def test_what_ends_the_program_comes_through_and_its_record_stays_unfinished(
         assert bench.runtime.look().in_flight == 0
         assert bench.runtime.look().queued == count - 2
     assert bench.runtime.counters.handled == 2
+
+
+def test_a_handler_that_returns_a_coroutine_ends_the_work_and_its_record_stays_unfinished() -> None:
+    async def real(value: int) -> None:
+        raise AssertionError("nobody awaits it")
+
+    with Bench(lambda value: real(value)) as bench:
+        bench.give(*records(3))
+        wait_until(lambda: bench.member.failures)
+        assert bench.base() == 0
+    [error] = bench.member.failures
+    assert isinstance(error, Fatal)
+    assert "functools.wraps" in str(error)
+
+
+def test_so_does_one_that_takes_batches() -> None:
+    async def real(values: list[int]) -> None:
+        raise AssertionError("nobody awaits it")
+
+    bench = Bench(lambda value: real(value), batch=10)
+    shape = handler_shape(real, batch=True)
+    bench.worker._call = BatchCall(bench.runtime, lambda values: real(values), shape, decoder_for(int))
+    with bench:
+        bench.give(*records(3))
+        wait_until(lambda: bench.member.failures)
+        assert bench.base() == 0
+    assert isinstance(bench.member.failures[0], Fatal)
 
 
 @pytest.mark.parametrize("at", [0, 1, 15, 16, 17, 199])

@@ -235,7 +235,7 @@ def test_transactions_are_refused_where_the_consumer_would_read_what_may_yet_be_
 
 
 @pytest.mark.parametrize(
-    ("asked", "concurrency", "ready"), [(None, 1, 10_000), (None, 1000, 32_000), (500, 1000, 500)]
+    ("asked", "concurrency", "ready"), [(None, 1, 2_500), (None, 1000, 32_000), (500, 1000, 500)]
 )
 def test_as_many_records_are_buffered_as_asked_for_or_enough_to_keep_all_handlers_busy(
     asked: int | None, concurrency: int, ready: int
@@ -244,3 +244,15 @@ def test_as_many_records_are_buffered_as_asked_for_or_enough_to_keep_all_handler
     app.consumer("orders", ordering="key", concurrency=concurrency)(orders)
     [spec] = app._specs
     assert plan_of(spec, Settings(max_buffered_records=asked)).limits.ready == ready
+
+
+def test_a_topic_for_the_letters_of_one_and_the_retries_of_another_is_refused_either_way_round() -> None:
+    for second, option in (
+        ({"retry_topic": "d", "dead_letter_topic": "x"}, "retry_topic"),
+        ({"retry_topic": "x", "dead_letter_topic": "r"}, "dead_letter_topic"),
+    ):
+        app = an_app()
+        app.consumer("a", retry_topic="r", dead_letter_topic="d")(orders)
+        with pytest.raises(SettingsError, match=r"the dead letters of .* and the retries of") as caught:
+            app.consumer("b", **second)(orders)
+        assert caught.value.key == option

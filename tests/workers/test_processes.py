@@ -484,3 +484,12 @@ def test_a_signal_for_the_whole_group_leaves_the_children_to_the_parent_also_whi
         assert all(alive(int(call[1])) for call in notes(tmp_path))
         assert {call[4] for call in notes(tmp_path)} == {"1"}
         parent.kill()
+
+
+def test_a_handler_that_returns_a_coroutine_ends_the_work_and_its_record_stays_unfinished() -> None:
+    with Bench(process_handlers.forgets_to_await) as bench:
+        bench.give({"a": 1})
+        wait_until(lambda: bench.member.failures)
+        assert bench.base() == 0
+    [error] = bench.member.failures
+    assert "functools.wraps" in str(error)

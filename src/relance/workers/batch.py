@@ -18,6 +18,7 @@ from relance.errors import BatchError
 from relance.policies.classify import classify
 from relance.record import Record
 from relance.runtime import Runtime
+from relance.workers.answer import refuse_awaitable
 from relance.workers.cancellation import not_by_us
 
 __all__ = ["Attempt", "Batch", "BatchCall", "next_of"]
@@ -129,7 +130,7 @@ class BatchCall(Batch):
             while (found := next_of(asks, error)) is not None:
                 error = None
                 try:
-                    self.call(found)
+                    refuse_awaitable(self.call(found))
                 except asyncio.CancelledError as cancelled:
                     error = not_by_us(cancelled)
                 except Exception as raised:  # noqa: BLE001  the policy judges it

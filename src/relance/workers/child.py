@@ -23,6 +23,7 @@ from typing import Any
 
 from relance.decoding import Decoding, HandlerShape, decoder_for, handler_shape
 from relance.record import Record, record_of
+from relance.workers.answer import refuse_awaitable
 from relance.workers.cancellation import not_by_us
 from relance.workers.travel import Answer, Sent, packed
 
@@ -171,10 +172,7 @@ def _handle_one(
     except decoding.errors as error:
         return decoding.as_error(error, record.raw)
     try:
-        if shape.takes_record:
-            handler(value, record)
-        else:
-            handler(value)
+        refuse_awaitable(handler(value, record) if shape.takes_record else handler(value))
     except asyncio.CancelledError as error:
         return not_by_us(error)
     except Exception as error:  # noqa: BLE001  whatever a handler raises is judged by the policy, at home

@@ -18,6 +18,7 @@ from relance.decoding import Decoding, HandlerShape
 from relance.engine.lanes import Run
 from relance.record import Record
 from relance.runtime import Runtime
+from relance.workers.answer import refuse_awaitable
 from relance.workers.cancellation import not_by_us
 
 __all__ = ["SingleCall"]
@@ -58,10 +59,9 @@ class SingleCall:
                         error: Exception = decoding.as_error(problem, record.raw)
                     else:
                         try:
-                            if with_record:
-                                handler(value, record)
-                            else:
-                                handler(value)
+                            answer = handler(value, record) if with_record else handler(value)
+                            if answer is not None:
+                                refuse_awaitable(answer)
                         except asyncio.CancelledError as problem:
                             error = not_by_us(problem)
                         except Exception as problem:  # noqa: BLE001  whatever it is, the policy judges it
