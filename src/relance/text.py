@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from datetime import UTC, datetime
 
-__all__ = ["iso", "visible"]
+__all__ = ["is_unicode", "iso", "one_line", "visible"]
 
 
 def visible(text: str) -> str:
@@ -13,6 +13,11 @@ def visible(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(c if c in "\n\t" or c.isprintable() or c == "\u00a0" else _named(c) for c in text)
+
+
+def one_line(text: str) -> str:
+    """The same in one line, for logs: what a record holds can't forge another one."""
+    return visible(text).replace("\n", "␊").replace("\t", "␉")
 
 
 def _named(c: str) -> str:
@@ -24,6 +29,15 @@ def _named(c: str) -> str:
     if unicodedata.category(c) == "Zs":
         return c  # a wide or thin space is seen well enough
     return f"⟨U+{code:04X}⟩"
+
+
+def is_unicode(text: str) -> bool:
+    """False where bytes that are no UTF-8 came in as lone surrogates, which no name in Kafka holds."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def iso(moment: datetime) -> str:
