@@ -22,7 +22,9 @@ RUN uv build --quiet --wheel --no-build-isolation --python /opt/relance --out-di
 FROM python:3.13-slim
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin relance
 COPY --from=build /opt/relance /opt/relance
-ENV PATH=/opt/relance/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 SERVER_HOST=0.0.0.0 SERVER_PORT=18082
+# All addresses of the container; which of the machine's addresses lead there is said where it is published.
+ENV SERVER_HOST=0.0.0.0 SERVER_INSECURE_BIND=true SERVER_PORT=18082
+ENV PATH=/opt/relance/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER relance
 WORKDIR /tmp
 EXPOSE 18082

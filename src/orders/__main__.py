@@ -42,12 +42,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--role", help="api or consumer (ORDERS_ROLE)")
     parser.add_argument("--host", help="address to listen on (SERVER_HOST, default 127.0.0.1)")
+    parser.add_argument(
+        "--insecure-bind",
+        action="store_const",
+        const="true",
+        help="listen where other machines reach it, though there is no login (SERVER_INSECURE_BIND)",
+    )
     parser.add_argument("--port", help="port to listen on (SERVER_PORT, default 18082 or 18083)")
     parser.add_argument("--name", help="this instance's name in the group's statistics (INSTANCE_NAME)")
     options = parser.parse_args(arguments)
     overrides = {
         "ORDERS_ROLE": options.role,
         "SERVER_HOST": options.host,
+        "SERVER_INSECURE_BIND": options.insecure_bind,
         "SERVER_PORT": options.port,
         "INSTANCE_NAME": options.name,
     }

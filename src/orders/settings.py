@@ -6,6 +6,7 @@ names the key, the value and what is allowed. An empty variable counts as unset 
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import os
 import re
@@ -48,6 +49,8 @@ class Settings:
     instance: str
     """The name under which this process publishes its counters; unique in the group."""
     host: str
+    insecure_bind: bool
+    """Whether `host` may be an address that other machines reach: the service has no login."""
     port: int
     bootstrap_servers: str
     topic: str
@@ -75,6 +78,7 @@ class Settings:
 
         role = cast(Role, read.one_of("ORDERS_ROLE", "api", ("api", "consumer")))
         port = read.whole("SERVER_PORT", DEFAULT_PORTS[role], 0, 65535, "a port; 0 takes a free one")
+        insecure_bind = read.one_of("SERVER_INSECURE_BIND", "false", ("true", "false")) == "true"
         backoff = read.whole("RETRY_BACKOFF_MS", 1000, 0, 86_400_000, "milliseconds")
         max_backoff = read.whole("RETRY_MAX_BACKOFF_MS", 300_000, 0, 86_400_000, "milliseconds")
         strategy = cast(
@@ -99,7 +103,8 @@ class Settings:
                 _NAME,
                 "1 to 100 letters, digits, dots, dashes or underscores",
             ),
-            host=read.host("SERVER_HOST", "127.0.0.1"),
+            host=read.host("SERVER_HOST", "127.0.0.1", insecure_bind),
+            insecure_bind=insecure_bind,
             port=port,
             bootstrap_servers=read.servers("KAFKA_BOOTSTRAP_SERVERS", "localhost:9092"),
             topic=read.topic("KAFKA_TOPIC", "orders"),
@@ -190,14 +195,21 @@ class _Reader:
             raise WrongSettingError(key, value, "must be a topic name, which '.' and '..' are not")
         return value
 
-    def host(self, key: str, default: str) -> str:
+    def host(self, key: str, default: str, insecure_bind: bool) -> str:
         value = self._values.get(key, default)
         try:
-            socket.getaddrinfo(value, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            found = socket.getaddrinfo(value, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         except (OSError, UnicodeError) as error:
             raise WrongSettingError(
                 key, value, "must be an address of this machine, as 127.0.0.1 or 0.0.0.0"
             ) from error
+        if not insecure_bind and not all(ipaddress.ip_address(each[4][0]).is_loopback for each in found):
+            raise WrongSettingError(
+                key,
+                value,
+                "can be reached from other machines, and the service has no login; put it behind a proxy that"
+                " asks for one, or set SERVER_INSECURE_BIND=true",
+            )
         return value
 
     def servers(self, key: str, default: str) -> str:

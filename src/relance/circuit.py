@@ -30,6 +30,7 @@ from relance.policies.breaker_state import Answer, BreakerState, CircuitState, P
 from relance.policies.retry import RetryPolicy
 from relance.record import Record
 from relance.stats import CircuitBreakerOpen, CircuitBreakerStats
+from relance.text import one_line
 
 __all__ = ["Call", "Circuit", "Guard", "Try", "make_circuits"]
 
@@ -190,7 +191,7 @@ class Circuit:
             if opened is None:
                 _log.info("%s", transition)
                 continue
-            last = "" if opened.last_error is None else f"; last error: {opened.last_error}"
+            last = "" if opened.last_error is None else f"; last error: {one_line(opened.last_error)}"
             _log.warning("%s%s", transition, last)
             self._on_open(opened)
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from relance.errors import SendError
+from relance.text import is_unicode
 
 __all__ = ["checked_headers", "checked_topic", "encode", "encode_key", "is_topic_name"]
 
@@ -56,7 +57,7 @@ def checked_headers(headers: Sequence[tuple[str, bytes | None]]) -> list[tuple[s
         if not isinstance(header, tuple | list) or len(header) != 2:
             raise _refused(f"a header is (name, value), not {header!r:.100}")
         name, value = header
-        if not isinstance(name, str) or not _is_unicode(name):
+        if not isinstance(name, str) or not is_unicode(name):
             raise _refused(f"a header's name is a text, not {name!r:.100}")
         if value is not None and not isinstance(value, bytes):
             raise _refused(f"header {name!r:.100}: a value is bytes or None, not {type(value).__name__}")
@@ -82,14 +83,6 @@ def is_topic_name(topic: str) -> bool:
 
 def _refused(problem: str) -> SendError:
     return SendError(problem, maybe_written=False, code=_VALUE_SERIALIZATION)
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _plain(value: Any) -> Any:

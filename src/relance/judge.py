@@ -8,6 +8,7 @@ runtime may ask without its lock.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from relance.burst import BurstLog
 from relance.clock import Clock
@@ -18,6 +19,7 @@ from relance.engine.outcome import DeadLetter, Defer, RetryAt, Stop, decide
 from relance.errors import MaxRetriesExceededError
 from relance.outgoing import dead_letter, failure_text, read_headers, retry_record
 from relance.record import Outgoing, Record
+from relance.text import one_line
 
 __all__ = ["Judge"]
 
@@ -35,6 +37,7 @@ class Judge:
         self._clock = clock
         self._random = random
         self._max_record = max_record
+        self._longest = max(plan.retry.max_delay, _LONGEST_DUE)
         self._retry_log = BurstLog("relance.retry", clock)
         self._dlt_log = BurstLog("relance.dlt", clock)
 
@@ -94,8 +97,7 @@ class Judge:
         headers = read_headers(record)
         if headers is None:
             return Unreadable("the client cannot read them")
-        longest = max(self._plan.retry.max_delay, _LONGEST_DUE)
-        return from_headers(headers, group=self._plan.group, now=wall, max_delay=longest)
+        return from_headers(headers, group=self._plan.group, now=wall, max_delay=self._longest)
 
     def log_retry(self, record: Record, delay: float, error: Exception) -> None:
         """The line that the course greps for; before `note_failure`."""
@@ -109,7 +111,7 @@ class Judge:
                 tries,
                 record.name,
                 round(delay * 1000),
-                self.told(error),
+                one_line(self.told(error)),
             ),
         )
 
@@ -124,6 +126,20 @@ class Judge:
                 type(error).__name__,
                 attempts,
                 "" if attempts == 1 else "s",
-                self.told(last or error),
+                one_line(self.told(last or error)),
             ),
         )
+
+    def log_clamped(self, records: list[Record]) -> None:
+        """Say which of these came with headers that ask for a later time than any retry may have."""
+        for record in records:
+            if record.deferral is not None and record.deferral.clamped:
+                self._retry_log.warning(
+                    "[RETRY] %s: its headers are damaged or forged, they ask for a wait beyond all measure;"
+                    " it waits %.0f s at most",
+                    partial(_clamped, record, self._longest),
+                )
+
+
+def _clamped(record: Record, longest: float) -> tuple[object, ...]:
+    return record.name, longest

@@ -13,6 +13,7 @@ from relance.dead_letters.ladder import HEADER_OVERHEAD, RECORD_OVERHEAD, TooLar
 from relance.dead_letters.masking import masked
 from relance.engine.deferral import Failure, defer, to_headers
 from relance.errors import DecodeError, MaxRetriesExceededError
+from relance.message import headers_of
 from relance.policies.masking import Mask
 from relance.record import HeaderList, Outgoing, Record
 
@@ -102,7 +103,7 @@ def retry_record(
 
 def once_more(record: Record, topic: str) -> Outgoing:
     """A record of the retry topic as it lies there: attempt, due time and all."""
-    return Outgoing(topic, record.key, record.raw, record.message.headers() or [])
+    return Outgoing(topic, record.key, record.raw, headers_of(record.message) or [])
 
 
 def dead_letter(

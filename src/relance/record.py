@@ -15,7 +15,8 @@ import msgspec
 
 from relance.encoding import checked_headers, checked_topic, encode, encode_key
 from relance.engine.deferral import Deferral, Failure, original_headers
-from relance.message import Extras, HeaderList, Kept, Message, Unreadable
+from relance.errors import DecodeError
+from relance.message import Extras, HeaderList, Kept, Message, Unreadable, headers_of
 
 __all__ = ["HeaderList", "Outgoing", "Record", "TopicPartition", "record_of"]
 
@@ -117,13 +118,13 @@ class Record(msgspec.Struct, gc=False):
         Raises DecodeError where a header's name is not UTF-8, which the client cannot read.
         """
         try:
-            headers = self.message.headers() or []
-        except SystemError:
+            headers = headers_of(self.message) or []
+        except DecodeError:
             # Asked again, the client gives a list with a NULL in it, and the process dies: never ask twice.
             message = self.message
             place = (message.topic(), message.partition(), message.offset())
             self.message = Kept(place, message.key(), message.value(), Unreadable(message.timestamp()))
-            headers = self.message.headers() or []
+            raise
         if self.deferral is None:
             return headers
         return original_headers(headers)

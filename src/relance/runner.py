@@ -25,9 +25,10 @@ from relance.kafka.config import common_config
 from relance.kafka.producer import KafkaProducer
 from relance.kafka.table import Table
 from relance.kafka.watch import TopicWatch
-from relance.outgoing import LARGEST
+from relance.outgoing import LARGEST, failure_text
 from relance.settings import Settings
 from relance.spec import ConsumerSpec
+from relance.text import one_line
 from relance.workers.loop import LoopWorker
 
 __all__ = ["Runner"]
@@ -147,7 +148,7 @@ class Runner:
         """Stop because of `error`; any thread may call it."""
         if self.failure is None:
             self.failure = error
-            _log.critical("stopping: %s: %s", type(error).__name__, error)
+            _log.critical("stopping: %s", one_line(failure_text(error)))
         self.stop()
 
     def stop(self) -> None:

@@ -6,7 +6,7 @@ import unicodedata
 from datetime import UTC, datetime
 from functools import lru_cache
 
-__all__ = ["iso", "iso_ms", "visible"]
+__all__ = ["is_unicode", "iso", "iso_ms", "one_line", "visible"]
 
 
 def visible(text: str) -> str:
@@ -14,6 +14,11 @@ def visible(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(c if c in "\n\t" or c.isprintable() or c == "\u00a0" else _named(c) for c in text)
+
+
+def one_line(text: str) -> str:
+    """The same in one line, for logs: what a record holds can't forge another one."""
+    return visible(text).replace("\n", "␊").replace("\t", "␉")
 
 
 def _named(c: str) -> str:
@@ -25,6 +30,15 @@ def _named(c: str) -> str:
     if unicodedata.category(c) == "Zs":
         return c  # a wide or thin space is seen well enough
     return f"⟨U+{code:04X}⟩"
+
+
+def is_unicode(text: str) -> bool:
+    """False where bytes that are no UTF-8 came in as lone surrogates, which no name in Kafka holds."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def iso(moment: datetime) -> str:
@@ -40,8 +54,6 @@ def iso_ms(ms: float) -> str:
     return f"{_second(seconds)}.{rest:03d}Z"
 
 
-@lru_cache(
-    maxsize=64
-)  # what fails now and what was written then fail and were written in the same few seconds
+@lru_cache(maxsize=64)  # a burst of failures shares its few seconds
 def _second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()

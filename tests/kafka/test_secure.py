@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from confluent_kafka.admin import (
     AclBinding,
@@ -18,10 +19,13 @@ from confluent_kafka.admin import (
     ResourcePatternType,
     ResourceType,
 )
+from tests.browser.console_process import RELANCE, console
 
 from relance import App, Settings
 from relance.broker import LocalBroker, sasl_plain
+from relance.errors import BrokerUnavailableError
 from relance.kafka.admin import Admin
+from relance.kafka.config import common_config
 from waiting import wait_until
 
 PASSWORDS = {"admin": "admin-secret-1f", "reader": "reader-secret-2e"}
@@ -134,7 +138,7 @@ def test_records_are_handled_and_dead_lettered_over_tls_with_a_password(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     source, letters, _ = topics
-    app = application(secure, keys, "g-good")
+    app = application(secure, keys, "g-good", debug="security,broker,protocol,conf")
     handled: list[int] = []
 
     @app.consumer(source, dead_letter_topic=letters)
@@ -222,3 +226,44 @@ def test_who_cannot_get_in_is_told_so_and_no_secret_is_shown(
     assert why in last
     assert "security.protocol" in last
     assert not any(password in caplog.text for password in (*PASSWORDS.values(), "nonsense-3d"))
+
+
+# -- the environment, the command line, the web console ---------------------------------------------------
+
+
+@pytest.fixture
+def signed_in(keys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The way in by environment alone, the password in a file; returns that file."""
+    secret = tmp_path / "password"
+    secret.write_text(PASSWORDS["reader"] + "\n")
+    monkeypatch.setenv("RELANCE_CLIENT_SECURITY_PROTOCOL", "SASL_SSL")
+    monkeypatch.setenv("RELANCE_CLIENT_SASL_MECHANISMS", "PLAIN")
+    monkeypatch.setenv("RELANCE_CLIENT_SASL_USERNAME", "reader")
+    monkeypatch.setenv("RELANCE_CLIENT_SASL_PASSWORD_FILE", str(secret))
+    monkeypatch.setenv("RELANCE_CLIENT_SSL_CA_PEM", (keys / "ca.pem").read_text())
+    monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS", raising=False)
+    return secret
+
+
+def test_the_environment_signs_in_the_command_line_and_the_console_and_neither_shows_a_secret(
+    secure: LocalBroker, topics: tuple[str, str, str], signed_in: Path
+) -> None:
+    command = [str(RELANCE), "topics", "list", "--bootstrap", secure.bootstrap]
+    listed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert topics[0] in listed.stdout, listed.stderr
+    seen = [listed.stdout, listed.stderr]
+    with console(secure.bootstrap) as web, httpx.Client(base_url=web.url, timeout=20) as client:
+        assert client.get("/health").json()["status"] == "UP"
+        assert topics[0] in client.get("/topics").text
+        for path in ("/", "/topics", f"/topics/{topics[0]}", "/groups", "/nothing", "/api/topics", "/health"):
+            answer = client.get(path)
+            seen += [answer.text, str(answer.headers)]
+        web.process.terminate()
+        seen += web.process.communicate(timeout=10)
+    signed_in.write_text("nonsense-3d")
+    settings = Settings.load(bootstrap_servers=secure.bootstrap)
+    with pytest.raises(BrokerUnavailableError, match="Invalid username or password") as refused:
+        Admin(secure.bootstrap, common_config(settings), timeout=1.5).topics()
+    seen += [str(refused.value), repr(refused.value)]
+    assert not [text for text in seen if any(word in text for word in (*PASSWORDS.values(), "nonsense-3d"))]
+    assert not [text for text in seen if "BEGIN CERTIFICATE" in text]

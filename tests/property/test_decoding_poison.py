@@ -5,6 +5,7 @@ import pydantic
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mutation import mutated, mutations
 from relance.decoding import decoder_for
 from relance.encoding import encode
 from relance.errors import DecodeError
@@ -41,7 +42,11 @@ def damaged(value: object, at: float, inserted: bytes) -> bytes:
 almost_json = st.builds(damaged, plain, st.floats(0, 1), st.binary(max_size=3))
 
 
-@given(st.none() | st.binary(max_size=200) | almost_json)
+orders = st.builds(Order, texts, st.floats(allow_nan=False, allow_infinity=False)).map(msgspec.json.encode)
+damaged_orders = st.builds(mutated, orders, mutations)
+
+
+@given(st.none() | st.binary(max_size=200) | almost_json | damaged_orders)
 def test_any_bytes_give_a_value_or_a_decode_error(raw: bytes | None) -> None:
     for decoding in DECODINGS:
         try:

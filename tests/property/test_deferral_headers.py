@@ -5,6 +5,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mutation import mutated, mutations
 from relance.engine.deferral import (
     HEADER_NAMES,
     MAX_ATTEMPT,
@@ -41,7 +42,7 @@ failures = st.builds(
 def deferrals(draw: st.DrawFn) -> tuple[Deferral, float]:
     now = draw(clocks)
     deferral = defer(
-        group=draw(utf8),
+        group=draw(utf8.filter(bool)),
         topic=draw(topics),
         partition=draw(st.integers(0, 2**31 - 1)),
         offset=draw(st.integers(0, 2**63 - 1)),
@@ -169,3 +170,19 @@ def test_nothing_forged_raises_or_waits_longer_than_allowed(
 @given(header_lists)
 def test_arbitrary_headers_are_unreadable_in_words(headers: list[tuple[str, bytes | None]]) -> None:
     assert isinstance(from_headers(headers, group="g", now=NOW, max_delay=DAY), Unreadable)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(HEADER_NAMES)), mutations, min_size=1, max_size=3))
+def test_damaged_headers_are_unreadable_or_wait_no_longer_than_allowed(changes: dict[str, Any]) -> None:
+    headers = [
+        (name, mutated(value or b"", changes[name]) if name in changes else value)
+        for name, value in good.items()
+    ]
+    read = from_headers(headers, group="g", now=NOW, max_delay=300.0)
+    if isinstance(read, Unreadable):
+        assert read.reason.startswith("relance-")
+        assert len(read.reason) < 600
+    elif isinstance(read, Deferral):
+        assert 0.0 <= wait(read, NOW) <= 300.0
+        assert 1 <= read.attempt <= MAX_ATTEMPT
+        assert len(read.history) <= MAX_HISTORY

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from mutation import mutated, mutations
+from relance.console.show import letter_of, shown
 from relance.dead_letters.envelope import DeadLetter, build, decode, encode, metadata_headers
 from relance.engine.deferral import Failure
 from relance.errors import DecodeError
@@ -112,3 +114,22 @@ def test_a_letter_cut_short_is_refused(value: bytes | None, cut: int) -> None:
     raw = encode(a_letter(value=value))
     with pytest.raises(DecodeError):
         decode(raw[: -(cut % len(raw) or 1)])
+
+
+@given(key=payloads, value=payloads, headers=header_lists, changes=mutations)
+def test_a_damaged_letter_is_refused_in_words_or_can_be_read_whole_and_the_console_shows_it(
+    key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes | None]], changes: object
+) -> None:
+    raw = mutated(encode(a_letter(key=key, value=value, headers=headers, group="g")), changes)
+    letter_of(raw, 8192)
+    shown(raw, 8192)
+    try:
+        letter = decode(raw)
+    except DecodeError as refused:
+        str(refused).encode()  # what it quotes can be written
+        return
+    assert decode(encode(letter)) == letter
+    letter.key_bytes()
+    if not letter.pointer and not letter.trimmed and not letter.masked:
+        letter.value_bytes()
+        letter.header_items()

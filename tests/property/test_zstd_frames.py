@@ -41,13 +41,14 @@ def compressed(data: bytes, level: int, *, sized: bool, flushed: int) -> bytes:
 frames = st.builds(compressed, plain, levels, sized=st.booleans(), flushed=st.sampled_from([0, 500, 5000]))
 
 
-def theirs(frame: bytes) -> bytes | None:
+def theirs(frame: bytes) -> bytes | str:
+    """What the original reads, or why it refuses."""
     reader = zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj()
     try:
         found = reader.decompress(frame)
-    except zstandard.ZstdError:
-        return None
-    return found if reader.eof and not reader.unused_data else None
+    except zstandard.ZstdError as error:
+        return str(error)
+    return found if reader.eof and not reader.unused_data else "it is no one frame"
 
 
 def ours(frame: bytes) -> bytes | None:
@@ -70,7 +71,7 @@ def test_a_damaged_frame_is_refused_or_read_as_the_original_reads_it(
     for _ in range(data.draw(st.integers(1, 3))):
         damaged[data.draw(st.integers(4, len(frame) - 1))] = data.draw(st.integers(0, 255))
     found, expected = ours(bytes(damaged)), theirs(bytes(damaged))
-    if found is not None and expected is not None:
+    if found is not None and "too much memory" not in str(expected):  # a window: we keep all, so we need none
         assert found == expected
 
 

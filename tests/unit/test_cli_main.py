@@ -96,6 +96,12 @@ def test_help_imports_no_command_and_nothing_heavy():
         (("produce", "t", "--key", "k", "--key-separator", ":"), r"--key: goes without --key-separator.*"),
         (("produce", "t", "--raw", "--key-separator", ":"), r"--raw: goes without --key-separator.*"),
         (("produce", "t", "--raw", "--value", "v"), r"--raw: is for what is read from --file or stdin"),
+        (
+            ("produce", "t", "--value", "v", "-H", "\udcff=1"),
+            r"--header: must be NAME=VALUE.*a name is UTF-8",
+        ),
+        (("run", ".x:app"), r"MODULE:APP: '\.x:app' lacks a part, as in shop\.orders:app"),
+        (("run", "x"), r"MODULE:APP: 'x' lacks a part, .*"),
         (("produce", "t", "--raw", "--tombstone"), r"--raw: is for what is read from --file or stdin"),
         (
             ("produce", "t", "--value", "v", "--key-separator", ":"),
@@ -130,6 +136,7 @@ def test_a_group_without_a_word_shows_its_help(run):
         (PermissionError(13, "Permission denied"), 1, "system: Permission denied"),
         (typer.BadParameter("that is none"), 2, "Invalid value: that is none (see relance try --help)"),
         (typer.Abort(), 1, "not confirmed"),
+        (BrokerUnavailableError("\x1b[2Jit said \x9b31m\u202e"), 1, "␛[2Jit said ⟨U+009B⟩31m⟨U+202E⟩"),
         (ZeroDivisionError("oh"), 1, "unexpected ZeroDivisionError: oh (RELANCE_TRACEBACK=1 shows where)"),
     ],
 )
@@ -137,6 +144,119 @@ def test_what_goes_wrong_is_one_line(run, monkeypatch, error, code, line):
     monkeypatch.delenv("RELANCE_TRACEBACK", raising=False)
     run.command(raising(error))
     assert run("try") == (code, "", f"relance: {line}\n")
+
+
+# -- settings that cannot be meant, as each command meets them ---------------------------------------------
+
+EVIL = "!!python/object/apply:pathlib.Path.touch [owned]"
+FILES = {
+    "an unknown key": ('[relance]\ngruop = "g"', "gruop"),
+    "a number as a text": ('[relance]\nmax_buffered_records = "3"', "max_buffered_records"),
+    "a negative time": ("[relance]\ndrain_timeout = -1", "drain_timeout"),
+    "two that contradict": (
+        "[relance]\nsession_timeout = 6\nheartbeat_interval = 5",
+        "heartbeat_interval",
+    ),
+    "a setting off the list": (
+        '[relance.client]\n"plugin.library.paths" = "evil.so"',
+        "plugin.library.paths",
+    ),
+    "a secret": ('[relance.client]\n"sasl.password" = "hunter2"', "sasl.password"),
+    "a value that the client refuses": ('[relance.client]\n"linger.ms" = "soon"', "linger.ms"),
+    "YAML that builds objects": (f"{EVIL}\n", "settings.toml"),
+    "YAML in the place of a number": (f'[relance]\ndrain_timeout = "{EVIL}"', "drain_timeout"),
+    "a date where a text belongs": ("[relance]\ngroup = 1979-05-27", "group"),
+    "brackets without end": ("[relance]\ngroup = " + "[" * 50_000, "settings.toml"),
+    "no text at all": ("\0\ufffe", "settings.toml"),
+    "terminal escapes": ('[relance]\n"\\u001b[2J" = 1', "␛[2J"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("command", ["topics list", "produce t --value v", "console --port 0"])
+def test_a_wrong_settings_file_is_status_2_and_one_line_that_names_the_key(
+    run, monkeypatch, tmp_path, command, name
+):
+    text, key = FILES[name]
+    file = tmp_path / "settings.toml"
+    file.write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RELANCE_CONFIG", str(file))
+    monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS", raising=False)
+    code, out, err = run(*command.split())
+    assert (code, out) == (2, ""), err
+    assert key in err
+    assert len(err.splitlines()) == 1
+    assert err.removesuffix("\n").isprintable()
+    assert "hunter2" not in err
+    assert [path.name for path in tmp_path.iterdir()] == ["settings.toml"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("RELANCE_GRUOP", "g"),
+        ("RELANCE_DRAIN_TIMEOUT", "-1"),
+        ("RELANCE_DRAIN_TIMEOUT", "9" * 5000),
+        ("RELANCE_START", "\x1b[2J"),
+        ("RELANCE_GROUP", "\udcff"),
+        ("RELANCE_CLIENT_SSL_CA_LOCATION", "/etc/shadow"),
+        ("RELANCE_CLIENT_LINGER_MS", "soon"),
+        ("RELANCE_CLIENT_SASL_PASSWORD_FILE", "/no/such/file"),
+        ("RELANCE_CONFIG", "/no/such/file"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "nonsense"),
+    ],
+)
+def test_a_wrong_variable_is_status_2_and_one_line_that_names_it(run, monkeypatch, variable, value):
+    monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS", raising=False)
+    monkeypatch.setenv(variable, value)
+    code, out, err = run("topics", "list")
+    assert (code, out) == (2, ""), err
+    assert len(err.splitlines()) == 1
+    also = {
+        "RELANCE_CONFIG": value,
+        "KAFKA_BOOTSTRAP_SERVERS": "bootstrap_servers",
+        "RELANCE_CLIENT_LINGER_MS": "client.linger.ms",
+    }
+    assert also.get(variable, variable) in err
+    assert len(err) < 500
+
+
+APPS = {
+    "a dead-letter topic that is the source": (
+        'App("g").consumer("orders", dead_letter_topic="orders")',
+        "dead_letter_topic",
+    ),
+    "a retry topic that is the dead letters'": (
+        'App("g").consumer("orders", retry_topic="x", dead_letter_topic="x")',
+        "dead_letter_topic",
+    ),
+    "attempts as a text": ('RetryPolicy.exponential(max_attempts="3")', "max_attempts"),
+    "a negative delay": ("RetryPolicy.fixed(-1)", "delay"),
+    "a longest delay below the first": (
+        "RetryPolicy.exponential(initial_delay=10, max_delay=1)",
+        "max_delay",
+    ),
+    "a promise switched off": (
+        'App("g", client={"enable.auto.commit": True})',
+        "client.enable.auto.commit",
+    ),
+    "an unknown option": ('App("g", settings=Settings.load(bufer=3))', "bufer"),
+}
+
+
+@pytest.mark.parametrize("name", APPS)
+def test_an_application_with_a_wrong_setting_is_status_2_and_one_line(run, monkeypatch, tmp_path, name):
+    line, key = APPS[name]
+    (tmp_path / "wrong_app.py").write_text(f"from relance import App, RetryPolicy, Settings\n\n{line}\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.delitem(sys.modules, "wrong_app", raising=False)
+    code, out, err = run("run", "wrong_app:app")
+    assert (code, out) == (2, ""), err
+    assert err.startswith(f"relance: {key}: ")
+    assert len(err.splitlines()) == 1
 
 
 def test_the_traceback_comes_when_it_is_asked_for(run, monkeypatch):

@@ -13,7 +13,7 @@ def test_settings_are_pairs_and_blanks_around_them_count_for_nothing() -> None:
     assert config_of(None) == {}
 
 
-@pytest.mark.parametrize("pair", ["x", "=x", " =x", "\x1b[31m"])
+@pytest.mark.parametrize("pair", ["x", "=x", " =x", "\x1b[31m", "x=\udcff", "\udcff=x"])
 def test_what_is_no_pair_is_named_without_its_control_characters(pair: str) -> None:
     with pytest.raises(SettingsError, match="--config: must be NAME=VALUE") as caught:
         config_of([pair])

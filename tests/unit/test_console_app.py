@@ -396,6 +396,14 @@ def test_what_cannot_be_shown_is_a_page_with_a_way_back(client: Visitor, address
         ("/api/topics/a%00b/records", 422),
         ("/api/topics/orders/records?limit=1000000000", 422),
         ("/api/topics/orders/records?before=%00", 400),
+        ("/api/topics/orders/records?before=0:1,0:2", 400),
+        ("/api/topics/orders/records?partition=-1", 422),
+        ("/api/topics/orders/records?partition=2147483648", 422),
+        ("/api/topics/orders/records?partition=0&offset=-1", 422),
+        ("/api/topics/orders/records?partition=0&offset=9223372036854775808", 422),
+        ("/api/topics/orders/records?key=%FF%00" + "x" * 300, 422),
+        ("/api/topics/..%2Fx", 422),
+        ("/api/topics/a%00b", 422),
     ],
 )
 def test_scripts_get_a_problem(client: Visitor, address: str, status: int) -> None:

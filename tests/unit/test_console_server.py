@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import socket
 
 import pytest
 
-from relance.console.server import PortInUseError, check_host, listen
+from relance.cli.console import console
+from relance.console.server import PortInUseError, check_host, listen, serve
 from relance.errors import SettingsError
+
+
+def test_it_listens_on_this_machine_alone_unless_told() -> None:
+    for front in (serve, console):
+        assert inspect.signature(front).parameters["host"].default == "127.0.0.1"
+        assert inspect.signature(front).parameters["insecure_bind"].default is False
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.9"])

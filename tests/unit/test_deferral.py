@@ -272,6 +272,7 @@ def test_each_header_must_be_there_once_and_not_be_null(name: str):
         ({"origin_topic": b"payments"}, "relance-id does not name its own origin"),
         ({"id": b"g:orders:2:17"}, "relance-id does not name its own origin"),
         ({"group": b"\xff"}, "relance-group is not UTF-8"),
+        ({"group": b""}, "relance-group is empty"),
         ({"last_error": b"\xff"}, "relance-last-error is not UTF-8"),
         ({"history": b""}, "relance-history: "),
         ({"history": b"{}"}, "relance-history: "),

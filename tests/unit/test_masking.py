@@ -54,6 +54,21 @@ def test_a_value_that_is_no_json_is_hidden_as_a_whole(value: bytes) -> None:
     assert found.masked == ("originalValue",)
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        b'{"customer":{"card":"4111"},"customer":1}',
+        b'{"card":"4111","card":"***"}',
+        b'[{"x":{"card":"4111"},"\\u0078":{}}]',
+        b'{"a":1,"a":1}',
+    ],
+)
+def test_a_name_that_stands_twice_hides_the_whole_since_one_of_the_two_would_be_shown(value: bytes) -> None:
+    found = letter(Mask(fields=["card"]), value)
+    assert found.original_value == HIDDEN
+    assert found.masked == ("originalValue",)
+
+
 def test_nesting_that_is_too_deep_to_look_through_is_hidden() -> None:
     raw = b'{"a":' * 150 + b'{"card":"4111"}' + b"}" * 150
     assert b"4111" not in (Mask(fields=["card"]).value(raw) or b"")

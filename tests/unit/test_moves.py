@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import tracemalloc
 import zlib
 from collections.abc import Iterable
 
 import pytest
 
+from maps import our_map, varint
 from relance.engine.assignment import Assignment, Commit
 from relance.engine.engine import Engine
 from relance.engine.frontier import Frontier
@@ -86,7 +86,7 @@ def test_a_window_of_more_than_ten_million_offsets_above_one_that_waits_is_writt
 
 def test_a_few_characters_that_claim_ten_million_unfinished_offsets_are_no_map_and_cost_no_memory() -> None:
     body = b"".join(varint(n) for n in (7, 9_999_999, 0, 9_999_999))
-    text = f"r1:{TOPIC_ID}:R{base64.urlsafe_b64encode(body).decode().rstrip('=')}"
+    text = our_map("R", body, TOPIC_ID)
     tracemalloc.start()
     try:
         assert decode_map(text, TOPIC_ID, 7) is None
@@ -101,7 +101,7 @@ def test_deflated_zeros_that_would_fill_the_memory_are_no_map() -> None:
     head = b"".join(varint(n) for n in (7, 4_000_000_000, 0))
     bomb = squeezer.compress(head) + b"".join(squeezer.compress(bytes(1 << 20)) for _ in range(64))
     bomb += squeezer.flush()
-    text = f"r1:{TOPIC_ID}:b{base64.urlsafe_b64encode(bomb).decode().rstrip('=')}"
+    text = our_map("b", bomb, TOPIC_ID)
     tracemalloc.start()
     try:
         assert decode_map(text, TOPIC_ID, 7) is None
@@ -117,14 +117,6 @@ def test_more_unfinished_offsets_than_are_believed_are_not_written_either() -> N
     text, whole = encode_map(found, TOPIC_ID)
     assert not whole
     assert decode_map(text, TOPIC_ID, 0) is None or decode_map(text, TOPIC_ID, 0) == found.cut(width)
-
-
-def varint(number: int) -> bytes:
-    found = bytearray()
-    while number > 0x7F:
-        found.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*found, number])
 
 
 # -- memory ----------------------------------------------------------------------------------------

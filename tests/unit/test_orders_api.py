@@ -197,6 +197,24 @@ def test_a_client_that_asks_first_is_told_before_it_sends(shared: Running) -> No
         assert answer.status == 413
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"G\x00T / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # a client that speaks TLS
+        b"POST /api/v1/orders HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"POST /api/v1/orders HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n{}",
+    ],
+    ids=lambda sent: repr(sent[:30]),
+)
+def test_what_is_no_http_is_answered_400_and_harms_nobody(shared: Running, sent: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", shared.port), timeout=10) as client:
+        client.sendall(sent)
+        client.shutdown(socket.SHUT_WR)
+        assert client.recv(12) == b"HTTP/1.1 400"
+    assert shared.post(GOOD).status_code == 200
+
+
 def test_a_body_that_does_not_come_is_not_waited_for(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,6 +54,16 @@ def test_each_strategy_makes_its_policy(strategy: str, delays: list[float]) -> N
     assert settings.retry_policy().delays() == delays
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.9", "localhost", "::1"])
+def test_this_machine_alone_needs_no_word(host: str) -> None:
+    assert Settings.load({"SERVER_HOST": host}).host == host
+
+
+def test_an_address_that_others_reach_is_taken_when_somebody_answers_for_it() -> None:
+    told = {"SERVER_HOST": "0.0.0.0", "SERVER_INSECURE_BIND": "true"}
+    assert Settings.load(told).host == "0.0.0.0"
+
+
 def test_no_retries_is_one_attempt() -> None:
     assert Settings.load({"MAX_RETRIES": "0"}).retry_policy().delays() == []
 
@@ -80,6 +90,10 @@ def test_a_strategy_without_a_longest_wait_does_not_ask_for_one(strategy: str) -
         ("SERVER_PORT", "-1", "0 to 65535"),
         ("SERVER_PORT", "80 82", "whole number"),
         ("SERVER_HOST", "no such host", "address"),
+        ("SERVER_HOST", "0.0.0.0", "no login"),
+        ("SERVER_HOST", "::", "no login"),
+        ("SERVER_HOST", "192.0.2.1", "SERVER_INSECURE_BIND=true"),
+        ("SERVER_INSECURE_BIND", "yes", "true, false"),
         ("KAFKA_BOOTSTRAP_SERVERS", "localhost", "host:port"),
         ("KAFKA_BOOTSTRAP_SERVERS", "localhost:0", "host:port"),
         ("KAFKA_BOOTSTRAP_SERVERS", "localhost:9092,", "host:port"),

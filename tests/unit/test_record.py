@@ -64,7 +64,15 @@ def test_a_record_and_a_partition_print_as_logs_write_them() -> None:
     assert str(TopicPartition("orders", 0)) == "orders-0"
 
 
-def test_headers_that_the_client_cannot_read_are_asked_for_once() -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        SystemError("returned a result with an exception set"),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_headers_that_the_client_cannot_read_are_asked_for_once(error: Exception) -> None:
     """Asked a second time, the client hands out a list that ends the process."""
 
     class Broken(Source):
@@ -72,7 +80,7 @@ def test_headers_that_the_client_cannot_read_are_asked_for_once() -> None:
 
         def headers(self) -> list[tuple[str, bytes | None]] | None:
             Broken.asked += 1
-            raise SystemError("returned a result with an exception set")
+            raise error
 
     found = record_of("orders", 2, 16, b"k", b"v", Broken(None, 5))
     for _ in range(2):

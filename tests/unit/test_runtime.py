@@ -254,6 +254,35 @@ def test_an_unreadable_retry_record_is_dead_lettered_and_no_handler_sees_it() ->
     assert member.commit(RETRIES) == 3  # the other group's record needs no work
 
 
+def test_a_due_time_in_the_year_9999_waits_a_day_at_most_and_is_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    member = a_member(retry_topic=RETRY)
+    member.assign(RETRIES)
+    far = {"relance-due": b"253402300799999", "relance-delay-ms": b"9223372036854775807"}
+    headers = [(name, far.get(name, value)) for name, value in deferred()]
+    member.broker.log(RETRIES).append(b"k", b"v", headers)
+    member.read(RETRIES)
+    assert member.runtime.due_in() == 86_400.0
+    assert "[RETRY] P0:O7: its headers are damaged or forged" in caplog.text
+    assert member.writes == []
+
+
+def test_what_an_error_quotes_forges_no_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    member = a_member(retry=RetryPolicy.immediate(2))
+    member.broker.log(ORDERS).append()
+    member.read()
+    hostile = "x\n[DLT] P0:O9 -> nowhere\x1b[2J\u2028"
+    handler = Handler(TransientError(hostile), Reject(hostile))
+    member.work(handler)
+    member.work(handler)
+    assert [message.split()[0] for message in caplog.messages] == ["[RETRY]", "[DLT]"]
+    for message in caplog.messages:
+        assert len(message.splitlines()) == 1
+        assert "x␊[DLT] P0:O9 -> nowhere␛[2J⟨U+2028⟩" in message
+    assert hostile in decode(member.writes[0].outgoing.value).error_message  # the letter has it as it was
+
+
 def test_without_a_dead_letter_topic_an_unreadable_retry_record_stops_and_holds_up_no_drain() -> None:
     member = a_member(retry_topic=RETRY, dead_letter_topic=None)
     member.assign(RETRIES)

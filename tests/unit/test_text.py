@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from relance.text import iso, visible
+from relance.text import is_unicode, iso, one_line, visible
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,24 @@ from relance.text import iso, visible
 )
 def test_what_cannot_be_seen_is_made_visible(raw: str, seen: str) -> None:
     assert visible(raw) == seen
+
+
+@pytest.mark.parametrize(
+    ("raw", "line"),
+    [
+        ("order 7 is bad", "order 7 is bad"),
+        ("a\n[DLT] forged\r\tb\x1b[2J", "a␊[DLT] forged␍␉b␛[2J"),
+        ("a\u2028b\x85c\vd\x1ce", "a⟨U+2028⟩b⟨U+0085⟩c␋d␜e"),
+    ],
+)
+def test_a_line_of_a_log_stays_one_line(raw: str, line: str) -> None:
+    assert one_line(raw) == line
+    assert len(one_line(raw).splitlines()) == 1
+
+
+def test_a_lone_surrogate_is_no_unicode() -> None:
+    assert is_unicode("é漢😀\0")
+    assert not is_unicode("a\udcff")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ what comes out of Kafka is printed without terminal escapes; `--json` is one JSO
 from __future__ import annotations
 
 import json
+import re
 import sys
 from typing import Annotated, Any
 
@@ -47,9 +48,13 @@ def admin_for(settings: Settings, timeout: float = 5.0) -> Admin:
     return Admin(settings.bootstrap_servers, common_config(settings), timeout=timeout)
 
 
+_UNSEEN = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+
+
 def print_json(value: Any) -> None:
-    """One line of JSON; text outside of ASCII stays readable."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    """One line of JSON; text outside of ASCII stays readable, what can't be seen is written as `\\u…`."""
+    text = json.dumps(value, ensure_ascii=False)
+    sys.stdout.write(_UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
 
 
 def print_table(columns: list[tuple[str, bool]], rows: list[tuple[object, ...]]) -> None:

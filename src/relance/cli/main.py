@@ -112,8 +112,10 @@ def _unknown(name: str) -> int:
 
 
 def _complain(text: str, status: int) -> int:
-    # One line, whatever the text holds.
-    sys.stderr.write(f"relance: {' '.join(text.split())}\n")
+    from relance.text import visible
+
+    # One line, and nothing that a terminal obeys, whatever the text holds.
+    sys.stderr.write(f"relance: {visible(' '.join(text.split()))}\n")
     return status
 
 

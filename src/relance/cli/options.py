@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from relance.errors import SettingsError
-from relance.text import visible
+from relance.text import is_unicode, visible
 
 __all__ = ["config_of"]
 
@@ -15,7 +15,7 @@ def config_of(pairs: Iterable[str] | None) -> dict[str, str]:
     found: dict[str, str] = {}
     for pair in pairs or ():
         name, equals, value = pair.partition("=")
-        if not equals or not name.strip():
+        if not equals or not name.strip() or not is_unicode(pair):
             raise SettingsError("--config", f"must be NAME=VALUE, not {visible(pair)[:80]!r}")
         found[name.strip()] = value.strip()
     return found

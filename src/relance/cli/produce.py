@@ -21,6 +21,7 @@ from relance.delivery import Delivery
 from relance.errors import SendError, SettingsError
 from relance.kafka.config import common_config
 from relance.kafka.producer import KafkaProducer
+from relance.text import is_unicode
 
 __all__ = ["produce"]
 
@@ -172,6 +173,6 @@ def _opened(file: Path | None) -> nullcontext[BinaryIO] | BinaryIO:
 
 def _header(text: str) -> tuple[str, bytes | None]:
     name, equals, value = text.partition("=")
-    if not name:
-        raise SettingsError("--header", "must be NAME=VALUE, or NAME alone for a null value")
+    if not name or not is_unicode(name):
+        raise SettingsError("--header", "must be NAME=VALUE, or NAME alone for a null value; a name is UTF-8")
     return name, os.fsencode(value) if equals else None

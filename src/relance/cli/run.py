@@ -1,6 +1,7 @@
 """`relance run module:app`: import an application and run it until it is told to stop.
 
-Promise: what cannot be imported is one line that says what and from where.
+Promise: what cannot be imported is one line that says what and from where; what a record holds can neither
+forge a line of the log nor move the terminal.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import typer
 
 from relance.errors import SettingsError
 from relance.settings import check_setting
+from relance.text import one_line, visible
 
-__all__ = ["run"]
+__all__ = ["Plain", "run"]
 
 
 def run(
@@ -28,7 +30,7 @@ def run(
 
     level = None if log_level is None else check_setting("log_level", log_level, written="--log-level")
     module_name, colon, attribute = target.partition(":")
-    if not colon or not module_name or not attribute:
+    if not colon or not attribute or "" in module_name.split("."):
         raise SettingsError("MODULE:APP", f"{target!r} lacks a part, as in shop.orders:app")
     sys.path.insert(0, str(Path.cwd()))
     try:
@@ -41,8 +43,19 @@ def run(
     if not isinstance(app, App):
         found = "nothing" if app is None else f"a {type(app).__name__}"
         raise SettingsError("MODULE:APP", f"{module_name} holds {found} named {attribute!r}, not an App")
-    logging.basicConfig(
-        level=level or app.settings.log_level,
-        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(Plain("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    logging.basicConfig(level=level or app.settings.log_level, handlers=[handler])
     app.run()
+
+
+class Plain(logging.Formatter):
+    """Each message in one line; what a terminal would obey is made visible, in stack traces too."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The line."""
+        return one_line(super().formatMessage(record))
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, and the stack trace where there is one."""
+        return visible(super().format(record))

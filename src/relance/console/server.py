@@ -83,8 +83,8 @@ def serve(
     pages say so until it is back.
     """
     public = check_host(host, insecure_bind=insecure_bind)
-    listener = listen(host, port)
     asks = Asks(bootstrap_servers, client)
+    listener = listen(host, port)
     app = create_app(asks, allowed_hosts={host, *allow_hosts}, any_address=public)
     actual = listener.getsockname()[1]
     config = uvicorn.Config(

@@ -197,7 +197,8 @@ def from_headers(
 
     `group` is the reader's, `max_delay` the longest wait in seconds that the reader can have asked for: a
     due time past `now + max_delay` and a longer delay are cut to it, and flagged. A record that names no
-    group is Unreadable rather than NotOurs: else it would vanish, since no group would take it.
+    group, or the empty one, which there can't be, is Unreadable rather than NotOurs: else it would vanish,
+    since no group would take it.
     """
     try:
         return _read(_ours(headers), group, now, max_delay)
@@ -211,6 +212,8 @@ class _UnreadableError(Exception):
 
 def _read(ours: _Ours, group: str, now: float, max_delay: float) -> Deferral | NotOurs:
     theirs = _text(ours, "group")
+    if not theirs:
+        raise _UnreadableError(f"{PREFIX}group is empty")
     if theirs != group:
         return NotOurs(theirs)
     version = _integer(ours, "version", 0, _MAX_INT64)

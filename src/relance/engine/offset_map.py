@@ -35,6 +35,8 @@ MAX_UNFINISHED = 1_000_000
 
 _MAX_BYTES = 10 * MAX_UNFINISHED
 
+_MAX_BITS = LIMIT * 8 * 8  # beyond it run lengths win: deflate gains less than 8 where they lose
+
 _MAX_WAITS = 100_000  # that are believed; what is written is bounded by its room
 
 _VERSION = "r1"
@@ -154,7 +156,7 @@ def _candidates(found: OffsetMap) -> list[tuple[str, str]]:
     for length in _runs(found):
         _put(runs, length)
     bits = bytearray(head)
-    if found.end - found.base <= LIMIT * 8 * 8:  # deflate gains less than 8 where run lengths lose
+    if found.end - found.base <= _MAX_BITS:
         bits += _bits(found)
         bodies = [("R", bytes(runs)), ("B", bytes(bits))]
     else:
@@ -220,6 +222,8 @@ def _read(raw: bytes, *, bits: bool) -> OffsetMap:
     unfinished: list[int] = []
     if bits:
         body = raw[at:]
+        if width > _MAX_BITS:  # three kilobytes unfold to 25 million bits, which are seconds to look at
+            raise ValueError("a wider bit set than we write")
         if len(body) != (width + 7) // 8:
             raise ValueError("bit set of the wrong length")
         if width - int.from_bytes(body, "little").bit_count() > MAX_UNFINISHED:

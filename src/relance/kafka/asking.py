@@ -84,9 +84,7 @@ class Asker:
         try:
             self.client = self._connect()
         except KafkaException as error:
-            raise SettingsError(
-                "bootstrap_servers", f"{error_text(error)} ({bootstrap_servers!r})"
-            ) from error
+            raise _refused_setting(error_text(error), bootstrap_servers, client or {}) from error
         self._lock = threading.Lock()
         self._down_since: datetime | None = None
 
@@ -268,6 +266,17 @@ class Asker:
         if code in _MISSING and topic is not None:
             return TopicMissingError(topic, bootstrap_servers=self.bootstrap_servers)
         return KafkaRefusedError(what, self.bootstrap_servers, error_text(error), code)
+
+
+def _refused_setting(text: str, bootstrap_servers: str, client: Mapping[str, Any]) -> SettingsError:
+    """Which of the user's settings the client speaks of: it may call it by another name."""
+    for key, value in client.items():
+        try:
+            AdminClient({key: value}, logger=QuietLog())
+        except KafkaException as error:
+            if error_text(error) == text:
+                return SettingsError(f"client.{key}", f"is refused by the Kafka client: {text}")
+    return SettingsError("bootstrap_servers", f"{text} ({bootstrap_servers!r})")
 
 
 def _without_end(start: Callable[[AdminClient, float], T], client: AdminClient, _left: float) -> T:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -16,7 +16,7 @@ from typing import Any, cast
 from confluent_kafka import Consumer, KafkaError, Message
 from confluent_kafka import TopicPartition as ClientTopicPartition
 
-from relance.errors import RelanceError, SettingsError, TopicMissingError
+from relance.errors import DecodeError, RelanceError, SettingsError, TopicMissingError
 from relance.kafka.admin import Admin, Watermarks
 from relance.kafka.cluster import (
     KafkaRefusedError,
@@ -24,6 +24,7 @@ from relance.kafka.cluster import (
     client_settings,
     unreachable,
 )
+from relance.message import Extras, headers_of
 
 __all__ = ["Browser", "FetchedRecord", "Page"]
 
@@ -313,11 +314,10 @@ def fetched(message: Message) -> FetchedRecord:
     """The client's message as plain data, with a word about what could not be read."""
     problems = []
     try:
-        pairs = cast(Iterable[tuple[str, bytes | None]], message.headers() or ())
-        headers = tuple((name, value) for name, value in pairs)
-    except (SystemError, UnicodeDecodeError):
+        headers = tuple((name, value) for name, value in headers_of(cast(Extras, message)) or ())
+    except DecodeError as error:
         headers = ()
-        problems.append("a header's name is not UTF-8, so the client cannot read this record's headers")
+        problems.append(str(error))
     ms = message.timestamp()[1]
     timestamp = None
     try:

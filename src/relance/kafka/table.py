@@ -20,6 +20,7 @@ from relance.delivery import Delivery
 from relance.errors import BrokerUnavailableError
 from relance.kafka.cluster import QuietLog, error_text
 from relance.kafka.producer import KafkaProducer
+from relance.text import one_line
 
 __all__ = ["Table"]
 
@@ -147,7 +148,8 @@ class Table:
             try:
                 value = msgspec.json.decode(raw, type=dict[str, Any])
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-                _log.warning("table %s, key %s is not a JSON object, left out: %s", self.topic, name, error)
+                shown = one_line(name)
+                _log.warning("table %s, key %s is not a JSON object, left out: %s", self.topic, shown, error)
         with self._changed:
             self._check_order(position)
             if value is None:

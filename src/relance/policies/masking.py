@@ -6,6 +6,7 @@ Values of records often hold what is nobody's business, and errors quote them. T
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -39,7 +40,8 @@ class Mask:
 
     fields: tuple[str, ...] = ()
     """Names, in whatever case: the values of these fields are hidden in the JSON of dead letters, however
-    deep they lie. A value that is no JSON is hidden as a whole, because nobody knows what it holds."""
+    deep they lie. A value that is no JSON, or has a name twice in one object, is hidden as a whole, because
+    nobody knows what it holds for others."""
 
     _matching: tuple[re.Pattern[str], ...] = field(init=False, repr=False, compare=False)
     _headers: frozenset[str] = field(init=False, repr=False, compare=False)
@@ -74,6 +76,7 @@ class Mask:
             return raw
         try:
             found = msgspec.json.decode(raw)
+            _refuse_names_used_twice(raw)
             shown = self._shown(found, _MAX_DEPTH)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
             return HIDDEN.encode()
@@ -90,6 +93,19 @@ class Mask:
         if isinstance(value, list):
             return [self._shown(item, depth - 1) for item in value]
         return value
+
+
+def _refuse_names_used_twice(raw: bytes) -> None:
+    # Of a repeated name msgspec keeps the last; the first, perhaps what is to be hidden, is in the bytes too.
+    def pairs(items: list[tuple[str, Any]]) -> None:
+        if len({name for name, _ in items}) < len(items):
+            raise ValueError("a name stands twice in one object")
+
+    json.loads(raw, object_pairs_hook=pairs, parse_int=_nothing, parse_float=_nothing)
+
+
+def _nothing(_: str) -> None:
+    return None
 
 
 def _texts(key: str, given: object) -> tuple[str, ...]:
