@@ -42,14 +42,15 @@ def test_every_package_is_pinned_with_hashes(script: ModuleType) -> None:
     assert all(lines[at + 1].strip().startswith("--hash=sha256:") for at in pinned)
 
 
-def test_the_bill_holds_exactly_what_is_locked(
-    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_bill_of_all_that_is_locked_is_no_problem(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert script.bill_of_materials(tmp_path / "sbom.json") == []
-    bill = json.loads((tmp_path / "sbom.json").read_text())
-    assert bill["bomFormat"] == "CycloneDX"
-    assert {(part["name"], part["version"]) for part in bill["components"]} == script.locked()
-    assert f"{len(script.locked())} packages" in capsys.readouterr().out
+    file = tmp_path / "sbom.json"
+    parts = [{"name": name, "version": version} for name, version in script.locked()]
+    file.write_text(json.dumps({"components": parts}))
+    answering(monkeypatch)  # each lint makes a real one, which takes seconds
+    assert script.bill_of_materials(file) == []
+    assert f"{len(parts)} packages" in capsys.readouterr().out
 
 
 def test_a_bill_that_lacks_a_package_is_a_problem(
