@@ -88,6 +88,7 @@ def app_of(config: Config, log: Log) -> App:
         place = (record.message.topic(), record.message.partition(), record.log_offset)
         log.write("start", id=order.id, key=order.key, attempt=record.attempt, place=place)
         await asyncio.sleep(order.work)
+        record.send(workload.OUT, Output(order.id, record.attempt), key=order.id)
         if order.end == "reject":
             log.write("end", id=order.id, attempt=record.attempt, place=place, how="reject")
             raise Reject("it says so itself")
@@ -101,7 +102,6 @@ def app_of(config: Config, log: Log) -> App:
                 delay=workload.delay_after(order, record.attempt),
             )
             raise Retry(order.after) if order.after is not None else TransientError("it says so itself")
-        record.send(workload.OUT, Output(order.id, record.attempt), key=order.id)
         log.write("end", id=order.id, attempt=record.attempt, place=place, how="ok")
 
     return app

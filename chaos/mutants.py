@@ -1,19 +1,25 @@
 """Defects on purpose: each breaks one promise of the running engine, and the checker has to see it.
 
-A mutant replaces a method in a member's process. There is no branch for it in src/.
+A mutant replaces a method in a member's process. There is no branch for it in src/. Those of BLIND were
+written by somebody who had not seen the checker.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from relance.consumer import Consumer
 from relance.engine.assignment import Assignment, Commit
 from relance.engine.due import DueHeap
 from relance.engine.engine import Engine
+from relance.engine.frontier import Frontier
+from relance.engine.lanes import Run
 from relance.failures import Failures
+from relance.kafka.commits import GroupCommitter
 from relance.kafka.handoff import Handoff, Handoffs
+from relance.record import Outgoing, Record
 from relance.runtime import Runtime
 
 Make = Callable[[], None]
@@ -109,6 +115,52 @@ def unlimited_retries() -> None:
     judge.decide = decide
 
 
+def unread_forgotten() -> None:
+    """Until it has read it, an owner leaves out of its map what the one before it left unfinished."""
+
+    def unfinished(self: Frontier) -> list[int]:
+        return self._left()
+
+    Frontier.unfinished = unfinished  # type: ignore[method-assign]
+
+
+def failed_sends_kept() -> None:
+    """What a failed try sent goes out with what the next one sends."""
+    original = Failures._report
+
+    def report(self: Failures, run: Run, record: Record, error: Exception) -> Any:
+        outbox = record.outbox
+        found = original(self, run, record, error)
+        record.outbox = outbox
+        return found
+
+    Failures._report = report  # type: ignore[method-assign]
+
+
+def retry_feed_outside() -> None:
+    """With transactions, those of the source are made, and the retry topic's feed goes on without."""
+    start, write = Consumer.start, Consumer.write
+
+    def started(self: Consumer) -> None:
+        transactor = self._transactors.pop("retry", None)
+        for poller in self.pollers:
+            if transactor is not None and poller.feed.name == "retry":
+                plain = GroupCommitter(self.runtime, "retry", transactor._interval, poller._tell)
+                poller._committer = plain
+        start(self)
+
+    def written(self: Consumer, assignment: Assignment, offset: int, outgoing: Sequence[Outgoing]) -> None:
+        if assignment.feed in self._transactors:
+            write(self, assignment, offset, outgoing)
+        else:
+            self._handoffs.submit(Handoff(assignment, offset, tuple(outgoing)))
+
+    Consumer.start = started  # type: ignore[method-assign]
+    Consumer.write = written  # type: ignore[method-assign]
+
+
+BLIND: tuple[Make, ...] = (unread_forgotten, failed_sends_kept, retry_feed_outside)
+
 MUTANTS: dict[str, Make] = {
     function.__name__.replace("_", "-"): function
     for function in (
@@ -120,5 +172,6 @@ MUTANTS: dict[str, Make] = {
         errors_swallowed,
         acknowledged_early,
         unlimited_retries,
+        *BLIND,
     )
 }

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from chaos.workload import DEAD, GROUP, OUT, PARTITIONS, RETRY, SOURCE, Order
+from chaos.workload import DEAD, GROUP, OUT, PARTITIONS, RETRY, SOURCE, Order, Output, result_of
 
 Place = tuple[str, int, int]
 """Topic, partition, offset."""
@@ -28,7 +28,7 @@ class Truth:
     retries: dict[Place, tuple[str, int]] = field(default_factory=dict)
     """Of the retry topic: id and the attempt that is to come."""
     results: dict[Place, tuple[str, str]] = field(default_factory=dict)
-    """Of the outputs and dead letters: id and what became of it, "ok" or the error's class."""
+    """Of the outputs and dead letters: id and what became of it: `result_of`, or the error's class."""
     committed: dict[tuple[str, int], int] = field(default_factory=dict)
     """By topic and partition, source and retry; -1: nothing."""
     ends: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -85,8 +85,10 @@ def read(bootstrap: str) -> Truth:
         order = msgspec.json.decode(message.value(), type=Order)
         headers = dict(message.headers() or [])
         found.retries[_place(message)] = order.id, int(headers["relance-attempt"])
+    orders = {order.id: order for order in found.orders.values()}
     for message in _records(bootstrap, OUT):
-        found.results[_place(message)] = msgspec.json.decode(message.value())["id"], "ok"
+        output = msgspec.json.decode(message.value(), type=Output)
+        found.results[_place(message)] = output.id, result_of(output, orders.get(output.id))
     for message in _records(bootstrap, DEAD):
         letter = msgspec.json.decode(message.value())
         order = msgspec.json.decode(letter["originalValue"], type=Order)

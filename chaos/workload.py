@@ -38,10 +38,15 @@ class Order(msgspec.Struct):
 
 
 class Output(msgspec.Struct):
-    """What a handler sends when it succeeds."""
+    """What each try of a handler sends before it succeeds or fails. Of one that failed nobody may see it."""
 
     id: str
     attempt: int
+
+
+def result_of(output: Output, order: Order | None) -> str:
+    """What an output that is there says of its order: "ok", unless the try that sent it had to fail."""
+    return "failed try" if order is not None and output.attempt <= order.fail else "ok"
 
 
 def delay_after(order: Order, attempt: int) -> float:

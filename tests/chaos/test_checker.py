@@ -9,7 +9,7 @@ import pytest
 from chaos.checker import Verdict, check
 from chaos.events import Event
 from chaos.truth import Truth
-from chaos.workload import DEAD, DRAIN, MAX_ATTEMPTS, OUT, RETRY, SOURCE, Order
+from chaos.workload import DEAD, DRAIN, MAX_ATTEMPTS, OUT, RETRY, SOURCE, Order, Output, result_of
 
 
 class History:
@@ -140,6 +140,15 @@ def test_another_result_than_asked_for_is_wrong(history: History) -> None:
     history.handled("a")
     history.commit(1)
     assert found_by(history.check()) == {"wrong"}
+
+
+@pytest.mark.parametrize(("attempt", "rules"), [(1, {"wrong"}), (2, set())])
+def test_what_a_failed_try_sent_is_no_result(history: History, attempt: int, rules: set[str]) -> None:
+    order = history.order("a", fail=1)
+    history.handled("a")
+    history.truth.results[OUT, 0, 0] = "a", result_of(Output("a", attempt), order)
+    history.commit(1)
+    assert found_by(history.check()) == rules
 
 
 def test_an_order_given_up_as_a_crash_loop_is_told_apart(history: History) -> None:

@@ -17,6 +17,9 @@ FOUND_BY = {
     "errors-swallowed": {"lost", "commits_past_frontier"},
     "acknowledged-early": {"commits_past_frontier", "lost"},
     "unlimited-retries": {"unscheduled"},
+    "unread-forgotten": {"lost"},
+    "failed-sends-kept": {"wrong"},
+    "retry-feed-outside": {"beyond_allowed"},
 }
 
 
