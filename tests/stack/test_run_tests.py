@@ -85,7 +85,11 @@ def test_a_suite_that_hangs_is_stopped(project: Path, monkeypatch: pytest.Monkey
     assert "was stopped after 2 s" in problem
 
 
-def test_suites_that_share_a_budget_are_judged_together(project: Path) -> None:
+def test_suites_that_share_a_budget_are_judged_together(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = {"unit": 180.0, "kafka": 600.0, "chaos": 420.0, run_tests.REST: 720.0}
+    monkeypatch.setattr(run_tests, "BUDGETS", own)
     for name in ("unit", "property", "kafka", "stack", "browser"):
         suite(project, name, PASSES)
     budgets = run_tests.Budgets()
