@@ -8,7 +8,6 @@ runtime may ask without its lock.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 from relance.burst import BurstLog
 from relance.clock import Clock
@@ -130,16 +129,11 @@ class Judge:
             ),
         )
 
-    def log_clamped(self, records: list[Record]) -> None:
-        """Say which of these came with headers that ask for a later time than any retry may have."""
-        for record in records:
-            if record.deferral is not None and record.deferral.clamped:
-                self._retry_log.warning(
-                    "[RETRY] %s: its headers are damaged or forged, they ask for a wait beyond all measure;"
-                    " it waits %.0f s at most",
-                    partial(_clamped, record, self._longest),
-                )
-
-
-def _clamped(record: Record, longest: float) -> tuple[object, ...]:
-    return record.name, longest
+    def log_clamped(self, record: Record) -> None:
+        """Say so if it came with headers that ask for a later time than any retry may have."""
+        if record.deferral is not None and record.deferral.clamped:
+            self._retry_log.warning(
+                "[RETRY] %s: its headers are damaged or forged, they ask for a wait beyond all measure;"
+                " it waits %.0f s at most",
+                lambda: (record.name, self._longest),
+            )

@@ -136,7 +136,8 @@ class Runtime:
             self._work.notify_all()
         self._write_spilled(feed)
         if feed == "retry":
-            self._judge.log_clamped(records)
+            for record in records:
+                self._judge.log_clamped(record)
         for record, reason in unreadable:
             self._failures.write_off(assignment, record, DecodeError(reason), attempts=0)
         for record in condemned:

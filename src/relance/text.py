@@ -43,9 +43,8 @@ def is_unicode(text: str) -> bool:
 
 def iso(moment: datetime) -> str:
     """UTC to the millisecond, in ISO 8601: 2026-11-23T20:16:34.307Z. A time without a zone counts as UTC."""
-    zone = moment.tzinfo
-    utc = moment if zone is None or zone is UTC else moment.astimezone(UTC)
-    return utc.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+    utc = moment.astimezone(UTC) if moment.tzinfo else moment
+    return utc.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
 def iso_ms(ms: float) -> str:

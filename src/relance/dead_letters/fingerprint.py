@@ -55,7 +55,7 @@ def fingerprint(error: BaseException) -> str:
     """
     last = last_error(error)
     subject = last if isinstance(last, BaseException) else error
-    return _hashed(class_path(subject), message(subject)[: _READ + 1], *_frames(subject), *_causes(subject))
+    return fingerprint_of(class_path(subject), message(subject), [*_frames(subject), *_causes(subject)])
 
 
 def fingerprint_of(error_class: str, text: str, stack: Iterable[str]) -> str:

@@ -23,6 +23,7 @@ from confluent_kafka import Producer as Client
 from relance.delivery import Sent
 from relance.errors import SendError, SettingsError, kafka_error
 from relance.kafka.cluster import QuietLog, error_text
+from relance.text import is_unicode
 
 __all__ = ["KafkaProducer", "check_header"]
 
@@ -273,7 +274,5 @@ class KafkaProducer:
 
 def check_header(name: str) -> None:
     """Raises SendError for a header's name that the client would crash on."""
-    try:
-        name.encode()
-    except UnicodeEncodeError as error:
-        raise SendError(f"header name {name!r} is not valid Unicode", maybe_written=False) from error
+    if not is_unicode(name):
+        raise SendError(f"header name {name!r} is not valid Unicode", maybe_written=False)
