@@ -2,6 +2,7 @@
 
 Promise: the exit status is 0 only if every suite that should run did, ran at least one test, and failed none.
 A suite that can't run (no Kafka, no browser) fails; it is never quietly left out.
+Where all are asked for, those that mostly wait run two at a time, and say what they said when they end.
 Another Python may be missing on a developer's machine, where that is said; where CI=true it fails.
 """
 
@@ -15,9 +16,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,8 +32,11 @@ NEEDS_THE_WORLD = ("kafka", "stack", "chaos", "browser")
 PYTHONS = ("3.11", "3.12", "3.13")  # the unit tests run on each of them
 REST = "the others"
 # Seconds, each for all suites that share it; and whose budget a suite's time is taken from.
-BUDGETS = {"unit": 360.0, "kafka": 900.0, "chaos": 900.0, REST: 900.0}
+BUDGETS = {"unit": 480.0, "kafka": 900.0, "chaos": 900.0, REST: 900.0}
 SHARES = {"unit": "unit", "property": "unit", "kafka": "kafka", "chaos": "chaos"}
+AT_ONCE = 2
+ALONE = ("chaos",)  # it takes both cores by itself
+LONG = ("kafka", "stack")  # the first to begin, so that the others run beside them
 
 
 @dataclass
@@ -46,6 +54,19 @@ class Outcome:
     @property
     def ok(self) -> bool:
         return not self.failed and not self.problems
+
+
+@dataclass(frozen=True)
+class Job:
+    """A suite to run, by which Python; empty is this one."""
+
+    suite: str
+    python: str = ""
+    version: str = ""
+
+    @property
+    def label(self) -> str:
+        return f"{self.suite} on {self.version}" if self.version else self.suite
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -68,25 +89,61 @@ def main(argv: list[str] | None = None) -> int:
             return 1
         print(found)
         return 0
-    names: list[str] = options.suites or ["lint", *known_suites()]
-    unknown = [name for name in names if name not in ("lint", *known_suites())]
+    unknown = [name for name in options.suites if name not in ("lint", *known_suites())]
     if unknown:
         parser.error(f"no suite {', '.join(unknown)}; there are: lint, {', '.join(known_suites())}")
-    outcomes: list[Outcome] = []
-    budgets = Budgets()
     started = time.monotonic()
     try:
-        for name in names:
-            if name == "lint":
-                outcomes.append(lint())
-                continue
-            outcomes.append(run_suite(name, sys.executable, budgets))
-            if name == "unit" and not options.suites:
-                outcomes.extend(unit_on_other_pythons(budgets))
+        outcomes = list(run_chosen(options.suites) if options.suites else run_all())
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
     return report(outcomes, time.monotonic() - started)
+
+
+def run_chosen(names: list[str]) -> Iterator[Outcome]:
+    """One after the other, so that one sees them run."""
+    budgets = Budgets()
+    for name in names:
+        yield lint() if name == "lint" else run_suite(Job(name), budgets)
+
+
+def run_all() -> Iterator[Outcome]:
+    """Lint, then what can run side by side, then what can't."""
+    yield lint()
+    budgets, jobs, here = Budgets(), [], known_suites()
+    for name in (*LONG, *(name for name in here if name not in (*LONG, *ALONE))):
+        jobs.append(Job(name))
+        if name == "unit":
+            more, without = unit_on_other_pythons()
+            jobs.extend(more)
+            yield from without
+    yield from side_by_side(jobs, budgets)
+    for name in here:
+        if name in ALONE:
+            yield run_suite(Job(name), budgets)
+
+
+def side_by_side(jobs: list[Job], budgets: Budgets) -> Iterator[Outcome]:
+    """In the order in which they end; what each printed is shown whole then."""
+    with tempfile.TemporaryDirectory(prefix="relance-test-") as scratch, ThreadPoolExecutor(AT_ONCE) as pool:
+
+        def run(job: Job) -> tuple[Outcome, str]:
+            print(f"{job.label}: began", flush=True)
+            output = Path(scratch) / job.label
+            with output.open("w", encoding="utf-8") as file:
+                outcome = run_suite(job, budgets, file)
+            return outcome, output.read_text(encoding="utf-8", errors="replace")
+
+        running = [pool.submit(run, job) for job in jobs]
+        try:
+            for future in as_completed(running):
+                outcome, text = future.result()
+                print(text, end="", flush=True)
+                yield outcome
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def known_suites() -> list[str]:
@@ -104,6 +161,7 @@ class Budgets:
     """How much time each group of suites has taken of its own. Suites that share one are judged together."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._spent: dict[str, float] = {}
 
     def left(self, suite: str) -> float:
@@ -118,7 +176,8 @@ class Budgets:
     def spend(self, suite: str, seconds: float) -> str:
         """Take them; returns what to say if that was too much."""
         share = SHARES.get(suite, REST)
-        self._spent[share] = self._spent.get(share, 0.0) + seconds
+        with self._lock:
+            self._spent[share] = self._spent.get(share, 0.0) + seconds
         if (over := -self.left(suite)) <= 0:
             return ""
         with_it = [name for name in known_suites() if SHARES.get(name, REST) == share]
@@ -127,8 +186,8 @@ class Budgets:
         )
 
 
-def heading(text: str) -> None:
-    print(f"\n── {text} {'─' * max(3, 76 - len(text))}", flush=True)
+def heading(text: str, out: IO[str] | None = None) -> None:
+    print(f"\n── {text} {'─' * max(3, 76 - len(text))}", flush=True, file=out)
 
 
 # -- checks ------------------------------------------------------------------------------------------
@@ -181,15 +240,18 @@ def typed_scripts() -> list[Path]:
 # -- tests -------------------------------------------------------------------------------------------
 
 
-def run_suite(name: str, python: str, budgets: Budgets, *, label: str = "") -> Outcome:
-    """One pytest process for one folder, stopped at twice what is left of its budget: a hang is an answer."""
-    label = label or name
-    heading(label)
+def run_suite(job: Job, budgets: Budgets, out: IO[str] | None = None) -> Outcome:
+    """One pytest process for one folder, stopped at twice what is left of its budget: a hang is an answer.
+
+    `out` is where all that is said goes, if not to where ours does.
+    """
+    name, label = job.suite, job.label
+    heading(label, out)
     limit = budgets.limit(name)
     with tempfile.TemporaryDirectory(prefix="relance-test-") as scratch:
         xml = Path(scratch) / "report.xml"
         command = [
-            python,
+            job.python or sys.executable,
             "-m",
             "pytest",
             f"tests/{name}",
@@ -200,9 +262,9 @@ def run_suite(name: str, python: str, budgets: Budgets, *, label: str = "") -> O
         command += ["-p", "no:cacheprovider", "--durations=5", "--durations-min=2"]
         started = time.monotonic()
         if not any((ROOT / "tests" / name).rglob("test_*.py")):
-            print(f"tests/{name} holds no tests")
+            print(f"tests/{name} holds no tests", file=out)
             return Outcome(label, 0.0, problems=["has no tests"])
-        code = run_bounded(command, limit)
+        code = run_bounded(command, limit, out)
         outcome = counted(label, xml)
         outcome.seconds = time.monotonic() - started
     if code is None:
@@ -214,13 +276,19 @@ def run_suite(name: str, python: str, budgets: Budgets, *, label: str = "") -> O
     if outcome.skipped and name in NEEDS_THE_WORLD and in_ci():
         outcome.problems.append(f"skipped {outcome.skipped}: in CI what it needs must be there")
     if note := budgets.spend(name, outcome.seconds):
-        print(f"note: {note}")
+        print(f"note: {note}", file=out)
     return outcome
 
 
-def run_bounded(command: list[str], limit: float) -> int | None:
+def run_bounded(command: list[str], limit: float, out: IO[str] | None) -> int | None:
     """The exit status, or None if it was stopped: by SIGINT first, so that teardowns stop the brokers."""
-    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=out,
+        stderr=None if out is None else subprocess.STDOUT,
+    )
     try:
         return process.wait(limit)
     except subprocess.TimeoutExpired:
@@ -255,28 +323,28 @@ def counted(label: str, xml: Path) -> Outcome:
     return outcome
 
 
-def unit_on_other_pythons(budgets: Budgets) -> list[Outcome]:
-    outcomes = []
+def unit_on_other_pythons() -> tuple[list[Job], list[Outcome]]:
+    """Sets them up. The runs, and what came out where there can be none."""
+    jobs, without = [], []
     for version in PYTHONS:
         if sys.version.startswith(version + "."):
-            continue  # the main run was on it
+            continue  # the main run is on it
         interpreter = find_python(version)
         if interpreter is None:
             outcome = Outcome(f"unit on {version}", 0.0)
             missing(outcome, f"Python {version} isn't on this machine: the unit tests did NOT run on it")
             if outcome.problems:
-                outcomes.append(outcome)
+                without.append(outcome)
             continue
         heading(f"setting up Python {version} ({interpreter})")
         venv = f".venv-{version}"
         started = time.monotonic()
         if subprocess.run(["scripts/setup.sh", venv, interpreter], cwd=ROOT, check=False).returncode:
             problem = f"can't install the locked packages on {version}"
-            outcomes.append(Outcome(f"unit on {version}", time.monotonic() - started, problems=[problem]))
+            without.append(Outcome(f"unit on {version}", time.monotonic() - started, problems=[problem]))
             continue
-        python = str(ROOT / venv / "bin" / "python")
-        outcomes.append(run_suite("unit", python, budgets, label=f"unit on {version}"))
-    return outcomes
+        jobs.append(Job("unit", str(ROOT / venv / "bin" / "python"), version))
+    return jobs, without
 
 
 def find_python(version: str) -> str | None:

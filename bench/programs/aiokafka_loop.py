@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 
+import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from common import InvalidOrderError, Tally, decode, envelope, report, the_job, versions
 
@@ -57,8 +57,10 @@ async def main() -> None:
     await consumer.stop()
     await producer.stop()
     report(
-        tally, {"client": settings, "batch": BATCH, "commit": "each second"}, versions("aiokafka", "msgspec")
+        tally,
+        {"client": settings, "batch": BATCH, "commit": "each second"},
+        versions("aiokafka", "msgspec", "uvloop"),
     )
 
 
-asyncio.run(main())
+uvloop.run(main())

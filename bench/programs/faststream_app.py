@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import uvloop
 from common import InvalidOrderError, Tally, decode, envelope, leave, report, the_job, versions
 from faststream import AckPolicy
 from faststream.confluent import KafkaBroker, KafkaMessage
@@ -45,8 +46,8 @@ async def main() -> None:
     await ended.wait()
     await broker.stop()
     settings = {name: str(value) for name, value in how.items()}
-    report(tally, {"subscriber": settings}, versions("faststream", "confluent-kafka", "msgspec"))
+    report(tally, {"subscriber": settings}, versions("faststream", "confluent-kafka", "msgspec", "uvloop"))
     leave()
 
 
-asyncio.run(main())
+uvloop.run(main())

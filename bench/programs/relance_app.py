@@ -49,7 +49,7 @@ def run(app: App, job: Job, tally: Tally, consumer: dict[str, Any], **more: Any)
         "app": {**dataclasses.asdict(app.settings), "client": dict(app.settings.client)},
         "logging": "ERROR",
     }
-    report(tally, settings, versions("relance", "confluent-kafka", "msgspec"), **figures)
+    report(tally, settings, versions("relance", "confluent-kafka", "msgspec", "uvloop"), **figures)
 
 
 def ready_when_assigned(app: App) -> None:

@@ -254,11 +254,11 @@ class App:
             sys.exit(2)
         runner = self._run_once(owns_process=True)
         try:
-            with caught_signals(lambda number: runner.stop()):
+            with caught_signals(lambda number: runner.stop()) as listen:
                 try:
                     runner.start()
                     with startup_set_aside():
-                        runner.work()
+                        runner.work(on_loop=listen)
                 finally:
                     runner.finish()
         except SettingsError as error:

@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from relance.circuit import Circuit, make_circuits
 from relance.clock import SystemClock
@@ -26,7 +26,7 @@ from relance.kafka.producer import KafkaProducer
 from relance.kafka.table import Table
 from relance.kafka.watch import TopicWatch
 from relance.outgoing import LARGEST, failure_text
-from relance.settings import Settings
+from relance.settings import EventLoop, Settings
 from relance.spec import ConsumerSpec
 from relance.text import one_line
 from relance.workers.loop import LoopWorker
@@ -126,14 +126,18 @@ class Runner:
         for consumer in self.consumers:
             consumer.start()
 
-    def work(self) -> None:
-        """Run the workers on this, the main, thread: a single sync one directly, else on a loop."""
+    def work(self, on_loop: Callable[[], None]) -> None:
+        """Run the workers on this, the main, thread: a single sync one directly, else on a loop.
+
+        `on_loop` is called on the loop before anything else.
+        """
         self._working = True
         try:
             if len(self.consumers) == 1 and not isinstance(self.consumers[0].worker, LoopWorker):
                 self.consumers[0].worker.run()
             else:
-                asyncio.run(self._work_on_loop())
+                with asyncio.Runner(loop_factory=_loop_factory(self.settings.event_loop)) as runner:
+                    runner.run(self._work_on_loop(on_loop))
         finally:
             self._worked.set()
 
@@ -215,7 +219,8 @@ class Runner:
         for consumer in self.consumers:
             consumer.look(admin)
 
-    async def _work_on_loop(self) -> None:
+    async def _work_on_loop(self, on_loop: Callable[[], None]) -> None:
+        on_loop()
         await asyncio.gather(*(self._worker(consumer) for consumer in self.consumers))
 
     async def _worker(self, consumer: Consumer) -> None:
@@ -274,6 +279,16 @@ class Runner:
             table.stop()
         self._hooks.close()
         _log.info("stopped")
+
+
+def _loop_factory(event_loop: EventLoop) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if event_loop == "asyncio":
+        return None
+    try:
+        import uvloop
+    except ImportError:  # "auto"; the settings have checked that "uvloop" is there
+        return None
+    return uvloop.new_event_loop
 
 
 def _settle(future: asyncio.Future[None], error: BaseException | None) -> None:

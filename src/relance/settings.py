@@ -17,6 +17,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -34,6 +35,7 @@ _PORT: Final = re.compile("[1-9][0-9]{0,4}")
 
 Assignor = Literal["cooperative-sticky", "range", "roundrobin"]
 Start = Literal["earliest", "latest", "fail"]
+EventLoop = Literal["auto", "asyncio", "uvloop"]
 
 
 def _servers(key: str, value: str) -> str:
@@ -52,6 +54,12 @@ def _assignor(key: str, value: str) -> str:
             " group.protocol=consumer, whose uniform assignor is"
         )
         raise SettingsError(key, problem)
+    return value
+
+
+def _event_loop(key: str, value: str) -> str:
+    if value == "uvloop" and find_spec("uvloop") is None:
+        raise SettingsError(key, "uvloop is not installed; pip install 'relance[uvloop]', or say auto")
     return value
 
 
@@ -111,6 +119,10 @@ class Settings:
 
     on_out_of_range: Start = "fail"
     """What to do when a committed offset is no longer in the log."""
+
+    event_loop: EventLoop = "auto"
+    """On which loop `App.run` runs async handlers: uvloop where it is installed (`relance[uvloop]`), else
+    asyncio's own. An app that is served on a loop of yours (`async with app`) uses that one."""
 
     log_level: str = "INFO"
     """The level of the `relance` loggers."""
@@ -221,6 +233,7 @@ _SETTINGS: Final[dict[str, Setting]] = {
     "assignor": Setting(str, choices=("cooperative-sticky", "range", "roundrobin"), also=_assignor),
     "start": Setting(str, choices=("earliest", "latest", "fail")),
     "on_out_of_range": Setting(str, choices=("fail", "earliest", "latest")),
+    "event_loop": Setting(str, choices=("auto", "asyncio", "uvloop"), also=_event_loop),
     "log_level": Setting(str, choices=("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"), also=_level),
 }
 """What each may be, by name; the defaults stand in the class."""

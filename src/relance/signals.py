@@ -24,17 +24,18 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @contextlib.contextmanager
-def caught_signals(on_first: Callable[[int], None]) -> Iterator[None]:
+def caught_signals(on_first: Callable[[int], None]) -> Iterator[Callable[[], None]]:
     """While inside: `on_first(signal number)` on another thread at the first, exit 128+n at the second.
 
-    Only the main thread may enter (Python's rule for signals).
+    Only the main thread may enter (Python's rule for signals). It gives a function to be called, there too,
+    where something else may have taken the wakeup file descriptor: uvloop does when it begins to run.
     """
     reader, writer = socket.socketpair()
     reader.setblocking(True)
     writer.setblocking(False)
     try:
         # Before the handlers, and given back after them: a signal in between must not be swallowed.
-        old_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        old_fd = _listen_to(writer)
     except ValueError:
         reader.close()
         writer.close()
@@ -42,8 +43,12 @@ def caught_signals(on_first: Callable[[int], None]) -> Iterator[None]:
     before = {number: signal.signal(number, _nothing) for number in _SIGNALS}
     thread = threading.Thread(target=_listen, args=(reader, on_first), name="relance-signals", daemon=True)
     thread.start()
+
+    def listen() -> None:
+        _listen_to(writer)
+
     try:
-        yield
+        yield listen
     finally:
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: set from C
@@ -51,6 +56,10 @@ def caught_signals(on_first: Callable[[int], None]) -> Iterator[None]:
         writer.close()  # ends the thread
         thread.join(1.0)
         reader.close()
+
+
+def _listen_to(writer: socket.socket) -> int:
+    return signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
 
 
 def _nothing(number: int, frame: FrameType | None) -> None:

@@ -1,7 +1,8 @@
 """A consumer process for the tests, `python member.py CONFIG.json`: it tells on stdout what happens.
 
 A JSON a line: {"event": "assigned"|"revoked"|"lost", "partitions": [...]}, {"event": "start"|"end", "id",
-"partition", "offset", "attempt", "at"}, {"event": "opened", "reason", "last_error"}, {"event": "stopped"}.
+"partition", "offset", "attempt", "at"}, {"event": "loop", "module"},
+{"event": "opened", "reason", "last_error"}, {"event": "stopped"}.
 `at` is the monotonic clock of all processes.
 """
 
@@ -52,6 +53,7 @@ app = App(
         commit_interval=config.get("commit_interval", 0.2),
         drain_timeout=config.get("drain_timeout", 8.0),
         start_timeout=config.get("start_timeout", 10.0),
+        event_loop=config.get("event_loop", "auto"),
         client=config.get("client", {}),
     ),
 )
@@ -147,6 +149,8 @@ else:
 
     @app.consumer(config["topic"], concurrency=config.get("concurrency", 8), **options)
     async def handle_async(value: dict, record: Record) -> None:  # type: ignore[type-arg]
+        if value.get("tell_loop"):
+            tell("loop", module=type(asyncio.get_running_loop()).__module__)
         work = begin(value, record)
         await asyncio.to_thread(ask, value)
         deadline = time.monotonic() + work

@@ -290,10 +290,27 @@ def test_a_handler_that_hangs_does_not_keep_the_process(
     assert sum(committed(bootstrap, group).values()) == 0
 
 
-def test_a_handler_that_swallows_its_cancellation_does_not_keep_the_process(
-    groups: GroupMaker, send: Callable[..., None]
+LOOPS = {"asyncio": "asyncio.unix_events", "uvloop": "uvloop", "auto": "uvloop"}
+
+
+@pytest.mark.parametrize("event_loop", LOOPS)
+def test_async_handlers_run_and_are_retried_on_the_loop_that_is_asked_for_and_a_signal_ends_it(
+    groups: GroupMaker, send: Callable[..., None], bootstrap: str, event_loop: str
 ) -> None:
-    group = groups(swallow=True, drain_timeout=1.0)
+    group = groups(event_loop=event_loop)
+    member = only(group)
+    send(group.config["topic"], "fails once", fail=1, tell_loop=True)
+    group.wait_handled({"fails once"})
+    assert {e["module"] for e in group.told("loop")} == {LOOPS[event_loop]}
+    assert member.stop() == 0
+    assert sum(committed(bootstrap, group).values()) == 1
+
+
+@pytest.mark.parametrize("event_loop", ["asyncio", "uvloop"])
+def test_a_handler_that_swallows_its_cancellation_does_not_keep_the_process(
+    groups: GroupMaker, send: Callable[..., None], event_loop: str
+) -> None:
+    group = groups(swallow=True, drain_timeout=1.0, event_loop=event_loop)
     member = only(group)
     send(group.config["topic"], "hangs", work=600.0)
     wait_until(lambda: group.told("start"))

@@ -36,7 +36,7 @@ def suite(project: Path, name: str, text: str) -> None:
 
 
 def run(name: str) -> run_tests.Outcome:
-    return run_tests.run_suite(name, sys.executable, run_tests.Budgets())
+    return run_tests.run_suite(run_tests.Job(name), run_tests.Budgets())
 
 
 def test_what_ran_is_counted(project: Path) -> None:
@@ -111,7 +111,8 @@ def test_a_python_that_is_missing_fails_in_ci_and_is_said_elsewhere(
     suite(project, "unit", PASSES)
     monkeypatch.setenv("CI", "true" if ci else "false")
     monkeypatch.setattr(run_tests, "find_python", lambda version: None)
-    found = run_tests.unit_on_other_pythons(run_tests.Budgets())
+    jobs, found = run_tests.unit_on_other_pythons()
+    assert jobs == []
     assert "the unit tests did NOT run on it" in capsys.readouterr().out
     assert [outcome.ok for outcome in found] == ([False, False] if ci else [])
 
@@ -165,3 +166,34 @@ def test_the_last_line_is_the_count_and_the_status_is_1_if_anything_failed(
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "1 passed, 1 failed, 1 skipped"
     assert lines[-2].startswith("FAILED: unit")
+
+
+def test_where_all_are_asked_for_each_runs_and_is_counted_and_shows_what_it_said(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run_tests, "lint", lambda: run_tests.Outcome("lint", 0.0))
+    monkeypatch.setattr(run_tests, "PYTHONS", ())
+    for name in ("property", "kafka", "stack", "chaos", "workers"):
+        suite(project, name, PASSES)
+    suite(project, "unit", "def test_speaks():\n    print(1000 * 4242)\n    assert False\n")
+    assert run_tests.main([]) == 1
+    out = capfd.readouterr().out
+    lines = out.splitlines()
+    assert lines[-1] == "5 passed, 1 failed"
+    assert lines[-2].startswith("FAILED: unit, in ")
+    assert out.count("4242000") == 1
+    assert out.index("── unit ") < out.index("4242000")
+    for name in ("kafka", "stack", "unit", "property", "workers", "chaos"):
+        assert out.count(f"── {name} ") == 1
+    assert out.index("── chaos ") > max(out.index(f"── {name} ") for name in ("kafka", "stack", "workers"))
+
+
+def test_where_all_are_asked_for_a_suite_that_is_missing_fails(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run_tests, "lint", lambda: run_tests.Outcome("lint", 0.0))
+    monkeypatch.setattr(run_tests, "PYTHONS", ())
+    for name in ("unit", "property", "kafka", "stack"):
+        suite(project, name, PASSES)
+    assert run_tests.main([]) == 1
+    assert "FAILED: chaos, in " in capfd.readouterr().out

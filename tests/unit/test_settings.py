@@ -97,6 +97,18 @@ def test_a_wrong_value_in_a_file_is_refused_with_file_and_key(
     assert problem in caught.value.problem
 
 
+def test_a_loop_that_is_not_installed_is_refused_with_the_way_to_get_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert Settings(event_loop="uvloop").event_loop == "uvloop"
+    monkeypatch.setattr("relance.settings.find_spec", lambda name: None)
+    with pytest.raises(
+        SettingsError, match=r"event_loop: uvloop is not installed; pip install 'relance\[uvloop\]'"
+    ):
+        Settings(event_loop="uvloop")
+    assert Settings().event_loop == "auto"
+
+
 @pytest.mark.parametrize(
     ("variable", "text"),
     [
