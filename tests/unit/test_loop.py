@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from relance.decoding import decoder_for, handler_shape
+from relance.engine.lanes import Run
 from relance.errors import Fatal, Reject, Retry, TransientError
 from relance.policies.retry import RetryPolicy
 from relance.record import Record, TopicPartition
@@ -178,6 +179,58 @@ def test_a_slow_handler_gives_other_lanes_their_turn_between_two_records_of_a_la
     with bench:
         wait_until(lambda: bench.base() == 6)
     assert seen[:3] == [b"a", b"b", b"a"]
+
+
+def test_a_slow_handler_goes_on_with_its_lane_while_no_other_waits() -> None:
+    async def handler(value: int) -> None:
+        await asyncio.sleep(0.025)
+
+    bench = Bench(handler, 2, ordering="key")
+    runs: list[int] = []
+    take = bench.runtime.engine.take
+
+    def counted(most: int) -> Run | None:
+        run = take(most)
+        if run is not None:
+            runs.append(len(run.records))
+        return run
+
+    bench.runtime.engine.take = counted  # type: ignore[method-assign]
+    bench.give(*(record(i, b"a", b"1") for i in range(10)))
+    with bench:
+        wait_until(lambda: bench.base() == 10)
+    assert runs[:3] == [1, 2, 4], "each run was ended, and none given back before"
+
+
+def test_a_retry_that_falls_due_has_its_turn_although_a_slow_lane_could_go_on() -> None:
+    seen: list[bytes | None] = []
+
+    async def handler(value: int, found: Record) -> None:
+        seen.append(found.key)
+        if found.key == b"b" and found.attempt == 1:
+            raise TransientError("again")
+        await asyncio.sleep(0.025)
+
+    bench = Bench(handler, 1, ordering="key", retry=RetryPolicy.fixed(0.05))
+    bench.give(record(0, b"b", b"1"), *(record(i, b"a", b"1") for i in range(1, 21)))
+    with bench:
+        wait_until(lambda: bench.base() == 21)
+    assert seen.index(b"b", 1) < 8
+
+
+def test_a_slow_handler_that_never_suspends_leaves_the_loop_its_turn_within_a_run() -> None:
+    seen: list[int] = []
+    ticks: list[int] = []
+
+    async def handler(value: int) -> None:
+        seen.append(len(ticks))
+        asyncio.get_running_loop().call_soon(ticks.append, value)
+        threading.Event().wait(0.025)
+
+    with Bench(handler) as bench:
+        bench.give(*records(12))
+        wait_until(lambda: bench.base() == 12)
+    assert seen == list(range(12)), "each found that all who came before it had had their turn"
 
 
 # -- waking ----------------------------------------------------------------------------------------

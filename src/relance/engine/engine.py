@@ -190,6 +190,11 @@ class Engine:
         """When `wake` has something to do next, on the monotonic clock."""
         return self._due.next_due()
 
+    def others_wait(self, now: float) -> bool:
+        """Whether there are lanes that `wake` and `take` would look at."""
+        due = self._due.next_due()
+        return bool(self._ready) or (due is not None and due <= now)
+
     def take(self, max_run: int) -> Run | None:
         """The next run, of at most `max_run` records, or None when nothing may start now."""
         ready = self._ready

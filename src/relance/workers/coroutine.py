@@ -20,7 +20,7 @@ from relance.workers.cancellation import not_by_us
 
 __all__ = ["CoroutineBatchCall", "CoroutineCall"]
 
-_LONG = 0.02  # seconds of a run: then other lanes, and retries that fell due, have their turn
+_LONG = 0.02  # seconds of a run: then other lanes, and retries that fell due, have their turn if they wait
 
 
 class CoroutineCall:
@@ -40,7 +40,7 @@ class CoroutineCall:
         self._decoding = decoding
 
     async def handle(self, run: Run) -> bool:
-        """Handle the run for some milliseconds. False if it was given back already."""
+        """Handle the run, for some milliseconds if others wait. False if it was given back already."""
         decoding, handler, with_record = self._decoding, self._handler, self._shape.takes_record
         decode, decode_errors = decoding.decode, decoding.errors
         records, now = run.records, time.perf_counter
@@ -68,7 +68,10 @@ class CoroutineCall:
             i += 1
             run.done = i
             if now() > until:
-                return True
+                if self._runtime.others_wait(run):
+                    return True
+                await asyncio.sleep(0)  # the handler may never suspend
+                until = now() + _LONG
         return True
 
 
