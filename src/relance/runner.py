@@ -108,7 +108,7 @@ class Runner:
         for table in self._tables:
             table.start(common, self.producer, settings.start_timeout)
         written = [topic for spec in self._specs for topic in spec.written]
-        self.watch = TopicWatch(admin, topics, self._topic_seen, self._look, written=written)
+        self.watch = TopicWatch(admin, topics, self._topic_seen, self._look, self.fail, written=written)
         self.watch.learn_limits()
         self.consumers = [
             Consumer(

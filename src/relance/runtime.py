@@ -320,13 +320,11 @@ class Runtime:
             due = self._next_due(now)
         return None if due is None else max(0.0, due - now)
 
-    def others_wait(self, run: Run) -> bool:
+    def others_wait(self) -> bool:
         """Whether a worker that has handled some of a run should give it back for the sake of others."""
         if self._guard is not None:  # a breaker judges the calls of a run when it ends
             return True
         now = self._clock.monotonic()
-        if self.plan.timeout is not None:
-            run.started = now
         with self._lock:
             return self.engine.others_wait(now)
 

@@ -45,6 +45,7 @@ BAD = [
     ("failure_rate", "0.5"),
     ("slow_call_rate", 0.0),
     ("slow_call_rate", 1.01),
+    ("slow_call_rate", 0.5),  # of what? slow_call_duration is not set
     ("slow_call_duration", 0),
     ("slow_call_duration", -1),
     ("slow_call_duration", math.inf),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import sys
 import threading
 from collections.abc import Callable, Coroutine
@@ -585,6 +586,33 @@ def test_a_fatal_error_starts_nothing_more_and_is_told() -> None:
         assert bench.base() == 0
     assert calls == [0]
     assert bench.error is None
+
+
+def test_a_sync_wrapper_that_calls_itself_async_is_awaited_and_if_it_cannot_be_that_is_told() -> None:
+    seen: list[int] = []
+
+    async def handler(value: int) -> None:
+        await asyncio.sleep(0)
+        seen.append(value)
+
+    @functools.wraps(handler)
+    def passing_on(value: int) -> Coroutine[Any, Any, None]:
+        return handler(value)
+
+    @functools.wraps(handler)
+    def forgetful(value: int) -> Any:
+        handler(value).close()
+
+    with Bench(passing_on, 1) as bench:
+        bench.give(*records(3))
+        wait_until(lambda: bench.base() == 3)
+    assert seen == [0, 1, 2]
+    with Bench(forgetful, 1) as bench:
+        bench.give(*records(3))
+        wait_until(lambda: bench.member.failures)
+        assert bench.base() == 0
+        assert not bench.member.writes
+    assert "wrapped by a function that is not async and returned NoneType" in str(bench.member.failures[0])
 
 
 def test_a_defect_of_the_runtime_ends_the_worker_with_it_and_leaves_no_run_out() -> None:

@@ -10,7 +10,17 @@ from typing import Any
 
 import pytest
 
-from relance import App, BatchError, CircuitBreaker, Record, Reject, RelanceError, RetryPolicy, SendError
+from relance import (
+    App,
+    BatchError,
+    CircuitBreaker,
+    Fatal,
+    Record,
+    Reject,
+    RelanceError,
+    RetryPolicy,
+    SendError,
+)
 from relance.testing import World
 from relance.testing.topics import murmur2
 
@@ -26,6 +36,18 @@ def app_with(handler: Callable[..., Any], **options: Any) -> App:
 
 def offsets(world: World) -> list[int]:
     return [call.offset for call in world.calls]
+
+
+def test_a_handler_that_stops_the_application_is_told_how_that_is_done_here() -> None:
+    def handle(value: int) -> None:
+        app.stop()
+
+    app = app_with(handle)
+    with World(app) as world:
+        world.produce("t", 1)
+        with pytest.raises(Fatal, match="leave its `with` block"):
+            world.run()
+        assert world.dead_letters() == []
 
 
 # -- time --------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ class TopicWatch:
     """A thread that asks every `interval` seconds for the ids of `topics`, and tells `on_seen(topic, id)`.
 
     After each look that brokers answered, `on_look(admin)` may ask more. Of the topics `written` it also asks
-    how large a record may be.
+    how large a record may be. `on_failure` is called if the thread ends by a defect.
     """
 
     def __init__(
@@ -34,6 +34,7 @@ class TopicWatch:
         topics: Iterable[str],
         on_seen: Callable[[str, str], None],
         on_look: Callable[[Admin], None],
+        on_failure: Callable[[Exception], None],
         *,
         written: Iterable[str] = (),
         interval: float = 2.0,
@@ -43,6 +44,7 @@ class TopicWatch:
         self._written = sorted(set(written))
         self._on_seen = on_seen
         self._on_look = on_look
+        self._on_failure = on_failure
         self._interval = interval
         self._missing: dict[str, float] = {}
         self._seen: dict[str, Identity] = {}
@@ -94,8 +96,11 @@ class TopicWatch:
         return time.monotonic() - self._last_answer if self._told_away else 0.0
 
     def _run(self) -> None:
-        while not self._stop.wait(self._interval):
-            self._look()
+        try:
+            while not self._stop.wait(self._interval):
+                self._look()
+        except Exception as error:  # noqa: BLE001  nobody would miss the thread, but for what it no longer tells
+            self._on_failure(error)
 
     def _look(self) -> None:
         for topic in self._topics:

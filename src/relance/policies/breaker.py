@@ -45,7 +45,7 @@ class CircuitBreaker:
 
     slow_call_rate: float = 1.0
     """The share of the calls in the window that must have been slow to open it; above 0, to 1.
-    Resilience4j's slowCallRateThreshold. Without `slow_call_duration` no call is slow."""
+    Resilience4j's slowCallRateThreshold. It needs `slow_call_duration`, which says what slow is."""
 
     slow_call_duration: float | None = None
     """A call that takes longer is slow, whether it succeeds or fails; seconds, above 0, to a day. None, the
@@ -88,6 +88,9 @@ class CircuitBreaker:
         if self.slow_call_duration is not None:
             duration = _above_zero("slow_call_duration", self.slow_call_duration, MAX_WAIT, "of seconds")
             put(self, "slow_call_duration", duration)
+        elif self.slow_call_rate != 1.0:
+            problem = "without slow_call_duration no call is slow, so it judges nothing; set both, or neither"
+            raise SettingsError("slow_call_rate", problem)
         put(self, "open_for", _above_zero("open_for", self.open_for, MAX_WAIT, "of seconds"))
         put(self, "minimum_calls", integer("minimum_calls", self.minimum_calls, 1, MAX_WINDOW))
         put(self, "probes", integer("probes", self.probes, 1, MAX_PROBES))

@@ -21,7 +21,7 @@ from relance.delivery import Sent
 from relance.encoding import checked_headers, checked_topic, encode, encode_key
 from relance.engine.assignment import Commit
 from relance.engine.deferral import PREFIX
-from relance.errors import BatchError, RelanceError, SendError
+from relance.errors import BatchError, Fatal, RelanceError, SendError
 from relance.record import Outgoing, Record, TopicPartition
 from relance.testing.clock import VirtualClock, VirtualLoop
 from relance.testing.process import Crash, Node, Process, stored_of
@@ -510,7 +510,8 @@ class _Runner:
         return self._world.failure
 
     def stop(self) -> None:
-        raise RelanceError("leave the world's `with` block to stop the application")
+        # A handler's other errors would be dead-lettered.
+        raise Fatal("app.stop() in a world in memory: leave its `with` block to stop the application")
 
 
 class _Producer:

@@ -7,13 +7,14 @@ the cancellation of the worker's task goes on as such. A deadline cancels the ha
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from relance.decoding import Decoding, HandlerShape
 from relance.engine.lanes import Run
-from relance.errors import HandlerTimeoutError, HandlerWord
+from relance.errors import Fatal, HandlerTimeoutError, HandlerWord
 from relance.runtime import Runtime
 from relance.workers.batch import Attempt, Batch, next_of
 from relance.workers.cancellation import not_by_us
@@ -35,6 +36,7 @@ class CoroutineCall:
         timeout: float | None = None,
     ) -> None:
         self._runtime = runtime
+        handler = _awaitable(handler, shape.name)
         self._handler = handler if timeout is None else _within(timeout, handler, shape.name)
         self._shape = shape
         self._decoding = decoding
@@ -68,7 +70,7 @@ class CoroutineCall:
             i += 1
             run.done = i
             if now() > until:
-                if self._runtime.others_wait(run):
+                if self._runtime.others_wait():
                     return True
                 await asyncio.sleep(0)  # the handler may never suspend
                 until = now() + _LONG
@@ -86,6 +88,7 @@ class CoroutineBatchCall(Batch):
         decoding: Decoding,
         timeout: float | None = None,
     ) -> None:
+        handler = _awaitable(handler, shape.name)
         timed = handler if timeout is None else _within(timeout, handler, shape.name)
         super().__init__(runtime, timed, shape, decoding)
 
@@ -105,6 +108,24 @@ class CoroutineBatchCall(Batch):
             self.keep(run, attempt)
             raise
         return self.settle(run, attempt)
+
+
+def _awaitable(handler: Callable[..., Any], name: str) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """What a sync wrapper calls itself by functools.wraps, it must also be."""
+    if inspect.iscoroutinefunction(handler):
+        return handler
+
+    async def call(*given: Any) -> None:
+        answer = handler(*given)
+        if not inspect.isawaitable(answer):
+            raise Fatal(
+                f"handler {name} is wrapped by a function that is not async and returned"
+                f" {type(answer).__name__}, nothing to await: let the wrapper be async, or return what it"
+                " wraps"
+            )
+        await answer
+
+    return call
 
 
 def _within(
