@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+import uvloop
 
 from relance.decoding import decoder_for, handler_shape
 from relance.engine.lanes import Run
@@ -28,6 +29,8 @@ Handler = Callable[..., Coroutine[Any, Any, None]]
 class Bench:
     """A member with the machine's clock, and a worker on a loop that runs in a thread."""
 
+    new_loop: Callable[[], asyncio.AbstractEventLoop]
+
     def __init__(self, handler: Handler, concurrency: int = 1, **plan: Any) -> None:
         self.member = Member.in_real_time(**plan)
         self.runtime = self.member.runtime
@@ -39,7 +42,8 @@ class Bench:
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._main())
+            with asyncio.Runner(loop_factory=self.new_loop) as runner:
+                runner.run(self._main())
         except BaseException as error:
             self.error = error
 
@@ -68,6 +72,13 @@ class Bench:
             for run in assignment.running:
                 self.runtime.engine.report(run)
             return assignment.frontier.base
+
+
+@pytest.fixture(
+    params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"], autouse=True
+)
+def new_loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Bench, "new_loop", staticmethod(request.param), raising=False)
 
 
 def records(count: int, start: int = 0, tp: TopicPartition = ORDERS) -> list[Record]:

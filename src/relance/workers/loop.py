@@ -18,6 +18,7 @@ __all__ = ["LoopCall", "LoopWorker"]
 
 _SLICE = 0.005  # seconds a task that never suspends may keep the loop
 _MAX_RUN = 64
+_ROUNDED = 0.0005  # seconds; uvloop takes the nearest millisecond, which may be too early
 
 
 class LoopCall(Protocol):
@@ -51,7 +52,8 @@ class LoopWorker:
         self._idle: list[asyncio.Future[None]] = []
         self._pumping = False
         self._tasks: dict[Run, asyncio.Task[None]] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._rings_at = 0.0  # on the monotonic clock, while there is a timer
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def run(self) -> None:
@@ -108,17 +110,18 @@ class LoopWorker:
         await future
 
     def _wake_in(self, seconds: float) -> None:
-        loop = asyncio.get_running_loop()
-        when = loop.time() + seconds
+        # What uvloop calls later need not be a timer, and its clock stands still in a turn: we keep our own.
+        when = time.monotonic() + seconds
         if self._timer is not None:
-            if (
-                self._timer.when() <= when
-                and not self._timer.cancelled()
-                and self._timer.when() > loop.time()
-            ):
+            if self._rings_at <= when:
                 return
             self._timer.cancel()
-        self._timer = loop.call_at(when, self._wake)
+        self._rings_at = when
+        self._timer = asyncio.get_running_loop().call_later(seconds + _ROUNDED, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._wake()
 
     # -- working -----------------------------------------------------------------------------------
 
