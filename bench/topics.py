@@ -15,6 +15,7 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from bench.records import PARTITIONS, is_bad, key, number_in, value
+from relance.kafka.producer import IN_FLIGHT
 
 Progress = Callable[[float], None]
 
@@ -150,6 +151,7 @@ def _producer(bootstrap: str, linger_ms: int) -> Producer:
             "bootstrap.servers": bootstrap,
             "linger.ms": linger_ms,
             "enable.idempotence": True,
+            "max.in.flight.requests.per.connection": IN_FLIGHT,
             "partitioner": "murmur2_random",
             "queue.buffering.max.messages": 1_000_000,
             **_QUIET,

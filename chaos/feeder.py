@@ -15,12 +15,9 @@ from confluent_kafka import KafkaError, Message, Producer
 
 from chaos.events import Log
 from chaos.workload import SOURCE, Order, draw
+from relance.kafka.producer import IN_FLIGHT
 
 GIVES_UP = 120.0  # seconds
-# Records that are not acknowledged. Where five are in flight to a partition and more wait, the thread of an
-# idempotent producer turns in circles until an answer comes (librdkafka 2.16, rd_kafka_toppar_producer_serve:
-# it is woken for what it may not send). Two feeders took both cores, and no killed broker got up again.
-_WAITING = 5
 _CATCHES_UP = 1.0  # seconds; what could not be sent before is not made up for
 
 
@@ -47,6 +44,8 @@ def main() -> None:
             "client.id": config.name,
             "acks": "all",
             "enable.idempotence": True,
+            # With five, two feeders took both cores while a broker was away, and it did not get up again.
+            "max.in.flight.requests.per.connection": IN_FLIGHT,
             # One that is given up while it may be on its way can stand in the log twice, idempotence or not.
             "message.timeout.ms": int(GIVES_UP * 1000),
             "linger.ms": 2,
@@ -60,7 +59,7 @@ def main() -> None:
         producer.poll(0.005)
         now = time.monotonic()
         due = max(due, now - _CATCHES_UP)
-        while due <= now and len(producer) < _WAITING:
+        while due <= now:
             _send(producer, log, draw(config.name, number, chance))
             number += 1
             due += 1.0 / config.rate

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,32 @@ def test_a_send_to_a_broker_that_is_away_was_not_written_and_one_it_never_answer
             with pytest.raises(SendError) as away:
                 await app.send("t", b"3")
             assert not away.value.maybe_written
+
+    asyncio.run(main())
+
+
+def test_writes_that_a_slow_broker_does_not_answer_take_no_processor(own_broker: LocalBroker) -> None:
+    bootstrap = own_broker.bootstrap
+    Admin(bootstrap).ensure_topic("t", 1)
+    app = App("g", settings=settings(bootstrap))
+
+    async def main() -> None:
+        async with app.running():
+            await app.send("t", b"0")
+            pid = own_broker.status().nodes[0].pid
+            assert pid is not None
+            os.kill(pid, signal.SIGSTOP)
+            sent = []
+            try:
+                for _ in range(50):
+                    sent.append(app.send("t", b"x"))
+                    await asyncio.sleep(0.01)  # each a request of its own
+                before = time.process_time()
+                await asyncio.sleep(2.0)  # what it takes meanwhile is the question
+                assert time.process_time() - before < 0.2
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            await asyncio.gather(*sent)
 
     asyncio.run(main())
 

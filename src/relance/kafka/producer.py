@@ -25,7 +25,7 @@ from relance.errors import SendError, SettingsError, kafka_error
 from relance.kafka.cluster import QuietLog, error_text
 from relance.text import is_unicode
 
-__all__ = ["KafkaProducer", "check_header"]
+__all__ = ["IN_FLIGHT", "KafkaProducer", "check_header"]
 
 _log = logging.getLogger("relance.kafka")
 
@@ -52,6 +52,11 @@ _NOT_WRITTEN = frozenset(
         KafkaError.POLICY_VIOLATION,
     }
 )
+
+IN_FLIGHT = 4
+"""Requests to a broker without an answer. With five, the most of an idempotent producer and its default, a
+thread of librdkafka 2.16 turns in circles on a whole core while a broker is slow and more waits to be written
+(confluentinc/librdkafka#3692): it is woken for what it may not send yet."""
 
 _STATS_MS = 250
 
@@ -87,6 +92,7 @@ class KafkaProducer:
         self._config = {
             "partitioner": "murmur2_random",
             "enable.idempotence": True,
+            "max.in.flight.requests.per.connection": IN_FLIGHT,
             "linger.ms": 2,
             "message.timeout.ms": int(timeout * 1000),
             "topic.metadata.propagation.max.ms": int(min(timeout, 5) * 1000),

@@ -23,7 +23,7 @@ from confluent_kafka import TopicPartition as ClientPartition
 
 from relance.errors import SendError, kafka_error
 from relance.kafka.cluster import Committed, KafkaRefusedError, QuietLog, error_text
-from relance.kafka.producer import check_header
+from relance.kafka.producer import IN_FLIGHT, check_header
 from relance.record import Outgoing, TopicPartition
 
 __all__ = [
@@ -93,6 +93,7 @@ def producer_config(common: Mapping[str, Any], group: str, largest: int) -> dict
     name = f"{group}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
     return {
         "linger.ms": 0,
+        "max.in.flight.requests.per.connection": IN_FLIGHT,
         **common,
         "partitioner": common.get("partitioner", "murmur2_random"),
         "topic.metadata.propagation.max.ms": 2000,
