@@ -128,21 +128,30 @@ def side_by_side(jobs: list[Job], budgets: Budgets) -> Iterator[Outcome]:
     """In the order in which they end; what each printed is shown whole then."""
     with tempfile.TemporaryDirectory(prefix="relance-test-") as scratch, ThreadPoolExecutor(AT_ONCE) as pool:
 
-        def run(job: Job) -> tuple[Outcome, str]:
+        def run(job: Job) -> tuple[Job, Outcome]:
             print(f"{job.label}: began", flush=True)
+            with (Path(scratch) / job.label).open("w", encoding="utf-8") as file:
+                try:
+                    return job, run_suite(job, budgets, file)
+                except Exception as error:  # noqa: BLE001  told in the table, beside what the others did
+                    return job, Outcome(job.label, 0.0, problems=[f"could not be run: {error!r}"])
+
+        def show(job: Job) -> None:
             output = Path(scratch) / job.label
-            with output.open("w", encoding="utf-8") as file:
-                outcome = run_suite(job, budgets, file)
-            return outcome, output.read_text(encoding="utf-8", errors="replace")
+            if output.exists():
+                print(output.read_text(encoding="utf-8", errors="replace"), end="", flush=True)
+                output.unlink()
 
         running = [pool.submit(run, job) for job in jobs]
         try:
             for future in as_completed(running):
-                outcome, text = future.result()
-                print(text, end="", flush=True)
+                job, outcome = future.result()
+                show(job)
                 yield outcome
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+        except BaseException:  # interrupted, and so are they
+            pool.shutdown(wait=True, cancel_futures=True)
+            for job in jobs:
+                show(job)
             raise
 
 

@@ -286,7 +286,9 @@ def _loop_factory(event_loop: EventLoop) -> Callable[[], asyncio.AbstractEventLo
         return None
     try:
         import uvloop
-    except ImportError:  # "auto"; the settings have checked that "uvloop" is there
+    except ImportError:
+        if event_loop == "uvloop":
+            raise
         return None
     return uvloop.new_event_loop
 

@@ -28,7 +28,8 @@ def caught_signals(on_first: Callable[[int], None]) -> Iterator[Callable[[], Non
     """While inside: `on_first(signal number)` on another thread at the first, exit 128+n at the second.
 
     Only the main thread may enter (Python's rule for signals). It gives a function to be called, there too,
-    where something else may have taken the wakeup file descriptor: uvloop does when it begins to run.
+    where something else has taken the wakeup file descriptor, as uvloop does when it begins to run: we take
+    it back, and hand on what is not ours.
     """
     reader, writer = socket.socketpair()
     reader.setblocking(True)
@@ -40,12 +41,25 @@ def caught_signals(on_first: Callable[[int], None]) -> Iterator[Callable[[], Non
         reader.close()
         writer.close()
         raise
-    before = {number: signal.signal(number, _nothing) for number in _SIGNALS}
-    thread = threading.Thread(target=_listen, args=(reader, on_first), name="relance-signals", daemon=True)
+    others: list[int] = []  # file descriptors
+
+    def note(number: int, frame: FrameType | None) -> None:
+        """Python must have a handler, or the C level writes nothing."""
+        fd = _listen_to(writer)
+        if fd != writer.fileno():  # of a loop that begins or ends: it was told, and not we
+            signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
+            writer.send(bytes([number]))
+
+    before = {number: signal.signal(number, note) for number in _SIGNALS}
+    thread = threading.Thread(
+        target=_listen, args=(reader, on_first, others), name="relance-signals", daemon=True
+    )
     thread.start()
 
     def listen() -> None:
-        _listen_to(writer)
+        fd = _listen_to(writer)
+        if fd not in (-1, writer.fileno()):
+            others.append(os.dup(fd))
 
     try:
         yield listen
@@ -56,21 +70,22 @@ def caught_signals(on_first: Callable[[int], None]) -> Iterator[Callable[[], Non
         writer.close()  # ends the thread
         thread.join(1.0)
         reader.close()
+        for fd in others:
+            os.close(fd)
 
 
 def _listen_to(writer: socket.socket) -> int:
     return signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
 
 
-def _nothing(number: int, frame: FrameType | None) -> None:
-    """Python must have a handler, or the C level writes nothing."""
-
-
-def _listen(reader: socket.socket, on_first: Callable[[int], None]) -> None:
+def _listen(reader: socket.socket, on_first: Callable[[int], None], others: list[int]) -> None:
     seen = 0
     while data := reader.recv(16):
         for number in data:
             if number not in _SIGNALS:
+                for fd in others:
+                    with contextlib.suppress(OSError):  # its loop is gone
+                        os.write(fd, bytes([number]))
                 continue
             seen += 1
             name = signal.Signals(number).name

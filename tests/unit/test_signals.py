@@ -39,6 +39,30 @@ print("ended", flush=True)
 """
 
 
+ON_A_LOOP = """
+import asyncio
+import uvloop
+
+async def main(listen):
+    told = asyncio.Event()
+    listen()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, told.set)
+    print("ready", flush=True)
+    await told.wait()
+    print("told", flush=True)
+    await asyncio.to_thread(stop.wait)
+
+with caught_signals(on_first) as listen, asyncio.Runner(loop_factory=NEW_LOOP) as runner:
+    runner.run(main(listen))
+print("ended", flush=True)
+"""
+
+HANGS_ON_A_LOOP = ON_A_LOOP.replace(
+    "    await told.wait()",
+    "    stuck = threading.Lock()\n    stuck.acquire()\n    stuck.acquire()",
+)
+
+
 def run(body: str, act: Callable[[subprocess.Popen[str]], None]) -> tuple[int, str, str]:
     process = subprocess.Popen(
         [sys.executable, "-c", HEAD + body], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -106,6 +130,34 @@ def test_other_signals_are_not_its_business() -> None:
     status, out, _ = run(body, act)
     assert status == 0
     assert out.endswith("ended\n")
+
+
+LOOPS = pytest.mark.parametrize("new_loop", ["asyncio.new_event_loop", "uvloop.new_event_loop"])
+
+
+@LOOPS
+@pytest.mark.parametrize("listens", [True, False], ids=["", "while the loop has the descriptor"])
+def test_on_a_loop_our_signals_and_those_of_others_are_both_heard(new_loop: str, listens: bool) -> None:
+    body = ON_A_LOOP.replace("NEW_LOOP", new_loop)
+    if not listens:
+        body = body.replace("    listen()\n", "")
+
+    def act(process: subprocess.Popen[str]) -> None:
+        process.send_signal(signal.SIGUSR2)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "told\n"
+        process.send_signal(signal.SIGTERM)
+
+    status, out, err = run(body, act)
+    assert (status, out) == (0, "first 15 relance-signals\nended\n"), err
+
+
+@LOOPS
+def test_the_second_ends_the_process_at_once_even_while_a_handler_hangs_on_a_loop(new_loop: str) -> None:
+    body = HANGS_ON_A_LOOP.replace("NEW_LOOP", new_loop).replace("add_signal_handler", "call_soon")
+    body = body.replace("call_soon(signal.SIGUSR2, told.set)", "call_soon(told.set)")
+    status, _, err = run(body, send_twice(signal.SIGTERM))
+    assert status == 128 + signal.SIGTERM, err
 
 
 def test_afterwards_all_is_as_it_was() -> None:

@@ -74,6 +74,22 @@ def test_a_sync_handler_is_called_at_once_and_its_retries_when_they_are_due() ->
         assert world.dead_letters()[0].retry_count == 3
 
 
+def test_the_retries_of_an_async_handler_are_due_when_the_policy_says() -> None:
+    async def handle(value: int, record: Record) -> None:
+        if record.attempt == 1:
+            raise TimeoutError("again")
+
+    with World(app_with(handle, retry=RetryPolicy.fixed(10.0))) as world:
+        world.produce("t", 1)
+        world.run()
+        assert world.next_due() == 10.0
+        world.jump(10.0)
+        assert world.next_due() is None
+        world.finish()
+        assert world.now == 10.0
+        assert [call.at for call in world.calls] == [0.0, 10.0]
+
+
 def test_an_async_handler_sleeps_in_virtual_time_and_others_go_on_beside_it() -> None:
     async def handle(value: float) -> None:
         await asyncio.sleep(value)

@@ -21,6 +21,7 @@ from relance.workers.cancellation import not_by_us
 
 __all__ = ["CoroutineBatchCall", "CoroutineCall"]
 
+_LONGEST = 1.0  # seconds of a run, come what may: figures and a record that must be alone wait for its end
 _LONG = 0.02  # seconds of a run: then other lanes, and retries that fell due, have their turn if they wait
 
 
@@ -46,7 +47,8 @@ class CoroutineCall:
         decoding, handler, with_record = self._decoding, self._handler, self._shape.takes_record
         decode, decode_errors = decoding.decode, decoding.errors
         records, now = run.records, time.perf_counter
-        until = now() + _LONG
+        began = now()
+        until = began + _LONG
         i = run.done
         while i < len(records) and not run.cancelled:
             record = records[i]
@@ -70,7 +72,7 @@ class CoroutineCall:
             i += 1
             run.done = i
             if now() > until:
-                if self._runtime.others_wait():
+                if now() - began > _LONGEST or self._runtime.others_wait():
                     return True
                 await asyncio.sleep(0)  # the handler may never suspend
                 until = now() + _LONG
