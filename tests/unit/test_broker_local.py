@@ -233,6 +233,7 @@ def test_killing_is_only_for_what_runs(tmp_path):
 
 def test_a_crash_is_a_crash_and_a_start_repairs_it(tmp_path, machine, monkeypatch):
     monkeypatch.setattr(java.nodes, "serves", lambda _node, _count: True)
+    handler = signal.getsignal(signal.SIGINT)
     with LocalBroker(tmp_path / "run", port=0, nodes=2) as broker:
         before = [node.pid for node in broker.status().nodes]
         broker.kill(2)
@@ -242,4 +243,4 @@ def test_a_crash_is_a_crash_and_a_start_repairs_it(tmp_path, machine, monkeypatc
         assert after[1] not in before
         broker.purge()
         assert not broker.status().nodes
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
