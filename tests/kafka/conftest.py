@@ -17,6 +17,8 @@ from relance.broker import LocalBroker
 # So that `from waiting import wait_until` works in every test below, however pytest was called.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from waiting import wait_until
+
 
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalBroker]:
@@ -56,11 +58,17 @@ def make_topic(admin: AdminClient) -> Callable[..., str]:
     """
     numbers = itertools.count(1)
 
+    def known(name: str) -> int:
+        found = admin.list_topics(timeout=10.0).topics.get(name)
+        return 0 if found is None else len(found.partitions)
+
     def make(prefix: str, partitions: int = 1, **configs: object) -> str:
         name = f"{prefix}-{os.getpid()}-{next(numbers)}"
         settings = {key.replace("_", "."): str(value) for key, value in configs.items()}
         topic = NewTopic(name, num_partitions=partitions, config=settings)
         admin.create_topics([topic], operation_timeout=10.0)[name].result(15.0)
+        # The controller has made it; a busy broker may hear of it later.
+        wait_until(lambda: known(name) == partitions)
         return name
 
     return make

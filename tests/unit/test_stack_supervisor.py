@@ -94,12 +94,13 @@ def test_the_log_grows_over_restarts_and_an_error_shows_only_the_last_start(
     settings: Settings, sleeper: Service
 ) -> None:
     first = supervisor.start(settings, replace(sleeper, command=(sys.executable, "-c", "print('first')")))
-    wait_for_log(settings, "first")
+    log = supervisor.log_path(settings, "order-api")
+    wait_until(lambda: log.exists() and log.read_text() == "first\n")  # not only its first half
     supervisor.stop(settings, [first])
     supervisor.start(settings, sleeper)
     text = wait_for_log(settings, "up")
     assert "first" not in text
-    assert supervisor.log_path(settings, "order-api").read_text().startswith("first\n")
+    assert log.read_text().startswith("first\n")
 
 
 def test_a_log_that_grew_too_large_is_put_aside_at_the_next_start(
