@@ -20,7 +20,8 @@ from chaos.workload import DRAIN, MAX_ATTEMPTS, SOURCE, Order
 __all__ = ["Verdict", "check"]
 
 _COMMITTED_BY = 1.5
-"""Seconds from the end of a record to a commit that must tell of it: the interval, and a busy machine."""
+"""Seconds from a record's end, and the answers to its writes, to a commit that must tell of it: the interval,
+and a busy machine."""
 
 _EARLY_BY = 0.0015  # seconds; a due time travels through a topic in milliseconds of the clock of day
 
@@ -383,10 +384,15 @@ def check_repeats(
 def _allowed(events: Sequence[Event], epochs: Sequence[Epoch]) -> Counter[str]:
     """How often each record may be repeated.
 
-    Once for each epoch that handled it and ended without a clean revocation before a commit told of it; and
-    once for each write of it that got no answer, or a bad one.
+    Once for each epoch that handled it and ended without a clean revocation before a commit told of it (none
+    can before what the record wrote is acknowledged); and once for each write of it that got no answer, or a
+    bad one.
     """
     found: Counter[str] = Counter(e["id"] for e in events if e["event"] == "unwritten")
+    answered: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for event in events:
+        if event["event"] == "written":
+            answered[event["who"], event["id"]].append(event["t"])
     for epoch in epochs:
         if epoch.clean or epoch.ended == float("inf"):  # of one that goes on nothing can be repeated
             continue
@@ -395,7 +401,8 @@ def _allowed(events: Sequence[Event], epochs: Sequence[Epoch]) -> Counter[str]:
             ended = step["event"] == "end" and step["how"] != "fail"
             touched[tuple(step["place"])] = step["id"], step["t"] if ended else float("inf")
         for name, ended in touched.values():
-            if not any(at >= ended + _COMMITTED_BY for at in epoch.told):
+            done = max([ended, *(t for t in answered[epoch.who, name] if t <= epoch.ended)])
+            if not any(at >= done + _COMMITTED_BY for at in epoch.told):
                 found[name] += 1
     return found
 

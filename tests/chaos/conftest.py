@@ -10,7 +10,7 @@ from runs import HANDOFFS, Started, crash_points, matrix, mutant, ninety_seconds
 
 from chaos.mutants import MUTANTS
 
-AT_ONCE = 3  # each mostly waits, but its brokers take both cores while they start
+AT_ONCE = 2  # each mostly waits, but its brokers take both cores while they start
 
 
 @pytest.fixture(scope="session", autouse=True)

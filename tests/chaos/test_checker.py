@@ -362,6 +362,29 @@ class TestRepeats:
         verdict = self.again(history)
         assert "beyond_allowed" in found_by(verdict)
 
+    def test_after_commits_that_could_not_tell_of_it_because_its_write_was_not_answered(
+        self, history: History
+    ) -> None:
+        history.order("a")
+        history.begin("a")
+        history.end("a")
+        history.now += 3.0
+        history.commit(0)
+        history.written("a")
+        history.tell("lost", partitions=[[SOURCE, 0]])
+        assert self.again(history).passed
+
+    def test_not_after_a_commit_long_after_the_answer(self, history: History) -> None:
+        history.order("a")
+        history.begin("a")
+        history.end("a")
+        history.now += 3.0
+        history.written("a")
+        history.now += 2.0
+        history.commit(1)
+        history.tell("lost", partitions=[[SOURCE, 0]])
+        assert found_by(self.again(history)) >= {"beyond_allowed"}
+
     def test_a_process_that_begins_anew_was_killed(self, history: History) -> None:
         history.order("a")
         history.handled("a")

@@ -54,9 +54,9 @@ _NOT_WRITTEN = frozenset(
 )
 
 IN_FLIGHT = 4
-"""Requests to a broker without an answer. With five, the most of an idempotent producer and its default, a
-thread of librdkafka 2.16 turns in circles on a whole core while a broker is slow and more waits to be written
-(confluentinc/librdkafka#3692): it is woken for what it may not send yet."""
+"""Requests to a broker without an answer. A thread of librdkafka 2.16 turns in circles on a whole core while
+five messages to a partition have no answer and more wait (confluentinc/librdkafka#3692): it is woken for what
+it may not send yet. With four requests a trickle of single messages does not come to that; a burst may."""
 
 _STATS_MS = 250
 
