@@ -253,7 +253,7 @@ class Rig:
         logs.mkdir(parents=True, exist_ok=True)
         with (logs / f"{name}.log").open("ab") as errors:
             return subprocess.Popen(
-                [sys.executable, "-m", module, msgspec.json.encode(config).decode()],
+                [sys.executable, "-X", "faulthandler", "-m", module, msgspec.json.encode(config).decode()],
                 stdin=subprocess.DEVNULL,
                 stdout=errors,
                 stderr=errors,

@@ -278,6 +278,8 @@ class Runner:
         for table in self._tables:
             table.stop()
         self._hooks.close()
+        if self.watch is not None and not self.watch.join(_LAST_WAIT):
+            _log.debug("a question about the topics is still without an answer")
         _log.info("stopped")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import cast
 
+from relance.errors import TopicMissingError
 from relance.kafka.admin import Admin, Identity
 from relance.kafka.watch import TopicWatch
 
@@ -12,6 +13,39 @@ from relance.kafka.watch import TopicWatch
 class Broken:
     def identity(self, topic: str) -> Identity:
         raise LookupError(f"no way to ask for {topic}")
+
+
+class Slow:
+    def __init__(self) -> None:
+        self.asked, self.answers = threading.Event(), threading.Event()
+
+    def identity(self, topic: str) -> Identity:
+        self.asked.set()
+        assert self.answers.wait(10.0)
+        raise TopicMissingError(topic, bootstrap_servers="localhost:1")
+
+
+def test_a_question_on_its_way_is_waited_for_and_none_is_asked_after_it() -> None:
+    slow = Slow()
+    looks: list[object] = []
+    watch = TopicWatch(
+        cast("Admin", slow), ["a", "b"], lambda topic, id: None, looks.append, looks.append, interval=0.001
+    )
+    watch.start()
+    assert slow.asked.wait(10.0)
+    watch.stop()
+    assert not watch.join(0.0)
+    slow.answers.set()
+    assert watch.join(10.0)
+    assert looks == []
+
+
+def test_one_that_never_began_has_nothing_to_wait_for() -> None:
+    watch = TopicWatch(
+        cast("Admin", Broken()), [], lambda topic, id: None, lambda admin: None, lambda error: None
+    )
+    watch.stop()
+    assert watch.join(0.0)
 
 
 def test_a_defect_of_the_watch_is_told() -> None:

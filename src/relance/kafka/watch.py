@@ -59,8 +59,18 @@ class TopicWatch:
         self._thread.start()
 
     def stop(self) -> None:
-        """End it; a question on its way is not waited for."""
+        """Ask nothing more; see `join`."""
         self._stop.set()
+
+    def join(self, timeout: float) -> bool:
+        """Wait for the answer to a question on its way, in seconds. False if none came.
+
+        One that came while the interpreter ends would be handed to it by a thread of librdkafka, and the
+        process would die of that, after all was done.
+        """
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
 
     def topic_id(self, topic: str) -> str:
         """The topic's present id, asked now; "" where it is missing or nobody answers."""
@@ -128,6 +138,8 @@ class TopicWatch:
                 _log.warning("topic %s is back", topic)
             self._count(topic, found)
             self._on_seen(topic, found.id)
+        if self._stop.is_set():
+            return
         self.learn_limits()
         try:
             self._on_look(self._admin)
