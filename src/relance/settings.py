@@ -122,7 +122,7 @@ class Settings:
 
     event_loop: EventLoop = "auto"
     """On which loop `App.run` runs async handlers: uvloop where it is installed (`relance[uvloop]`), else
-    asyncio's own. An app that is served on a loop of yours (`async with app`) uses that one."""
+    asyncio's own. An app inside a loop of yours (`async with app.running()`) uses that one."""
 
     log_level: str = "INFO"
     """The level of the `relance` loggers."""

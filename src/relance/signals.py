@@ -36,7 +36,7 @@ def caught_signals(on_first: Callable[[int], None]) -> Iterator[Callable[[], Non
     writer.setblocking(False)
     try:
         # Before the handlers, and given back after them: a signal in between must not be swallowed.
-        old_fd = _listen_to(writer)
+        old_fd = _tell(writer.fileno())
     except ValueError:
         reader.close()
         writer.close()
@@ -45,9 +45,9 @@ def caught_signals(on_first: Callable[[int], None]) -> Iterator[Callable[[], Non
 
     def note(number: int, frame: FrameType | None) -> None:
         """Python must have a handler, or the C level writes nothing."""
-        fd = _listen_to(writer)
+        fd = _tell(writer.fileno())
         if fd != writer.fileno():  # of a loop that begins or ends: it was told, and not we
-            signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
+            _tell(fd)
             writer.send(bytes([number]))
 
     before = {number: signal.signal(number, note) for number in _SIGNALS}
@@ -57,7 +57,7 @@ def caught_signals(on_first: Callable[[int], None]) -> Iterator[Callable[[], Non
     thread.start()
 
     def listen() -> None:
-        fd = _listen_to(writer)
+        fd = _tell(writer.fileno())
         if fd not in (-1, writer.fileno()):
             others.append(os.dup(fd))
 
@@ -74,8 +74,9 @@ def caught_signals(on_first: Callable[[int], None]) -> Iterator[Callable[[], Non
             os.close(fd)
 
 
-def _listen_to(writer: socket.socket) -> int:
-    return signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+def _tell(fd: int) -> int:
+    """Have signals written to that file descriptor. Returns to which they went before, or -1."""
+    return signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
 
 
 def _listen(reader: socket.socket, on_first: Callable[[int], None], others: list[int]) -> None:

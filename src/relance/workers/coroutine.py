@@ -37,8 +37,7 @@ class CoroutineCall:
         timeout: float | None = None,
     ) -> None:
         self._runtime = runtime
-        handler = _awaitable(handler, shape.name)
-        self._handler = handler if timeout is None else _within(timeout, handler, shape.name)
+        self._handler = _awaitable(handler, shape.name, timeout)
         self._shape = shape
         self._decoding = decoding
 
@@ -90,9 +89,7 @@ class CoroutineBatchCall(Batch):
         decoding: Decoding,
         timeout: float | None = None,
     ) -> None:
-        handler = _awaitable(handler, shape.name)
-        timed = handler if timeout is None else _within(timeout, handler, shape.name)
-        super().__init__(runtime, timed, shape, decoding)
+        super().__init__(runtime, _awaitable(handler, shape.name, timeout), shape, decoding)
 
     async def handle(self, run: Run) -> bool:
         """Handle the whole run. False if it was given back already."""
@@ -112,10 +109,16 @@ class CoroutineBatchCall(Batch):
         return self.settle(run, attempt)
 
 
-def _awaitable(handler: Callable[..., Any], name: str) -> Callable[..., Coroutine[Any, Any, Any]]:
+def _awaitable(
+    handler: Callable[..., Any], name: str, timeout: float | None
+) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """The handler as it is awaited: async in truth, and within its deadline if it has one."""
+    really = handler if inspect.iscoroutinefunction(handler) else _wrapped(handler, name)
+    return really if timeout is None else _within(timeout, really, name)
+
+
+def _wrapped(handler: Callable[..., Any], name: str) -> Callable[..., Coroutine[Any, Any, Any]]:
     """What a sync wrapper calls itself by functools.wraps, it must also be."""
-    if inspect.iscoroutinefunction(handler):
-        return handler
 
     async def call(*given: Any) -> None:
         answer = handler(*given)

@@ -54,13 +54,11 @@ class LoopWorker:
         self._tasks: dict[Run, asyncio.Task[None]] = {}
         self._timer: asyncio.Handle | None = None
         self._rings_at = 0.0  # on the monotonic clock, while there is a timer
-        self._rounded = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def run(self) -> None:
         """Handle records until the runtime stops. Raises what ends the program, after giving all back."""
         self._loop = asyncio.get_running_loop()
-        self._rounded = 0.0 if isinstance(self._loop, asyncio.BaseEventLoop) else _ROUNDED
         self._runtime.on_work = self._work_from_any_thread
         self._runtime.on_abandon = self._abandon
         try:
@@ -119,7 +117,9 @@ class LoopWorker:
                 return
             self._timer.cancel()
         self._rings_at = when
-        self._timer = asyncio.get_running_loop().call_later(seconds + self._rounded, self._ring)
+        loop = asyncio.get_running_loop()
+        exact = isinstance(loop, asyncio.BaseEventLoop)
+        self._timer = loop.call_later(seconds if exact else seconds + _ROUNDED, self._ring)
 
     def _ring(self) -> None:
         self._timer = None
