@@ -11,7 +11,7 @@ import itertools
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 from relance.circuit import Circuit
@@ -70,7 +70,9 @@ class Consumer:
             on_failure=on_failure,
             circuit=circuit,
         )
-        self._handoffs = Handoffs(producer, settled=self._settled, failed=self._not_settled)
+        self._handoffs = Handoffs(
+            producer, settled=self._settled, failed=self._not_settled, trying=self._trying
+        )
         self.runtime.writer = self
         self._transactors: dict[str, Transactor] = {}
         """By feed; none where hand-offs are acknowledged one by one."""
@@ -163,6 +165,12 @@ class Consumer:
             return
         self._handoffs.submit(Handoff(assignment, offset, tuple(outgoing)))
 
+    def hurry(self, assignments: Collection[Assignment]) -> None:
+        """Try once more, now, what was refused of partitions that are about to go."""
+        for transactor in self._transactors.values():
+            transactor.hurry(assignments)
+        self._handoffs.hurry(assignments)
+
     def _transactor(self, feed: Feed, settings: Settings) -> Transactor:
         common = common_config(settings)
         return Transactor(
@@ -176,6 +184,9 @@ class Consumer:
 
     def _settled(self, handoff: Handoff) -> None:
         self.runtime.settled(handoff.assignment, handoff.offset)
+
+    def _trying(self, handoff: Handoff) -> None:
+        self.runtime.tried_again(handoff.assignment, handoff.offset)
 
     def _not_settled(self, handoff: Handoff, topic: str, error: SendError) -> None:
         self.runtime.not_settled(handoff.assignment, handoff.offset, f"{topic} takes no record: {error}")

@@ -5,7 +5,7 @@ Only shapes: the pollers, workers and the test world depend on these, not on one
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -73,6 +73,9 @@ class Writer(Protocol):
 
     def write(self, assignment: Assignment, offset: int, outgoing: Sequence[Outgoing]) -> None:
         """Write all of `outgoing`, durably, however often that takes."""
+
+    def hurry(self, assignments: Collection[Assignment]) -> None:
+        """These are about to go: tell `tried_again` of the runtime what was refused, and try it now."""
 
 
 class StartLike(Protocol):

@@ -242,8 +242,7 @@ class Runtime:
         with self._lock:
             found = self.engine.drain(tps)
             self._work.notify_all()
-            self._wait_until(lambda: not any(a.busy() for a in found), deadline)
-            late = [run for a in found for run in a.running]
+        late = self._drained(found, deadline)
         for run in late:
             self.on_abandon(run)
         if feed == "source" and tps:
@@ -283,6 +282,11 @@ class Runtime:
     def not_settled(self, assignment: Assignment, offset: int, reason: str) -> None:
         """A hand-off failed (and is tried again): its partition must not run ahead."""
         self._monitor.stop(assignment, offset, reason, "trying again until it is written")
+
+    def tried_again(self, assignment: Assignment, offset: int) -> None:
+        """A hand-off that failed is under way again: the drain waits for its answer."""
+        with self._lock:
+            self.engine.tried_again(assignment, offset)
 
     # -- for workers -------------------------------------------------------------------------------
 
@@ -353,8 +357,8 @@ class Runtime:
         self.stop_by = deadline
         with self._lock:
             found = self._monitor.halt()
-            self._wait_until(lambda: not any(a.busy() for a in found), deadline)
-            late = [run for a in found for run in a.running]
+        late = self._drained(found, deadline)
+        with self._lock:
             self._stopping = True
             self._work.notify_all()
         for run in late:
@@ -481,6 +485,14 @@ class Runtime:
         with self._lock:
             self.counters.rebalances += 1
             self.counters.last_rebalance = self._clock.time()
+
+    def _drained(self, found: Sequence[Assignment], deadline: float) -> list[Run]:
+        """Wait for what runs and settles of `found`, which drain; the runs that are out at the deadline."""
+        if self._failures.writer is not None:
+            self._failures.writer.hurry(found)
+        with self._lock:
+            self._wait_until(lambda: not any(a.busy() for a in found), deadline)
+            return [run for a in found for run in a.running]
 
     def _wait_until(self, condition: Callable[[], bool], deadline: float) -> None:
         while not condition():

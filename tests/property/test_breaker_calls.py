@@ -67,7 +67,7 @@ class BreakerAgainstAList(RuleBasedStateMachine):
         of = {"window_seconds": size} if self.timed else {"window": size}
         self.settings = CircuitBreaker(
             failure_rate=failure_rate,
-            slow_call_rate=slow_call_rate,
+            slow_call_rate=slow_call_rate if slow else 1.0,  # without a duration none is slow
             slow_call_duration=SLOW if slow else None,
             minimum_calls=minimum if self.timed else min(minimum, size),
             open_for=3.5,

@@ -255,7 +255,7 @@ class World(RuleBasedStateMachine):
         assert self.clock.now - began <= self.plan.drain_timeout + EARLY
         if clean:
             assert not tenure.assignment.running
-            assert not tenure.assignment.settling - tenure.failing
+            assert not tenure.assignment.settling
         for sent in self.on_its_way.get((member, member.feed_of(tp)), []):
             if sent.tenure is tenure:
                 self.answer(sent, before, tell=False)  # its answer comes too late

@@ -52,11 +52,15 @@ def a_handoff(assignment: Assignment | None = None) -> Handoff:
     return Handoff(assignment, 0, (Outgoing(DLT, b"k", b"v", []),))
 
 
+def told_nothing(_: Handoff) -> None:
+    """Where no partition goes."""
+
+
 def test_a_hand_off_that_failed_two_thousand_times_still_gets_its_pause_and_is_written_at_last(
     producer: Producer,
 ) -> None:
     settled: list[Handoff] = []
-    handoffs = Handoffs(producer, settled=settled.append, failed=lambda *_: None)  # type: ignore[arg-type]
+    handoffs = Handoffs(producer, settled=settled.append, failed=lambda *_: None, trying=told_nothing)  # type: ignore[arg-type]
     handoffs.submit(a_handoff())
     while len(producer.sends) < 2_000:
         producer.clock.advance(0.5)
@@ -74,6 +78,27 @@ def test_a_hand_off_that_failed_two_thousand_times_still_gets_its_pause_and_is_w
     assert len(producer.sends) == 2_001
 
 
+def test_what_a_topic_refused_is_written_at_once_where_its_partition_is_about_to_go(
+    producer: Producer,
+) -> None:
+    going, staying = a_handoff(), a_handoff()
+    told: list[tuple[str, Handoff]] = []
+    handoffs = Handoffs(
+        producer,  # type: ignore[arg-type]
+        settled=lambda handoff: told.append(("settled", handoff)),
+        failed=lambda *_: None,
+        trying=lambda handoff: told.append(("trying", handoff)),
+    )
+    for each in (going, staying):
+        handoffs.submit(each)
+    producer.refusing = False
+    handoffs.hurry([going.assignment])
+    assert told == [("trying", going), ("settled", going)]
+    producer.clock.advance(60.0)
+    producer.tick()
+    assert told[2:] == [("settled", staying)], "nothing is written twice"
+
+
 def test_a_failure_is_told_before_the_producer_s_thread_can_write_the_hand_off_again(
     producer: Producer,
 ) -> None:
@@ -86,7 +111,9 @@ def test_a_failure_is_told_before_the_producer_s_thread_can_write_the_hand_off_a
         producer.tick()
         told.append("failed")
 
-    handoffs = Handoffs(producer, settled=lambda *_: told.append("settled"), failed=failed)  # type: ignore[arg-type]
+    handoffs = Handoffs(
+        producer, settled=lambda *_: told.append("settled"), failed=failed, trying=told_nothing
+    )  # type: ignore[arg-type]
     handoffs.submit(a_handoff())
     producer.clock.advance(60.0)
     producer.tick()
@@ -108,7 +135,7 @@ def test_a_partition_goes_on_although_its_refused_hand_off_was_written_as_soon_a
     def settled(written: Handoff) -> None:
         runtime.settled(written.assignment, written.offset)
 
-    handoffs = Handoffs(producer, settled=settled, failed=failed)  # type: ignore[arg-type]
+    handoffs = Handoffs(producer, settled=settled, failed=failed, trying=told_nothing)  # type: ignore[arg-type]
 
     def reject_the_first(record: Any) -> None:
         if record.offset == 0:
@@ -130,7 +157,7 @@ def test_a_partition_goes_on_although_its_refused_hand_off_was_written_as_soon_a
 
 
 def test_a_hand_off_whose_assignment_is_gone_is_not_written_again(producer: Producer) -> None:
-    handoffs = Handoffs(producer, settled=lambda *_: None, failed=lambda *_: None)  # type: ignore[arg-type]
+    handoffs = Handoffs(producer, settled=lambda *_: None, failed=lambda *_: None, trying=told_nothing)  # type: ignore[arg-type]
     refused = a_handoff()
     handoffs.submit(refused)
     refused.assignment.closed = True

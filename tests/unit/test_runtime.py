@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -415,6 +416,24 @@ def test_it_goes_on_when_what_failed_is_written_and_not_when_something_else_is(
     assert caplog.messages[-1] == "orders-0 goes on: what it waited for is written"
     member.work()
     assert member.commit() == 4
+
+
+@pytest.mark.parametrize(("answer", "committed"), [(Member.ack, 2), (Member.refuse, 0)])
+def test_a_drain_waits_for_one_more_try_of_what_failed_and_no_longer(
+    answer: Callable[[Member], None], committed: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    member = stopped_member(caplog)
+    member.ack(member.writes[1])
+    waited: list[float] = []
+
+    def wait(timeout: float) -> None:
+        waited.append(timeout)
+        answer(member)
+
+    member.while_waiting = wait
+    member.revoke(ORDERS)
+    assert (len(waited), len(member.hurried)) == (1, 1)
+    assert member.broker.commits[ORDERS][0] == committed
 
 
 def test_a_letter_that_no_topic_takes_stops_its_partition_for_good(

@@ -174,7 +174,9 @@ class World:
             drain_timeout=5.0,
             clock=self.time.monotonic,
         )
-        self.member.runtime.writer = SimpleNamespace(write=self.transactor.submit)  # type: ignore[assignment]
+        self.member.runtime.writer = SimpleNamespace(
+            write=self.transactor.submit, hurry=self.transactor.hurry
+        )  # type: ignore[assignment]
         self.poll()
 
     def poll(self) -> None:
@@ -388,6 +390,76 @@ def test_a_topic_that_is_missing_holds_up_no_other(world: World) -> None:
     assert (world.cluster.keys(DLT), world.offset()) == ([b"dead"], 1)
 
 
+def revoke(world: World, *tps: TopicPartition) -> None:
+    """As the poller does it; the transactor has turns while the drain waits, and before the last commit."""
+    left = 20
+
+    def turn(timeout: float) -> None:
+        nonlocal left
+        left -= 1
+        assert left, "the drain waits for something that nobody tries"
+        world.transactor.turn()
+        world.time.advance(0.01)
+
+    member = world.member
+    member.while_waiting = turn
+    world.transactor.revoking(GROUP)
+    member.runtime.revoking("source", list(tps))
+    while world.transactor._anything_left(set(tps)):
+        turn(0.0)
+    member.runtime.revoked("source", list(tps), lost=False)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_revocation_tries_once_more_what_a_topic_refused_before_and_would_take_by_now(
+    world: World, several: bool
+) -> None:
+    world.cluster.refuses = lambda outgoing: KafkaError._MSG_TIMED_OUT
+    world.handle(ORDERS, b"a", *([b"b", b"dead"] if several else []))
+    world.turn(6)  # the pauses between the tries grow
+    world.handle(OTHER, b"c")  # has to wait behind it, and was never tried
+    assert set(world.member.runtime.look().stopped) == {str(ORDERS), str(OTHER)}
+    world.cluster.refuses = lambda outgoing: None
+    began = world.time.now
+    revoke(world, ORDERS, OTHER)
+    assert world.time.now - began < 0.5
+    assert sorted(world.cluster.keys(RESULTS)) == ([b"a", b"b", b"c"] if several else [b"a", b"c"])
+    assert world.cluster.keys(DLT) == ([b"dead"] if several else [])
+    assert (world.offset(), world.offset(OTHER)) == (3 if several else 1, 1)
+
+
+def test_a_revocation_tries_a_record_that_was_refused_for_what_it_is_once_and_gives_it_up(
+    world: World,
+) -> None:
+    world.cluster.refuses = lambda o: KafkaError.MSG_SIZE_TOO_LARGE if o.key == b"large" else None
+    world.handle(ORDERS, b"large", b"b")
+    world.turn(6)
+    tries = world.cluster.aborted.count(RESULTS)
+    began = world.time.now
+    revoke(world, ORDERS)
+    assert world.time.now - began < 0.5
+    assert world.cluster.aborted.count(RESULTS) == tries + 1
+    assert world.offset() in (None, 0)
+
+
+def test_what_a_handler_ends_while_its_partition_drains_is_tried_too(world: World) -> None:
+    world.cluster.refuses = lambda outgoing: KafkaError._MSG_TIMED_OUT
+    world.handle(OTHER, b"a")
+    world.turn(4)
+    world.member.broker.log(ORDERS).append(b"b")
+    world.member.read()
+    out = world.member.take()
+    assert out is not None
+    world.member.begin(out)
+    world.member.engine.drain([ORDERS])
+    world.cluster.refuses = lambda outgoing: None
+    world.member.finish(out, answer)
+    assert world.member.engine.assignments[ORDERS].busy()
+    revoke(world, ORDERS)
+    assert world.offset() == 1
+    assert b"b" in world.cluster.keys(RESULTS)
+
+
 def test_what_spoils_every_transaction_without_being_named_is_found_by_halving(world: World) -> None:
     world.cluster.spoils = lambda outgoing: outgoing.key == b"poison"
     world.handle(ORDERS, *(b"%d" % i for i in range(20)))
@@ -467,7 +539,7 @@ def test_a_revocation_returns_when_the_last_transaction_has_ended() -> None:
         interval=60.0,
         drain_timeout=10.0,
     )
-    member.runtime.writer = SimpleNamespace(write=transactor.submit)  # type: ignore[assignment]
+    member.runtime.writer = SimpleNamespace(write=transactor.submit, hurry=transactor.hurry)  # type: ignore[assignment]
 
     def wait(outgoing: Outgoing) -> None:
         held.wait(10.0)

@@ -71,6 +71,12 @@ class Backlog:
         """When one that was refused is to be tried alone."""
         return self._suspects.next_due(self._telling(without))
 
+    def hurry(self, assignments: Collection[Assignment], without: Collection[str]) -> list[Pending]:
+        """Those of `assignments` that were refused, which are due from now on."""
+        held = [p for p in self._telling(without) if p.assignment in assignments and self._suspects.holds(p)]
+        self._suspects.hurry(held)
+        return held
+
     def written(self, batch: Sequence[Pending]) -> None:
         """A transaction with these took effect."""
         done = set(batch)

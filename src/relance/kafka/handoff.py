@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 
@@ -62,9 +62,11 @@ class Handoffs:
         *,
         settled: Callable[[Handoff], None],
         failed: Callable[[Handoff, str, SendError], None],
+        trying: Callable[[Handoff], None],
     ) -> None:
         self._producer = producer
         self._settled = settled
+        self._trying = trying
         self._failed = failed
         self._lock = threading.Lock()
         self._again: list[tuple[float, _Write]] = []
@@ -75,6 +77,15 @@ class Handoffs:
         handoff.left = len(handoff.outgoing)
         for outgoing in handoff.outgoing:
             self._send(_Write(handoff, outgoing))
+
+    def hurry(self, assignments: Collection[Assignment]) -> None:
+        """Write now what failed of these; `trying` is called for each before."""
+        with self._lock:
+            due = [write for _, write in self._again if write.handoff.assignment in assignments]
+            self._again = [each for each in self._again if each[1].handoff.assignment not in assignments]
+        for write in due:
+            self._trying(write.handoff)
+            self._send(write)
 
     def _send(self, write: _Write) -> None:
         topic, key, value, headers = write.outgoing

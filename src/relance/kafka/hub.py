@@ -44,4 +44,5 @@ class TransactionHub(Protocol):
     def confirm(self, taken: Taken) -> None: ...  # noqa: D102
     def commit_failed(self, commit: Commit, *, too_large: bool = False) -> None: ...  # noqa: D102
     def not_settled(self, assignment: Assignment, offset: int, reason: str) -> None: ...  # noqa: D102
+    def tried_again(self, assignment: Assignment, offset: int) -> None: ...  # noqa: D102
     def fail(self, error: Exception) -> None: ...  # noqa: D102

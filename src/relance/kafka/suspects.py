@@ -7,6 +7,7 @@ each is tried again after half a second to ten. Pure: times are passed in.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -89,6 +90,12 @@ class Suspects(Generic[P]):
     def next_due(self, pending: Iterable[P]) -> float | None:
         """When there is one to be tried alone."""
         return min((at for at, _ in self._held(pending)), default=None)
+
+    def hurry(self, pending: Iterable[P]) -> None:
+        """Let these be due at once."""
+        for each in pending:
+            for refusal in self._refusals(each):
+                refusal.at = -math.inf
 
     def forget_closed(self, pending: Iterable[P]) -> None:
         """Forget records that are not pending any more. A topic is believed again when one is written."""

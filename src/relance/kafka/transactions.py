@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from confluent_kafka import Consumer as GroupClient
@@ -134,8 +134,18 @@ class Transactor(Committer):
             reason = self._backlog.add(pending)
             if self._oldest is None:
                 self._oldest = self._clock()
-            if reason is not None:  # told with the lock held: told later, it might be written already
+            # One that drains has no time to wait for its turn, so it is tried at once.
+            if reason is not None and not (
+                assignment.draining and pending in self._backlog.hurry([assignment], self._gone)
+            ):  # told with the lock held: told later, it might be written already
                 self._hub.not_settled(assignment, offset, reason)
+            self._changed.notify_all()
+
+    def hurry(self, assignments: Collection[Assignment]) -> None:
+        """Try now what was refused of these, instead of when its pause is over."""
+        with self._changed:
+            for pending in self._backlog.hurry(assignments, self._gone):
+                self._hub.tried_again(pending.assignment, pending.offset)
             self._changed.notify_all()
 
     # -- for the polling thread (kafka.commits.Committer) ------------------------------------------

@@ -10,7 +10,7 @@ import asyncio
 import dataclasses
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from relance.circuit import Circuit, make_circuits
@@ -231,6 +231,12 @@ class Node:
     def write(self, assignment: Assignment, offset: int, outgoing: Sequence[Outgoing]) -> None:
         """What the runtime hands off; written by `flush`."""
         self.writes.append((assignment, offset, tuple(outgoing)))
+
+    def hurry(self, assignments: Collection[Assignment]) -> None:
+        """`flush` tries all again each time, so it need only be waited for."""
+        for assignment, offset, _ in self.writes:
+            if assignment in assignments:
+                self.runtime.tried_again(assignment, offset)
 
     def end(self) -> None:
         """Nothing of it runs any more."""
