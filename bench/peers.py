@@ -28,6 +28,7 @@ PEERS: dict[str, Peer] = {
     peer.name: peer
     for peer in (
         Peer("relance", "relance_app.py", "own"),
+        Peer("relance-default", "relance_app.py", "own", "relance, as shipped"),
         # The same client, in the same environment, as relance: only the loop differs.
         Peer("bare", "hand_loop.py", "own", "hand loop over confluent-kafka, tuned"),
         Peer("bare-default", "hand_loop.py", "own", "hand loop over confluent-kafka, as shipped"),

@@ -78,7 +78,7 @@ WORKS: dict[str, Work] = {
             "fast",
             "typed decode, fast sync handler (order, record), partition order",
             "throughput",
-            ("relance", *PYTHON, "spring", "parallel-consumer"),
+            ("relance", "relance-default", *PYTHON, "spring", "parallel-consumer"),
             (
                 ratio(0.85, "bare", HAND),
                 ratio(1.3, "aiokafka", "aiokafka"),
@@ -101,7 +101,7 @@ WORKS: dict[str, Work] = {
             "async",
             "async handler that doesn't suspend, partition order",
             "throughput",
-            ("relance", "bare", "aiokafka", "faststream-confluent", "faust"),
+            ("relance", "relance-default", "bare", "aiokafka", "faststream-confluent", "faust"),
             (ratio(0.5, "bare", HAND),),
             shows=SPEED,
         ),

@@ -1,4 +1,8 @@
-"""relance, by its public names and its defaults; what is set beyond them is in the line at the end."""
+"""relance, by its public names; what is set beyond its defaults is in the line at the end.
+
+Peers `relance` and `relance-default`: the first has its two threads share a core (`Settings.share_core`), the
+second is as shipped.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +37,11 @@ logging.getLogger("relance").setLevel(logging.ERROR)
 
 
 def app_of(job: Job, **settings: Any) -> App:
-    return App(job.group, bootstrap_servers=job.bootstrap, settings=Settings(**settings))
+    return App(
+        job.group,
+        bootstrap_servers=job.bootstrap,
+        settings=Settings(share_core=job.peer == "relance", **settings),
+    )
 
 
 def run(app: App, job: Job, tally: Tally, consumer: dict[str, Any], **more: Any) -> None:

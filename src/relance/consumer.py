@@ -7,15 +7,18 @@ apart they get 2/2/2.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import random
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 
 from relance.circuit import Circuit
 from relance.clock import SystemClock
+from relance.cores import SharedCore
 from relance.engine.assignment import Assignment
 from relance.errors import SendError
 from relance.hooks import Hooks
@@ -82,6 +85,8 @@ class Consumer:
             # A retry record is our own promise: the first of them must not be skipped by start="latest".
             feeds.append(Feed("retry", (spec.paths.retry_topic,), f"{group}.retry", "earliest", "earliest"))
         # By their client ids the members of a group are told apart, so each of a process needs its own.
+        one_thread = spec.workers in ("inline", "loop")
+        self._core = SharedCore() if settings.share_core and one_thread else None
         count = next(_numbers)
         number = f"-{count}" if count > 1 else ""
         asking = ASKING
@@ -97,6 +102,7 @@ class Consumer:
                 commit_interval=settings.commit_interval,
                 committer=self._transactors.get(feed.name),
                 asking=asking,
+                core=self._core if feed.name == "source" else None,
             )
             for feed in feeds
         ]
@@ -111,6 +117,10 @@ class Consumer:
             transactor.start()
         for poller in self.pollers:
             poller.start()
+
+    def handling(self) -> AbstractContextManager[None]:
+        """To be open on the thread that runs the worker, while it does."""
+        return contextlib.nullcontext() if self._core is None else self._core.joined()
 
     def topic_seen(self, topic: str, topic_id: str) -> None:
         """The topic has this id now: partitions read under another one are of a topic that is gone."""

@@ -134,7 +134,8 @@ class Runner:
         self._working = True
         try:
             if len(self.consumers) == 1 and not isinstance(self.consumers[0].worker, LoopWorker):
-                self.consumers[0].worker.run()
+                with self.consumers[0].handling():
+                    self.consumers[0].worker.run()
             else:
                 with asyncio.Runner(loop_factory=_loop_factory(self.settings.event_loop)) as runner:
                     runner.run(self._work_on_loop(on_loop))
@@ -226,7 +227,8 @@ class Runner:
     async def _worker(self, consumer: Consumer) -> None:
         worker = consumer.worker
         if isinstance(worker, LoopWorker):
-            await worker.run()
+            with consumer.handling():
+                await worker.run()
             return
         # A thread of its own, and a daemon: a handler that hangs must not keep the process from ending.
         loop = asyncio.get_running_loop()
@@ -234,7 +236,8 @@ class Runner:
 
         def work() -> None:
             try:
-                worker.run()
+                with consumer.handling():
+                    worker.run()
                 result: BaseException | None = None
             except BaseException as error:  # noqa: BLE001  carried to whoever waits for the worker
                 result = error

@@ -124,6 +124,11 @@ class Settings:
     """On which loop `App.run` runs async handlers: uvloop where it is installed (`relance[uvloop]`), else
     asyncio's own. An app inside a loop of yours (`async with app.running()`) uses that one."""
 
+    share_core: bool = False
+    """Whether, while there is a backlog, the polling thread and the handler's are kept on one core (Linux; a
+    sync handler with concurrency 1, and async ones): a handler of microseconds gains a fifth. What it starts
+    meanwhile, threads and processes, stays on that core, too."""
+
     log_level: str = "INFO"
     """The level of the `relance` loggers."""
 
@@ -234,6 +239,7 @@ _SETTINGS: Final[dict[str, Setting]] = {
     "start": Setting(str, choices=("earliest", "latest", "fail")),
     "on_out_of_range": Setting(str, choices=("fail", "earliest", "latest")),
     "event_loop": Setting(str, choices=("auto", "asyncio", "uvloop"), also=_event_loop),
+    "share_core": Setting(bool),
     "log_level": Setting(str, choices=("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"), also=_level),
 }
 """What each may be, by name; the defaults stand in the class."""

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Producer
 
 from relance import App, Record, RetryPolicy, SendError, Settings, TransientError
 from relance.broker import LocalBroker
@@ -95,6 +97,31 @@ def test_a_sync_handler_in_a_running_loop_does_not_block_it(
 
     asyncio.run(main())
     assert threads == ["relance-worker"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux binds threads to cores")
+def test_with_share_core_a_backlog_is_handled_on_one_core_and_the_thread_gets_back_what_it_had(
+    bootstrap: str, make_topic: Callable[..., str]
+) -> None:
+    topic, count, before = make_topic("t", 1), 30_000, os.sched_getaffinity(0)
+    assert len(before) > 1, "there is nothing to choose from"
+    app = App(f"g-{topic}", settings=settings(bootstrap, share_core=True))
+    cores: list[int] = []
+
+    @app.consumer(topic)
+    def handle(value: int) -> None:
+        cores.append(len(os.sched_getaffinity(0)))
+        if len(cores) == count:
+            app.stop()
+
+    producer = Producer({"bootstrap.servers": bootstrap})
+    for n in range(count):
+        producer.produce(topic, str(n))
+    assert producer.flush(30.0) == 0
+    app.run()
+    assert len(cores) == count
+    assert set(cores) == {1, len(before)}
+    assert os.sched_getaffinity(0) == before
 
 
 def test_a_fatal_error_makes_health_down_and_is_raised_on_leaving(

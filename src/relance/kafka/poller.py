@@ -23,6 +23,7 @@ from confluent_kafka import Consumer as Client
 from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as ClientPartition
 
+from relance.cores import SharedCore
 from relance.errors import KafkaErrorKind, RelanceError, SettingsError, kafka_error
 from relance.kafka.cluster import KafkaRefusedError, QuietLog, error_text, refusal
 from relance.kafka.commits import Committer, GroupCommitter
@@ -58,6 +59,7 @@ class Poller:
         commit_interval: float = 1.0,
         committer: Committer | None = None,
         asking: float = ASKING,
+        core: SharedCore | None = None,
     ) -> None:
         self.feed = feed
         self.client_id = str(config["client.id"])
@@ -83,6 +85,7 @@ class Poller:
         self._hurried = False
         """The last call brought so many records that the next ones are there already."""
         self._told: dict[object, float] = {}
+        self._core = core
         self._committer: Committer = committer or GroupCommitter(hub, feed.name, commit_interval, self._tell)
         self._asking = asking
         try:
@@ -144,6 +147,8 @@ class Poller:
 
     def _tick(self) -> None:
         self.last_tick = time.monotonic()
+        if self._core is not None:
+            self._core.look(much=self._hurried)
         while not self._commands.empty():
             self._commands.get()()
         if self._owned:
@@ -395,6 +400,10 @@ class Poller:
 
 def _runs(messages: list[Message], *, one_topic: bool) -> Iterator[list[Message]]:
     """Neighbours of one partition together."""
+    partitions = list(map(Message.partition, messages))
+    if one_topic and partitions.count(partitions[0]) == len(partitions):  # mostly: they come by the megabyte
+        yield messages
+        return
     for _, neighbours in groupby(messages, Message.partition):
         if one_topic:
             yield list(neighbours)
