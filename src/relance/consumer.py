@@ -7,13 +7,11 @@ apart they get 2/2/2.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import random
 import time
 from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
 
 from relance.circuit import Circuit
@@ -37,6 +35,8 @@ from relance.record import Outgoing
 from relance.runtime import Runtime
 from relance.settings import Settings
 from relance.spec import ConsumerSpec, plan_of
+from relance.workers.inline import InlineWorker
+from relance.workers.loop import LoopWorker
 from relance.workers.make import make_worker
 
 __all__ = ["Consumer"]
@@ -85,8 +85,6 @@ class Consumer:
             # A retry record is our own promise: the first of them must not be skipped by start="latest".
             feeds.append(Feed("retry", (spec.paths.retry_topic,), f"{group}.retry", "earliest", "earliest"))
         # By their client ids the members of a group are told apart, so each of a process needs its own.
-        one_thread = spec.workers in ("inline", "loop")
-        self._core = SharedCore() if settings.share_core and one_thread else None
         count = next(_numbers)
         number = f"-{count}" if count > 1 else ""
         asking = ASKING
@@ -102,7 +100,6 @@ class Consumer:
                 commit_interval=settings.commit_interval,
                 committer=self._transactors.get(feed.name),
                 asking=asking,
-                core=self._core if feed.name == "source" else None,
             )
             for feed in feeds
         ]
@@ -118,9 +115,12 @@ class Consumer:
         for poller in self.pollers:
             poller.start()
 
-    def handling(self) -> AbstractContextManager[None]:
-        """To be open on the thread that runs the worker, while it does."""
-        return contextlib.nullcontext() if self._core is None else self._core.joined()
+    def share(self, core: SharedCore) -> bool:
+        """Poll the source on this core from now on. False: the handler has no thread that could share it."""
+        if not isinstance(self.worker, InlineWorker | LoopWorker):
+            return False
+        self.pollers[0].core = core
+        return True
 
     def topic_seen(self, topic: str, topic_id: str) -> None:
         """The topic has this id now: partitions read under another one are of a topic that is gone."""

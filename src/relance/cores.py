@@ -6,7 +6,8 @@ a fifth of the rate of a fast handler. So with `Settings.share_core` both are bo
 handler's thread is found, and let go of now and again, so that the kernel may move them off a core that
 others want; and at once when the backlog is gone.
 
-What a bound thread starts, threads and processes, inherits the bond: that is why it is not the default.
+What a bound thread starts, threads and processes, inherits the bond: that is why it is not the default, and
+why it is only for a process that is the application's own, with one consumer.
 """
 
 from __future__ import annotations
@@ -32,14 +33,13 @@ _PROCESSOR = 36  # of the fields of /proc/…/stat after the name, the one of th
 
 
 class SharedCore:
-    """Binds the thread that calls `look` and the one that is inside `joined` together. `clock`: monotonic."""
+    """Binds the thread that polls and the one that handles together. `clock` is monotonic, in seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
         self._allowed: dict[int, set[int]] = {}
-        """By thread, the cores it had when it came; empty where the system knows no such thing."""
-        self._handler: int | None = None
+        """By thread, the cores that it had when it came."""
         self._bound = False
         self._next = 0.0
         self._busy_at = float("-inf")
@@ -49,49 +49,57 @@ class SharedCore:
 
     @contextlib.contextmanager
     def joined(self) -> Iterator[None]:
-        """While it is open, the thread that opened it is the one that handles."""
-        if self._useless:
-            yield
-            return
+        """While it is open, its thread is the one that handles."""
         with self._lock:
-            self._handler = threading.get_native_id()
-            self._allowed[self._handler] = os.sched_getaffinity(0)
+            self._join()
         try:
             yield
         finally:
-            with self._lock:
-                self._release()
-                del self._allowed[self._handler]
-                self._handler = None
+            self.leave()
 
     def look(self, *, much: bool) -> None:
         """Called again and again by the thread that polls; `much`: there is a backlog."""
-        if self._useless:
-            return
         now = self._clock()
         if much:
             self._busy_at = now
         with self._lock:
-            if now - self._busy_at > _CALM or self._handler is None:
+            self._join()
+            if self._useless or len(self._allowed) < 2:
+                return
+            if now - self._busy_at > _CALM:
                 self._release()
             elif now >= self._next:
                 if self._bound:
                     self._release()
                     self._next = now + _LOOSE
                 else:
-                    self._bind(self._handler)
+                    self._bind()
                     self._next = now + _BOUND
 
-    def _bind(self, handler: int) -> None:
-        poller = threading.get_native_id()
+    def leave(self) -> None:
+        """The thread that calls this is not one of the two any more."""
+        with self._lock:
+            self._release()
+            self._allowed.pop(threading.get_native_id(), None)
+
+    def _join(self) -> None:
+        thread = threading.get_native_id()
+        if self._useless or thread in self._allowed:
+            return
         try:
-            if poller not in self._allowed:
-                self._allowed[poller] = os.sched_getaffinity(0)
-            core = _core_of(handler)
-            for thread in (handler, poller):
+            self._allowed[thread] = os.sched_getaffinity(0)
+        except OSError as error:
+            self._give_up(error)
+
+    def _bind(self) -> None:
+        poller = threading.get_native_id()
+        self._bound = True
+        try:
+            core = _core_of(next(thread for thread in self._allowed if thread != poller))
+            for thread in self._allowed:
                 os.sched_setaffinity(thread, {core})
-            self._bound = True
-        except OSError as error:  # a sandbox forbids it, or the core is gone since
+        except (OSError, ValueError, IndexError) as error:  # a sandbox forbids it, the core is gone since
+            self._release()
             self._give_up(error)
 
     def _release(self) -> None:
@@ -104,11 +112,12 @@ class SharedCore:
             except OSError as error:
                 self._give_up(error)
 
-    def _give_up(self, error: OSError) -> None:
-        self._useless = True
-        _log.warning("share_core: threads can't be bound to a core here, so it does nothing more: %s", error)
+    def _give_up(self, error: Exception) -> None:
+        if not self._useless:
+            self._useless = True
+            _log.warning("share_core: threads can't be bound to a core here, so it does nothing: %s", error)
 
 
 def _core_of(thread: int) -> int:
-    stat = Path(f"/proc/self/task/{thread}/stat").read_text()
-    return int(stat.rpartition(")")[2].split()[_PROCESSOR])
+    stat = Path(f"/proc/self/task/{thread}/stat").read_bytes()
+    return int(stat.rpartition(b")")[2].split()[_PROCESSOR])

@@ -41,6 +41,15 @@ class Hooks:
         self._thread: threading.Thread | None = None
         self._closed = False
 
+    def start(self) -> None:
+        """Start their thread, if there are any.
+
+        Started by the first call, it would stay on the core to which that call's thread is bound (see `cores`).
+        """
+        with self._lock:
+            if self.on_assigned or self.on_revoked or self.on_lost or self.on_breaker_open:
+                self._start()
+
     def assigned(self, tps: list[TopicPartition]) -> None:
         """Partitions are ours now."""
         _log.info("[REBALANCE] Partitions assigned: %s", _names(tps))
@@ -82,11 +91,14 @@ class Hooks:
             if not hooks or self._closed:
                 done.set()
                 return done
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="relance-hooks", daemon=True)
-                self._thread.start()
+            self._start()
             self._calls.put((partial(self._call, list(hooks), given, problem), done))
         return done
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="relance-hooks", daemon=True)
+            self._thread.start()
 
     def _run(self) -> None:
         while (called := self._calls.get()) is not None:

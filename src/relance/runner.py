@@ -13,11 +13,12 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from relance.circuit import Circuit, make_circuits
 from relance.clock import SystemClock
 from relance.consumer import Consumer
+from relance.cores import SharedCore
 from relance.errors import BrokerUnavailableError, TopicMissingError
 from relance.hooks import Hooks
 from relance.kafka.admin import Admin
@@ -34,6 +35,11 @@ from relance.workers.loop import LoopWorker
 __all__ = ["Runner"]
 
 _log = logging.getLogger("relance")
+
+_NOT_SHARED = (
+    "share_core does nothing here: it takes App.run and one consumer, whose handler is async, or sync with"
+    " concurrency 1"
+)
 
 _HANDOFF_TIMEOUT = 15.0  # seconds until a hand-off is tried again; it is never given up
 _LAST_WAIT = 1.0  # seconds for workers to end when all is drained or given up
@@ -123,6 +129,7 @@ class Runner:
             for spec, circuit in zip(self._specs, self._circuits, strict=True)
         ]
         self.watch.start()
+        self._hooks.start()
         for consumer in self.consumers:
             consumer.start()
 
@@ -133,17 +140,19 @@ class Runner:
         """
         self._working = True
         try:
-            if len(self.consumers) == 1 and not isinstance(self.consumers[0].worker, LoopWorker):
-                with self.consumers[0].handling():
+            with self._shared_core():
+                if len(self.consumers) == 1 and not isinstance(self.consumers[0].worker, LoopWorker):
                     self.consumers[0].worker.run()
-            else:
-                with asyncio.Runner(loop_factory=_loop_factory(self.settings.event_loop)) as runner:
-                    runner.run(self._work_on_loop(on_loop))
+                else:
+                    with asyncio.Runner(loop_factory=_loop_factory(self.settings.event_loop)) as runner:
+                        runner.run(self._work_on_loop(on_loop))
         finally:
             self._worked.set()
 
     def work_on(self, loop: asyncio.AbstractEventLoop) -> list[asyncio.Task[None]]:
         """Start the workers on a loop that runs already; sync ones get a thread each."""
+        if self.settings.share_core:  # the caller's loop, and all that its thread starts, would be bound
+            _log.warning(_NOT_SHARED)
         tasks = [loop.create_task(self._worker(consumer)) for consumer in self.consumers]
         for task in tasks:
             task.add_done_callback(self._worker_ended)
@@ -220,6 +229,19 @@ class Runner:
         for consumer in self.consumers:
             consumer.look(admin)
 
+    @contextlib.contextmanager
+    def _shared_core(self) -> Iterator[None]:
+        if not self.settings.share_core:
+            yield
+            return
+        core = SharedCore()
+        if len(self.consumers) > 1 or not self.consumers[0].share(core):
+            _log.warning(_NOT_SHARED)
+            yield
+            return
+        with core.joined():
+            yield
+
     async def _work_on_loop(self, on_loop: Callable[[], None]) -> None:
         on_loop()
         await asyncio.gather(*(self._worker(consumer) for consumer in self.consumers))
@@ -227,8 +249,7 @@ class Runner:
     async def _worker(self, consumer: Consumer) -> None:
         worker = consumer.worker
         if isinstance(worker, LoopWorker):
-            with consumer.handling():
-                await worker.run()
+            await worker.run()
             return
         # A thread of its own, and a daemon: a handler that hangs must not keep the process from ending.
         loop = asyncio.get_running_loop()
@@ -236,8 +257,7 @@ class Runner:
 
         def work() -> None:
             try:
-                with consumer.handling():
-                    worker.run()
+                worker.run()
                 result: BaseException | None = None
             except BaseException as error:  # noqa: BLE001  carried to whoever waits for the worker
                 result = error

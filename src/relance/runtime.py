@@ -35,6 +35,8 @@ __all__ = ["Runtime"]
 
 _handoff_log = logging.getLogger("relance.handoff")
 
+_SHARE = 0.25  # of the drain's time, for one more try of what was refused
+
 
 class Runtime:
     """The monitor of one consumer. Pollers call the upper half, workers the lower."""
@@ -242,7 +244,8 @@ class Runtime:
         with self._lock:
             found = self.engine.drain(tps)
             self._work.notify_all()
-        late = self._drained(found, deadline)
+        # Where all stops, what was refused has had its last try.
+        late = self._drained(found, deadline, hurry=self.stop_by is None)
         for run in late:
             self.on_abandon(run)
         if feed == "source" and tps:
@@ -284,9 +287,10 @@ class Runtime:
         self._monitor.stop(assignment, offset, reason, "trying again until it is written")
 
     def tried_again(self, assignment: Assignment, offset: int) -> None:
-        """A hand-off that failed is under way again: the drain waits for its answer."""
+        """A hand-off that failed is under way again: the drain waits for its answer, for a while."""
         with self._lock:
-            self.engine.tried_again(assignment, offset)
+            if offset in assignment.settling:
+                assignment.trying.add(offset)
 
     # -- for workers -------------------------------------------------------------------------------
 
@@ -357,7 +361,7 @@ class Runtime:
         self.stop_by = deadline
         with self._lock:
             found = self._monitor.halt()
-        late = self._drained(found, deadline)
+        late = self._drained(found, deadline, hurry=True)
         with self._lock:
             self._stopping = True
             self._work.notify_all()
@@ -486,11 +490,18 @@ class Runtime:
             self.counters.rebalances += 1
             self.counters.last_rebalance = self._clock.time()
 
-    def _drained(self, found: Sequence[Assignment], deadline: float) -> list[Run]:
-        """Wait for what runs and settles of `found`, which drain; the runs that are out at the deadline."""
-        if self._failures.writer is not None:
+    def _drained(self, found: Sequence[Assignment], deadline: float, *, hurry: bool) -> list[Run]:
+        """Wait for what runs and settles of `found`, which drain; the runs that are out at the deadline.
+
+        With `hurry`, what was refused is tried once more; it gets a part of the time, for hooks and commits
+        need some of it, too.
+        """
+        soon = min(deadline, self._clock.monotonic() + _SHARE * self.plan.drain_timeout)
+        if hurry and self._failures.writer is not None:
             self._failures.writer.hurry(found)
         with self._lock:
+            if hurry:
+                self._wait_until(lambda: not any(a.tries_again() for a in found), soon)
             self._wait_until(lambda: not any(a.busy() for a in found), deadline)
             return [run for a in found for run in a.running]
 

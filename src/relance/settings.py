@@ -125,9 +125,9 @@ class Settings:
     asyncio's own. An app inside a loop of yours (`async with app.running()`) uses that one."""
 
     share_core: bool = False
-    """Whether, while there is a backlog, the polling thread and the handler's are kept on one core (Linux; a
-    sync handler with concurrency 1, and async ones): a handler of microseconds gains a fifth. What it starts
-    meanwhile, threads and processes, stays on that core, too."""
+    """Whether, while there is a backlog, the polling thread and the handler's are kept on one core (Linux;
+    `App.run` with one consumer, whose handler is async, or sync with concurrency 1): a handler of a few
+    microseconds gains a fifth. What it starts meanwhile, threads and processes, stays on that core, too."""
 
     log_level: str = "INFO"
     """The level of the `relance` loggers."""

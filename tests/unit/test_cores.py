@@ -12,9 +12,8 @@ import pytest
 from relance.cores import SharedCore
 from world import FakeClock
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux binds threads to cores")
-
 ALL = os.sched_getaffinity(0) if sys.platform == "linux" else set()
+pytestmark = pytest.mark.skipif(len(ALL) < 2, reason="Linux binds threads to cores; with one core all are")
 
 
 class Handling:
@@ -100,6 +99,45 @@ def test_whoever_handles_no_more_gets_its_cores_back(core: SharedCore, handling:
     assert mine() == ALL
 
 
+def test_whoever_polls_no_more_lets_both_go(core: SharedCore, handling: Handling) -> None:
+    core.look(much=True)
+    core.leave()
+    assert (mine(), handling.cores) == (ALL, ALL)
+
+
+def test_a_bond_that_fails_half_way_is_no_bond(
+    core: SharedCore,
+    handling: Handling,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bind = os.sched_setaffinity
+
+    def only_the_handler(thread: int, cores: set[int]) -> None:
+        if thread != handling.id and len(cores) == 1:
+            raise PermissionError(1, "Operation not permitted")
+        bind(thread, cores)
+
+    monkeypatch.setattr(os, "sched_setaffinity", only_the_handler)
+    core.look(much=True)
+    assert (mine(), handling.cores) == (ALL, ALL)
+    assert "Operation not permitted" in caplog.text
+
+
+@pytest.mark.parametrize("stat", [b"", b"1 (\xff) S no number"])
+def test_a_proc_of_another_kind_is_told_and_stops_nobody(
+    core: SharedCore,
+    handling: Handling,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    stat: bytes,
+) -> None:
+    monkeypatch.setattr("relance.cores.Path.read_bytes", lambda path: stat)
+    core.look(much=True)
+    assert (mine(), handling.cores) == (ALL, ALL)
+    assert "share_core" in caplog.text
+
+
 def test_where_the_system_forbids_it_that_is_told_once_and_nothing_is_tried_again(
     core: SharedCore,
     clock: FakeClock,
@@ -115,10 +153,13 @@ def test_where_the_system_forbids_it_that_is_told_once_and_nothing_is_tried_agai
 
     with monkeypatch.context() as sandbox:
         sandbox.setattr(os, "sched_setaffinity", forbid)
+        core.look(much=True)
+        tried = len(tries)
         for _ in range(3):
-            core.look(much=True)
             clock.advance(2.0)
-    assert len(tries) == 1
+            core.look(much=True)
+    assert tried > 0
+    assert len(tries) == tried
     assert [m.split(":")[0] for m in caplog.messages] == ["share_core"]
 
 

@@ -26,10 +26,15 @@ class Producer:
         self.on_tick: list[Callable[[], None]] = []
         self.refusing = True
         self.sends: list[float] = []
+        self.hold: list[Callable[..., None]] | None = None
+        """Where answers are put instead of given."""
         self.clock = FakeClock()
 
     def send(self, topic: str, value: bytes | None, *, answer: Callable[..., None], **_: Any) -> None:
         self.sends.append(self.clock.now)
+        if self.hold is not None:
+            self.hold.append(answer)
+            return
         if self.refusing:
             raise NO_LEADER
         answer(None, Sent(topic, 0, len(self.sends)))
@@ -97,6 +102,62 @@ def test_what_a_topic_refused_is_written_at_once_where_its_partition_is_about_to
     producer.clock.advance(60.0)
     producer.tick()
     assert told[2:] == [("settled", staying)], "nothing is written twice"
+
+
+def test_one_that_is_on_its_way_again_is_waited_for_and_not_written_twice(producer: Producer) -> None:
+    answers: list[Callable[..., None]] = []
+    told: list[str] = []
+    handoffs = Handoffs(
+        producer,  # type: ignore[arg-type]
+        settled=lambda handoff: told.append("settled"),
+        failed=lambda *_: told.append("failed"),
+        trying=lambda handoff: told.append("trying"),
+    )
+    one = a_handoff()
+    one.outgoing *= 2
+    handoffs.submit(one)
+    producer.hold = answers
+    producer.clock.advance(0.5)
+    producer.tick()  # both are written again, without an answer yet
+    handoffs.hurry([one.assignment])
+    assert told == ["failed", "failed", "trying"]
+    assert len(answers) == 2
+    for answer in answers:
+        answer(None, Sent(DLT, 0, 0))
+    handoffs.hurry([one.assignment])
+    producer.clock.advance(60.0)
+    producer.tick()
+    assert told[3:] == ["settled"]
+    assert len(answers) == 2
+
+
+def test_all_of_a_hand_off_is_announced_before_any_of_it_can_be_refused(producer: Producer) -> None:
+    told: list[str] = []
+    handoffs = Handoffs(
+        producer,  # type: ignore[arg-type]
+        settled=lambda handoff: told.append("settled"),
+        failed=lambda *_: told.append("failed"),
+        trying=lambda handoff: told.append("trying"),
+    )
+    one = a_handoff()
+    one.outgoing *= 2
+    handoffs.submit(one)
+    handoffs.hurry([one.assignment])
+    assert told == ["failed", "failed", "trying", "failed", "failed"]
+
+
+def test_nothing_is_hurried_for_one_that_is_gone(producer: Producer) -> None:
+    handoffs = Handoffs(
+        producer,  # type: ignore[arg-type]
+        settled=lambda handoff: None,
+        failed=lambda *_: None,
+        trying=told_nothing,
+    )
+    one = a_handoff()
+    handoffs.submit(one)
+    one.assignment.closed = True
+    handoffs.hurry([one.assignment])
+    assert len(producer.sends) == 1
 
 
 def test_a_failure_is_told_before_the_producer_s_thread_can_write_the_hand_off_again(

@@ -436,6 +436,20 @@ def test_a_drain_waits_for_one_more_try_of_what_failed_and_no_longer(
     assert member.broker.commits[ORDERS][0] == committed
 
 
+def test_what_nobody_answers_takes_but_a_part_of_the_drain_and_a_stop_has_one_last_try(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    member = stopped_member(caplog)
+    member.ack(member.writes[1])
+    began = member.clock.now
+    member.runtime.drain(began + 60.0)
+    assert member.clock.now - began == pytest.approx(member.plan.drain_timeout / 4)
+    member.revoke(ORDERS)
+    assert member.clock.now - began == pytest.approx(member.plan.drain_timeout / 4)
+    assert len(member.hurried) == 1
+    assert member.broker.commits[ORDERS][0] == 0
+
+
 def test_a_letter_that_no_topic_takes_stops_its_partition_for_good(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

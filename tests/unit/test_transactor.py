@@ -442,6 +442,28 @@ def test_a_revocation_tries_a_record_that_was_refused_for_what_it_is_once_and_gi
     assert world.offset() in (None, 0)
 
 
+def test_each_of_several_refused_records_gets_its_own_last_try(world: World) -> None:
+    world.cluster.refuses = lambda o: KafkaError.MSG_SIZE_TOO_LARGE if o.key != b"z" else None
+    world.handle(ORDERS, b"a", b"b", b"c")
+    world.turn(12)
+    assert world.cluster.keys(RESULTS) == []
+    world.cluster.refuses = lambda o: KafkaError.MSG_SIZE_TOO_LARGE if o.key == b"a" else None
+    revoke(world, ORDERS)
+    assert sorted(world.cluster.keys(RESULTS)) == [b"b", b"c"]
+    assert world.offset() == 0
+
+
+def test_what_may_go_goes_before_the_last_try_of_what_was_refused(world: World) -> None:
+    world.cluster.refuses = lambda o: KafkaError._MSG_TIMED_OUT if o.topic == DLT else None
+    world.handle(OTHER, b"dead")
+    world.turn(4)
+    world.handle(ORDERS, b"a")
+    world.member.engine.drain([ORDERS, OTHER])
+    world.transactor.hurry(list(world.member.engine.assignments.values()))
+    world.transactor.turn()
+    assert world.cluster.keys(RESULTS) == [b"a"]
+
+
 def test_what_a_handler_ends_while_its_partition_drains_is_tried_too(world: World) -> None:
     world.cluster.refuses = lambda outgoing: KafkaError._MSG_TIMED_OUT
     world.handle(OTHER, b"a")

@@ -64,6 +64,8 @@ class Assignment:
     """Why nothing of this partition is started now (a hand-off that fails), or None."""
     failing: set[int | None] = field(default_factory=set)
     """What `stopped` waits for: log offsets whose hand-off fails; None: nothing that will come."""
+    trying: set[int] = field(default_factory=set)
+    """Those of them that are on their way once more, because the partition is about to go."""
     held: list[Lane] = field(default_factory=list)
     """Lanes that became ready while stopped."""
     draining: bool = False
@@ -136,6 +138,10 @@ class Assignment:
     def busy(self) -> bool:
         """True while a worker is out, or a hand-off that doesn't fail: what a drain waits for."""
         return bool(self.running or self.settling - self.failing - self.aside)
+
+    def tries_again(self) -> bool:
+        """True while a hand-off that failed is on its way once more: what a drain waits for a while for."""
+        return not self.trying.isdisjoint(self.settling)
 
     def tells_of(self, offset: int) -> bool:
         """Whether a commit can say of a finished `offset` that it is, as far as the last one shows."""

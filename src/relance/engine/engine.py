@@ -361,13 +361,10 @@ class Engine:
         """
         assignment.stopped = reason
         assignment.failing.add(offset)
+        if offset is not None:
+            assignment.trying.discard(offset)
         for run in assignment.running:
             run.cancel()
-
-    def tried_again(self, assignment: Assignment, offset: int) -> None:
-        """The hand-off that stopped a partition is under way: a drain waits for it, nothing else goes on."""
-        if assignment.draining:
-            assignment.failing.discard(offset)
 
     def refuse(self, assignment: Assignment, reason: str) -> None:
         """Own it, but take nothing in and commit nothing: where to start is for a person to decide."""

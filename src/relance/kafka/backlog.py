@@ -72,9 +72,10 @@ class Backlog:
         return self._suspects.next_due(self._telling(without))
 
     def hurry(self, assignments: Collection[Assignment], without: Collection[str]) -> list[Pending]:
-        """Those of `assignments` that were refused, which are due from now on."""
+        """Those of `assignments` that were refused, which are due from now on, after what may go together."""
         held = [p for p in self._telling(without) if p.assignment in assignments and self._suspects.holds(p)]
         self._suspects.hurry(held)
+        self._probed = True
         return held
 
     def written(self, batch: Sequence[Pending]) -> None:
@@ -88,9 +89,9 @@ class Backlog:
     def refused(
         self, pending: Pending, topic: str, problem: SendError, now: float
     ) -> list[tuple[Pending, str]]:
-        """`topic` refused it: all that have to wait, and why."""
+        """`topic` refused it: all that have to wait, and why. What is due is not told: its turn comes."""
         self._suspects.refused(pending, topic, problem, now)
-        return [(p, reason) for p in self._pending if (reason := self._suspects.reason(p)) is not None]
+        return [(p, reason) for p in self._pending if (reason := self._suspects.waits(p, now)) is not None]
 
     def halve(self, batch: Sequence[Pending]) -> None:
         """One of these spoiled the transaction, and nobody says which."""

@@ -1,8 +1,9 @@
 """Hand-offs: writing retries and dead letters that a source offset depends on.
 
 Promise: `settled` is called once a hand-off is acknowledged, and only then; one that fails is tried again,
-more slowly each time, until it is acknowledged or its assignment is gone. Meanwhile its partition is stopped
-and the reason is told. A failed write is never taken for a written one.
+more slowly each time, and at once when its partition is about to go, until it is acknowledged or its
+assignment is gone. Meanwhile its partition is stopped and the reason is told. A failed write is never taken
+for a written one.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Handoffs:
     """Hand-offs in flight over one producer.
 
     `settled(handoff)` and `failed(handoff, topic, error)` are called on the producer's thread, `failed` also
-    on the caller's, for a write that is refused at once.
+    on the caller's, for a write that is refused at once. `trying(handoff)` is called by `hurry`.
     """
 
     def __init__(
@@ -69,7 +70,8 @@ class Handoffs:
         self._trying = trying
         self._failed = failed
         self._lock = threading.Lock()
-        self._again: list[tuple[float, _Write]] = []
+        self._refused: dict[_Write, float | None] = {}
+        """Those that failed: when they are written again; None: that is under way."""
         producer.on_tick.append(self._resend_due)
 
     def submit(self, handoff: Handoff) -> None:
@@ -79,12 +81,15 @@ class Handoffs:
             self._send(_Write(handoff, outgoing))
 
     def hurry(self, assignments: Collection[Assignment]) -> None:
-        """Write now what failed of these; `trying` is called for each before."""
-        with self._lock:
-            due = [write for _, write in self._again if write.handoff.assignment in assignments]
-            self._again = [each for each in self._again if each[1].handoff.assignment not in assignments]
+        """Write now what failed of these; `trying` is called first, also for what is under way again."""
+        with self._lock:  # so that no answer is told before it is told that there will be one
+            mine = [w for w in self._refused if w.handoff.assignment in assignments]
+            due = [w for w in mine if self._refused[w] is not None and not w.handoff.assignment.closed]
+            for handoff in dict.fromkeys(write.handoff for write in mine):
+                self._trying(handoff)
+            for write in due:
+                self._refused[write] = None
         for write in due:
-            self._trying(write.handoff)
             self._send(write)
 
     def _send(self, write: _Write) -> None:
@@ -96,6 +101,9 @@ class Handoffs:
 
     def _answered(self, write: _Write, error: SendError | None, sent: Sent | None) -> None:
         handoff = write.handoff
+        if self._refused:
+            with self._lock:
+                self._refused.pop(write, None)
         if sent is not None:
             handoff.left -= 1  # only the producer's thread brings good news
             if handoff.left == 0:
@@ -107,15 +115,19 @@ class Handoffs:
         # First: written again before that is told, its partition would stop for ever.
         self._failed(handoff, write.outgoing.topic, error)
         with self._lock:
-            self._again.append((time.monotonic() + pause, write))
+            self._refused[write] = time.monotonic() + pause
 
     def _resend_due(self) -> None:
-        if not self._again:
+        if not self._refused:
             return
         now = time.monotonic()
         with self._lock:
-            due = [write for at, write in self._again if at <= now]
-            self._again = [(at, write) for at, write in self._again if at > now]
+            due = [write for write, at in self._refused.items() if at is not None and at <= now]
+            for write in due:
+                if write.handoff.assignment.closed:  # its new owner reads the record again
+                    del self._refused[write]
+                else:
+                    self._refused[write] = None
+            due = [write for write in due if write in self._refused]
         for write in due:
-            if not write.handoff.assignment.closed:  # else its new owner reads the record again
-                self._send(write)
+            self._send(write)

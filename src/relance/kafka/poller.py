@@ -59,7 +59,6 @@ class Poller:
         commit_interval: float = 1.0,
         committer: Committer | None = None,
         asking: float = ASKING,
-        core: SharedCore | None = None,
     ) -> None:
         self.feed = feed
         self.client_id = str(config["client.id"])
@@ -85,7 +84,8 @@ class Poller:
         self._hurried = False
         """The last call brought so many records that the next ones are there already."""
         self._told: dict[object, float] = {}
-        self._core = core
+        self.core: SharedCore | None = None
+        """Which core it shares, if it does."""
         self._committer: Committer = committer or GroupCommitter(hub, feed.name, commit_interval, self._tell)
         self._asking = asking
         try:
@@ -130,6 +130,8 @@ class Poller:
         except Exception as error:  # noqa: BLE001  whatever it is, the hub must know that nobody polls any more
             self._hub.fail(error)
         finally:
+            if self.core is not None:
+                self.core.leave()
             self._close()
 
     def _subscribe(self) -> None:
@@ -147,8 +149,8 @@ class Poller:
 
     def _tick(self) -> None:
         self.last_tick = time.monotonic()
-        if self._core is not None:
-            self._core.look(much=self._hurried)
+        if self.core is not None:
+            self.core.look(much=self._hurried)
         while not self._commands.empty():
             self._commands.get()()
         if self._owned:

@@ -2,7 +2,8 @@
 
 One record that is refused aborts its whole transaction. Promise: a topic that refused one gets no other
 until a single one of them was written alone; a record that was refused for what it is goes alone for ever;
-each is tried again after half a second to ten. Pure: times are passed in.
+each is tried again after half a second to ten, or at once where its partition is about to go. Pure: times
+are passed in.
 """
 
 from __future__ import annotations
@@ -77,6 +78,11 @@ class Suspects(Generic[P]):
         """Why it must not go with others, or None."""
         found = self._refusals(pending)
         return found[0].reason if found else None
+
+    def waits(self, pending: P, now: float) -> str | None:
+        """Why it must not go at all before a time to come, or None."""
+        found = max(self._refusals(pending), key=lambda refusal: refusal.at, default=None)
+        return None if found is None or found.at <= now else found.reason
 
     def holds(self, pending: P) -> bool:
         """Whether it must not go with others."""

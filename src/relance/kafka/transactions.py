@@ -396,10 +396,9 @@ class Transactor(Committer):
         return [p for p in usable if not p.topics & missing.keys()]
 
     def _refuse(self, pending: Pending, topic: str, problem: SendError) -> None:
-        with self._changed:
-            told = self._backlog.refused(pending, topic, problem, self._clock())
-        for each, reason in told:
-            self._hub.not_settled(each.assignment, each.offset, reason)
+        with self._changed:  # also while it is told: what is hurried in between would be taken for refused
+            for each, reason in self._backlog.refused(pending, topic, problem, self._clock()):
+                self._hub.not_settled(each.assignment, each.offset, reason)
 
     def _look_for(self, producer: TransactionalProducer, topics: dict[str, float]) -> None:
         """Source topics that are gone: to commit an offset of theirs would abort every transaction."""
