@@ -44,7 +44,8 @@ class Hooks:
     def start(self) -> None:
         """Start their thread, if there are any.
 
-        Started by the first call, it would stay on the core to which that call's thread is bound (see `cores`).
+        Started by the first call, it would stay on the core to which the thread of that call is bound: see
+        `cores`.
         """
         with self._lock:
             if self.on_assigned or self.on_revoked or self.on_lost or self.on_breaker_open:
