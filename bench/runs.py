@@ -56,7 +56,10 @@ def run(asked: Asked, command: list[str], topics: Topics, progress: Progress = l
     own = [topics.make(f"{tag}.DLT", 6 if peer.home == "java" else 3)]
     if asked.name == "delays":
         own.append(topics.make(f"{tag}.retry", 3))
-    topic = topics.make(tag) if fed else topics.filled(asked.n, work.keys, poison, progress)
+    if fed:
+        topic = topics.make(tag, work.partitions)
+    else:
+        topic = topics.filled(asked.n, work.keys, poison, progress, work.partitions)
     if fed:
         own.append(topic)
         if peer.home == "java":

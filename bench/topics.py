@@ -28,7 +28,7 @@ class Topics:
     def __init__(self, bootstrap: str) -> None:
         self.bootstrap = bootstrap
         self._admin = AdminClient({"bootstrap.servers": bootstrap, **_QUIET})
-        self._filled: dict[tuple[int, int, float], str] = {}
+        self._filled: dict[tuple[int, int, float, int], str] = {}
 
     def make(self, name: str, partitions: int = PARTITIONS) -> str:
         """An empty topic of that name."""
@@ -47,12 +47,19 @@ class Topics:
         self.delete(*self._filled.values())
         self._filled.clear()
 
-    def filled(self, n: int, keys: int, poison: float, progress: Progress = lambda _share: None) -> str:
+    def filled(
+        self,
+        n: int,
+        keys: int,
+        poison: float,
+        progress: Progress = lambda _share: None,
+        partitions: int = PARTITIONS,
+    ) -> str:
         """A topic of `n` records; the same one for everybody who asks for the same."""
-        wanted = (n, keys, poison)
+        wanted = (n, keys, poison, partitions)
         if wanted not in self._filled:
-            name = self.make(f"bench-{n}-{keys}-{round(poison * 1000)}-{uuid.uuid4().hex[:6]}")
-            self._fill(name, n, keys, poison, progress)
+            name = f"bench-{n}-{keys}-{round(poison * 1000)}-{uuid.uuid4().hex[:6]}"
+            self._fill(self.make(name, partitions), n, keys, poison, progress)
             self._filled[wanted] = name
         return self._filled[wanted]
 
@@ -83,7 +90,7 @@ class Topics:
     def committed(self, group: str, topic: str) -> int:
         """The sum of a group's committed offsets; a topic of ours starts at 0, so: how many are done."""
         with self._consumer(group) as consumer:
-            asked = [TopicPartition(topic, partition) for partition in range(PARTITIONS)]
+            asked = [TopicPartition(topic, partition) for partition, _, _ in _ends(consumer, topic)]
             return sum(max(0, found.offset) for found in consumer.committed(asked, timeout=30.0))
 
     def letters(self, topic: str) -> list[int]:
