@@ -39,9 +39,11 @@ def ratios(entries: Sequence[Mapping[str, Any]]) -> str:
     works = list(dict.fromkeys(work for work, _, _ in rows))
     height = _TOP + _ROW * (len(rows) + len(works)) + 30
     quick = any(one.get("quick") for one in entries)
+    told = "; ".join(f"{work}: {value:.2f} times {peer}" for work, peer, value in rows)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_LEFT + _WIDTH + 70} {height}" role="img"'
-        f' aria-labelledby="t"><title id="t">How many times as fast as each peer relance is</title>{_STYLE}',
+        ' aria-labelledby="t d"><title id="t">How many times as fast as each peer relance is</title>'
+        f'<desc id="d">{escape(told or "no ratios")}</desc>{_STYLE}',
         f'<text x="{_LEFT}" y="16" class="small">relance ÷ peer, records a second, median of paired rounds'
         f"{' (quick run: not to be quoted)' if quick else ''}</text>",
     ]
