@@ -123,6 +123,8 @@ def epochs_of(events: Sequence[Event]) -> list[Epoch]:
     made: dict[tuple[str, int], Event] = {}
     failed: set[tuple[str, str, int]] = set()
     """Whose last commit was refused or not answered."""
+    dying: dict[tuple[str, str, int], Epoch] = {}
+    """Of who died: between its last words and its death another of its threads may still say something."""
 
     def close(who: str, topic: str, partition: int, at: float, *, clean: bool) -> None:
         if (over := now.pop((who, topic, partition), None)) is not None:
@@ -134,6 +136,8 @@ def epochs_of(events: Sequence[Event]) -> list[Epoch]:
             case "began":
                 for key in [key for key in now if key[0] == who]:
                     close(*key, t, clean=False)
+                for key in [key for key in dying if key[0] == who]:
+                    del dying[key]
                 stopped.discard(who)
             case "assigned":
                 for topic, partition in event["partitions"]:
@@ -151,10 +155,14 @@ def epochs_of(events: Sequence[Event]) -> list[Epoch]:
             case "lost" | "died":
                 gone = event.get("partitions") or [tp[1:] for tp in now if tp[0] == who]
                 for topic, partition in gone:
+                    key = (who, topic, partition)
+                    if event["event"] == "died" and key in now:
+                        dying[key] = now[key]
                     close(who, topic, partition, t, clean=False)
             case "start" | "end":
                 topic, partition, _ = event["place"]
-                if (there := now.get((who, topic, partition))) is not None:
+                there = now.get((who, topic, partition)) or dying.get((who, topic, partition))
+                if there is not None:
                     there.steps.append(event)
             case "commit":
                 made[who, event["number"]] = event

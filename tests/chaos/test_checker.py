@@ -385,6 +385,20 @@ class TestRepeats:
         history.tell("lost", partitions=[[SOURCE, 0]])
         assert found_by(self.again(history)) >= {"beyond_allowed"}
 
+    def test_what_another_thread_began_between_the_last_words_and_the_death(self, history: History) -> None:
+        history.order("a")
+        history.tell("died", failpoint="commit-answered")
+        history.begin("a")
+        history.tell("began")
+        assert self.again(history).passed
+
+    def test_not_what_a_new_process_began_without_owning_it(self, history: History) -> None:
+        history.order("a")
+        history.tell("died", failpoint="commit-answered")
+        history.tell("began")
+        history.begin("a")
+        assert found_by(self.again(history)) >= {"beyond_allowed"}
+
     def test_a_process_that_begins_anew_was_killed(self, history: History) -> None:
         history.order("a")
         history.handled("a")

@@ -9,7 +9,7 @@ import pytest
 
 from relance.engine.crashes import CALM, WINDOW, Careful, Mark, careful_after, read_mark
 from relance.engine.offset_map import mark_text
-from relance.errors import CrashLoopError, Retry, TransientError
+from relance.errors import CrashLoopError, Reject, Retry, TransientError
 from relance.record import Record, TopicPartition
 from world import DLT, ORDERS, RETRY, TOPIC_ID, FakeClock, Member, a_member, a_plan
 
@@ -255,6 +255,27 @@ def test_what_may_be_the_last_death_of_a_record_is_nobody_elses() -> None:
     member.commit()
     other = member.take()
     assert other is not None
+
+
+def test_a_partition_that_stops_while_its_suspect_waits_to_be_alone_forgets_no_lane() -> None:
+    member = a_member_after("o2.3.1", 3, ordering="key")
+    member.read()
+    assert offsets(member) == []
+    member.commit()
+
+    def reject(record: Record) -> None:
+        raise Reject("no")
+
+    member.work(reject)  # then 1 is to be alone, and 2 comes after it
+    member.refuse()
+    assert member.take() is None
+    member.ack()
+    found: list[int] = []
+    for _ in range(6):
+        member.commit()
+        found += offsets(member)
+    assert found == [1, 2]
+    assert member.commit() == 3
 
 
 def test_a_record_of_the_retry_topic_is_condemned_as_well() -> None:

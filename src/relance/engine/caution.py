@@ -88,12 +88,15 @@ class Caution:
     def _may_go_on(self, assignment: Assignment, in_flight: int) -> bool:
         """Whether the suspect of `assignment` is first in line now, or all is over."""
         careful = assignment.careful
-        if careful is None or ((assignment.draining or assignment.stopped is not None) and not careful.out):
-            if careful is not None and (lane := careful.suspect) is not None:
-                careful.drop_suspect()
-                self._ready.append(lane)
+        if careful is None:
             self._alone = None
             return True
+        stopped = assignment.draining or assignment.stopped is not None
+        if stopped and not careful.out and (lane := careful.suspect) is not None:
+            if careful.asked:  # and perhaps named by a commit that is on its way
+                careful.clean, assignment.changed = False, True
+            following = careful.drop_suspect()
+            self._ready.extend([lane] if following is None else [lane, following])
         if careful.suspect is None:
             if not careful.clean:
                 return False
