@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from relance.dead_letters.envelope import decode
@@ -190,6 +190,7 @@ COUNTS = st.lists(st.integers(0, 25), min_size=2, max_size=2)
 
 
 @settings(max_examples=400, deadline=None)
+@example(seed=1, ordering="partition", counts=[2, 1], poison={1}, max_crashes=1)  # named while another ran
 @given(
     seed=SEEDS,
     ordering=ORDERINGS,
