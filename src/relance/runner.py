@@ -235,7 +235,7 @@ class Runner:
             yield
             return
         core = SharedCore()
-        if len(self.consumers) > 1 or not self.consumers[0].share(core):
+        if len(self.consumers) != 1 or not self.consumers[0].share(core):
             _log.warning(_NOT_SHARED)
             yield
             return
