@@ -231,15 +231,11 @@ class Runner:
 
     @contextlib.contextmanager
     def _shared_core(self) -> Iterator[None]:
-        if not self.settings.share_core:
-            yield
-            return
-        core = SharedCore()
-        if len(self.consumers) != 1 or not self.consumers[0].share(core):
+        core = SharedCore() if self.settings.share_core else None
+        if core is not None and (len(self.consumers) != 1 or not self.consumers[0].share(core)):
             _log.warning(_NOT_SHARED)
-            yield
-            return
-        with core.joined():
+            core = None
+        with contextlib.nullcontext() if core is None else core.joined():
             yield
 
     async def _work_on_loop(self, on_loop: Callable[[], None]) -> None:

@@ -104,8 +104,8 @@ def test_what_a_topic_refused_is_written_at_once_where_its_partition_is_about_to
     assert told[2:] == [("settled", staying)], "nothing is written twice"
 
 
-def test_one_that_is_on_its_way_again_is_waited_for_and_not_written_twice(producer: Producer) -> None:
-    answers: list[Callable[..., None]] = []
+def two_refused_writes(producer: Producer) -> tuple[Handoffs, list[str], Handoff]:
+    """Of one hand-off, and what is told of it, from the first failures on."""
     told: list[str] = []
     handoffs = Handoffs(
         producer,  # type: ignore[arg-type]
@@ -116,6 +116,12 @@ def test_one_that_is_on_its_way_again_is_waited_for_and_not_written_twice(produc
     one = a_handoff()
     one.outgoing *= 2
     handoffs.submit(one)
+    return handoffs, told, one
+
+
+def test_one_that_is_on_its_way_again_is_waited_for_and_not_written_twice(producer: Producer) -> None:
+    answers: list[Callable[..., None]] = []
+    handoffs, told, one = two_refused_writes(producer)
     producer.hold = answers
     producer.clock.advance(0.5)
     producer.tick()  # both are written again, without an answer yet
@@ -132,16 +138,7 @@ def test_one_that_is_on_its_way_again_is_waited_for_and_not_written_twice(produc
 
 
 def test_all_of_a_hand_off_is_announced_before_any_of_it_can_be_refused(producer: Producer) -> None:
-    told: list[str] = []
-    handoffs = Handoffs(
-        producer,  # type: ignore[arg-type]
-        settled=lambda handoff: told.append("settled"),
-        failed=lambda *_: told.append("failed"),
-        trying=lambda handoff: told.append("trying"),
-    )
-    one = a_handoff()
-    one.outgoing *= 2
-    handoffs.submit(one)
+    handoffs, told, one = two_refused_writes(producer)
     handoffs.hurry([one.assignment])
     assert told == ["failed", "failed", "trying", "failed", "failed"]
 

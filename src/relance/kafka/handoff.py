@@ -87,8 +87,7 @@ class Handoffs:
             due = [w for w in mine if self._refused[w] is not None and not w.handoff.assignment.closed]
             for handoff in dict.fromkeys(write.handoff for write in mine):
                 self._trying(handoff)
-            for write in due:
-                self._refused[write] = None
+            self._refused.update(dict.fromkeys(due))
         for write in due:
             self._send(write)
 
@@ -123,11 +122,10 @@ class Handoffs:
         now = time.monotonic()
         with self._lock:
             due = [write for write, at in self._refused.items() if at is not None and at <= now]
-            for write in due:
-                if write.handoff.assignment.closed:  # its new owner reads the record again
-                    del self._refused[write]
-                else:
-                    self._refused[write] = None
+            gone = [write for write in due if write.handoff.assignment.closed]
+            for write in gone:  # its new owner reads the record again
+                del self._refused[write]
             due = [write for write in due if write in self._refused]
+            self._refused.update(dict.fromkeys(due))
         for write in due:
             self._send(write)
