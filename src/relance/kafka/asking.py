@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection
 from confluent_kafka import TopicPartition as ClientTopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # not in its __all__
+from confluent_kafka.admin import AdminClient, ListConsumerGroupsResult, OffsetSpec  # type: ignore[attr-defined]
 
 from relance.errors import RelanceError, SettingsError, TopicMissingError
 from relance.kafka.cluster import (
@@ -236,6 +236,8 @@ class Asker:
     def _wait(self, future: Future[Any], deadline: float) -> Any:
         # The client keeps the deadline itself; the second more is for its own hand-over.
         answer = future.result(max(0.1, deadline - time.monotonic()) + 1.0)
+        if isinstance(answer, ListConsumerGroupsResult) and answer.errors and not answer.valid:
+            raise KafkaException(answer.errors[0])  # brokers that are away are an answer, too
         self._answered()
         return answer
 
