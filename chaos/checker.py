@@ -377,7 +377,9 @@ def check_repeats(
         verdict.duplicates_allowed += most
         if extra > most:
             most += len(places[name])
-            verdict.found("beyond_allowed", f"{name} has {copies} results, allowed are {most}")
+            found = sorted(f"{t}-{p}@{o}" for (t, p, o), (who, _) in truth.results.items() if who == name)
+            text = f"{name} has {copies} results ({', '.join(found)}), allowed are {most}"
+            verdict.found("beyond_allowed", text)
     for (name, attempt), times in attempts.items():
         once = max(1, len(places[name]))
         verdict.repeated_attempts += max(0, times - once)
@@ -393,13 +395,25 @@ def _allowed(events: Sequence[Event], epochs: Sequence[Epoch]) -> Counter[str]:
     """How often each record may be repeated.
 
     Once for each epoch that handled it and ended without a clean revocation before a commit told of it (none
-    can before what the record wrote is acknowledged); and once for each write of it that got no answer, or a
-    bad one.
+    can before what the record wrote is acknowledged); once for each write of it that got no answer, or a bad
+    one; and once for each new epoch that its client took while such a write was out (`watched.Epochs`).
     """
-    found: Counter[str] = Counter(e["id"] for e in events if e["event"] == "unwritten")
+    found: Counter[str] = Counter()
     answered: dict[tuple[str, str], list[float]] = defaultdict(list)
+    taken: dict[str, list[Event]] = defaultdict(list)
     for event in events:
-        if event["event"] == "written":
+        if event["event"] == "producer-epoch":
+            taken[event["who"]].append(event)
+    for event in events:
+        if event["event"] in ("written", "unwritten"):
+            found[event["id"]] += sum(
+                new["times"]
+                for new in taken[event["who"]]
+                if event["sent"] < new["until"] and new["since"] < event["t"]
+            )
+        if event["event"] == "unwritten":
+            found[event["id"]] += 1
+        elif event["event"] == "written":
             answered[event["who"], event["id"]].append(event["t"])
     for epoch in epochs:
         if epoch.clean or epoch.ended == float("inf"):  # of one that goes on nothing can be repeated

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -101,21 +102,35 @@ class WatchedConsumer(confluent_kafka.Consumer):
 
 
 class WatchedProducer(confluent_kafka.Producer):
-    """Tells what was acknowledged of hand-offs, and transactions."""
+    """Tells what was acknowledged of hand-offs, transactions, and when the client took a new epoch."""
 
     _commit = 0
 
+    def __init__(self, config: dict[str, Any], **more: Any) -> None:
+        epochs = Epochs()
+        statistics = config.get("stats_cb", lambda text: None)
+
+        def counted(text: str) -> None:
+            for found in epochs.taken(msgspec.json.decode(text)):
+                _log.write("producer-epoch", **found)
+            statistics(text)
+
+        super().__init__({**config, "stats_cb": counted}, **more)
+
     def produce(self, topic: str, value: Any, key: Any = None, **more: Any) -> None:  # type: ignore[override]
         """As the client's."""
-        headers, answer = more.get("headers"), more["on_delivery"]
+        headers, answer, sent = more.get("headers"), more["on_delivery"], time.monotonic()
         found = _identity(topic, value, headers)
 
         def answered(error: KafkaError | None, message: Any) -> None:
             if found is not None and error is None:
                 place = (message.topic(), message.partition(), message.offset())
-                _log.write("written", id=found[0], attempt=found[1], place=place)
+                _log.write("written", id=found[0], attempt=found[1], place=place, sent=sent)
             elif found is not None and error is not None:
-                _log.write("unwritten", id=found[0], attempt=found[1], topic=topic, error=error.str())
+                error_text = error.str()
+                _log.write(
+                    "unwritten", id=found[0], attempt=found[1], topic=topic, error=error_text, sent=sent
+                )
             answer(error, message)
 
         super().produce(topic, value, key, **(more | {"on_delivery": answered}))
@@ -135,6 +150,31 @@ class WatchedProducer(confluent_kafka.Producer):
         """As the client's."""
         super().abort_transaction(*more)
         _log.write("uncommitted", number=self._commit)
+
+
+class Epochs:
+    """When an idempotent client took a new epoch, from its own statistics.
+
+    It does so when a write times out, or when a new leader gets requests out of order; what is on its way
+    then is written again, under the new epoch, so that the broker cannot know it (librdkafka #4953).
+    """
+
+    def __init__(self) -> None:
+        self._before: tuple[int, int] | None = None
+        self._looked = 0.0
+
+    def taken(self, statistics: dict[str, Any]) -> list[dict[str, Any]]:
+        """`since` and `until` when, on the monotonic clock, and how many `times`; empty for none."""
+        since, self._looked = self._looked, statistics["ts"] / 1e6
+        eos = statistics["eos"]
+        now, before = (eos["producer_id"], eos["producer_epoch"]), self._before
+        if now[0] < 0 or now == before:  # the first has yet to come
+            return []
+        self._before = now
+        if before is None:
+            return []
+        times = now[1] - before[1] if now[0] == before[0] else 1
+        return [{"since": since, "until": self._looked, "times": times}]
 
 
 def _identity(topic: str, value: Any, headers: Any) -> tuple[str, int] | None:

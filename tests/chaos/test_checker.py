@@ -9,6 +9,7 @@ import pytest
 from chaos.checker import Verdict, check
 from chaos.events import Event
 from chaos.truth import Truth
+from chaos.watched import Epochs
 from chaos.workload import DEAD, DRAIN, MAX_ATTEMPTS, OUT, RETRY, SOURCE, Order, Output, result_of
 
 
@@ -46,11 +47,14 @@ class History:
     def end(self, name: str, how: str = "ok", attempt: int = 1, who: str = "member-1", **more: Any) -> None:
         self.tell("end", who, id=name, attempt=attempt, place=list(self.place(name)), how=how, **more)
 
-    def written(self, name: str, attempt: int = 1, who: str = "member-1", error: str = "") -> None:
-        """The output, or a dead letter with that error class."""
+    def written(
+        self, name: str, attempt: int = 1, who: str = "member-1", error: str = "", sent: float = 0.0
+    ) -> None:
+        """The output, or a dead letter with that error class; sent just now if not told."""
         place = (DEAD if error else OUT, 0, len(self.truth.results))
         self.truth.results[place] = name, error or "ok"
-        self.tell("written", who, id=name, attempt=attempt, place=list(place))
+        sent = sent or self.now
+        self.tell("written", who, id=name, attempt=attempt, place=list(place), sent=sent)
 
     def handled(self, name: str, who: str = "member-1", key: str = "k-1") -> None:
         self.begin(name, who=who, key=key)
@@ -113,7 +117,7 @@ def test_what_is_committed_without_a_result_is_lost(history: History) -> None:
 def test_what_waits_in_the_retry_topic_is_not_lost(history: History) -> None:
     history.order("a", "d-1", fail=1, after=1.5)
     history.truth.retries[RETRY, 0, 0] = "a", 2
-    history.tell("written", id="a", attempt=1, place=[RETRY, 0, 0])
+    history.tell("written", id="a", attempt=1, place=[RETRY, 0, 0], sent=history.now)
     history.commit(1)
     assert (history.check().lost, history.check().unseen) == (0, 1)
     history.truth.committed[RETRY, 0] = 1
@@ -237,7 +241,9 @@ class TestCommits:
     def test_a_write_that_was_aborted_is_none(self, history: History) -> None:
         history.order("a")
         history.begin("a")
-        history.tell("written", id="a", attempt=1, place=[OUT, 0, 7])  # nobody reads it there
+        history.tell(
+            "written", id="a", attempt=1, place=[OUT, 0, 7], sent=history.now
+        )  # nobody reads it there
         history.commit(1)
         history.written("a")
         assert history.check("transactional").commits_past_frontier == 1
@@ -245,7 +251,7 @@ class TestCommits:
     def test_of_the_retry_topic(self, history: History) -> None:
         history.order("a", "d-1", fail=1, after=1.5)
         history.truth.retries[RETRY, 0, 0] = "a", 2
-        history.tell("written", id="a", attempt=1, place=[RETRY, 0, 0])
+        history.tell("written", id="a", attempt=1, place=[RETRY, 0, 0], sent=history.now)
         history.tell("commit", number=77, offsets=[[RETRY, 0, 1]])
         history.tell("committed", number=77)
         history.written("a", 2)
@@ -409,12 +415,35 @@ class TestRepeats:
         history.order("a")
         history.begin("a")
         history.end("a")
-        history.tell("unwritten", id="a", attempt=1, topic=OUT, error="timed out")
+        history.tell("unwritten", id="a", attempt=1, topic=OUT, error="timed out", sent=history.now)
         history.written("a")
         history.written("a")
         history.commit(1)
         history.revoked()
         assert history.check().passed
+
+    @pytest.mark.parametrize(
+        ("who", "since", "until", "allowed"),
+        [
+            ("member-1", 0.45, 0.55, True),  # while it was on its way
+            ("member-1", 0.05, 0.15, False),  # before
+            ("member-1", 0.95, 1.05, False),  # after
+            ("member-2", 0.45, 0.55, False),  # somebody else's client
+        ],
+    )
+    def test_a_client_that_takes_a_new_epoch_may_write_again_what_was_on_its_way(
+        self, history: History, who: str, since: float, until: float, allowed: bool
+    ) -> None:
+        history.order("a")
+        history.begin("a")
+        history.end("a")
+        sent, history.now = history.now, history.now + 0.3
+        history.tell("producer-epoch", who, since=since, until=until, times=1)
+        history.written("a", sent=sent)
+        history.truth.results[OUT, 0, 7] = "a", "ok"
+        history.commit(1)
+        history.revoked()
+        assert found_by(history.check()) == (set() if allowed else {"beyond_allowed"})
 
     @pytest.mark.parametrize(("end", "attempt"), [("ok", MAX_ATTEMPTS + 1), ("reject", 2)])
     def test_attempts_that_no_policy_makes(self, history: History, end: Any, attempt: int) -> None:
@@ -428,3 +457,16 @@ def test_what_is_not_committed_after_a_clean_stop_is_named(history: History) -> 
     history.handled("a")
     history.revoked()
     assert found_by(history.check()) == {"unclean"}
+
+
+def test_a_client_s_new_epochs_are_read_from_its_statistics() -> None:
+    def told(at: int, producer: int, epoch: int) -> list[dict[str, Any]]:
+        return epochs.taken({"ts": at, "eos": {"producer_id": producer, "producer_epoch": epoch}})
+
+    epochs = Epochs()
+    assert told(1_000_000, -1, -1) == []  # it has none yet
+    assert told(1_250_000, 7, 0) == []  # its first
+    assert told(1_500_000, 7, 0) == []
+    assert told(1_750_000, 7, 2) == [{"since": 1.5, "until": 1.75, "times": 2}]
+    assert told(2_000_000, -1, -1) == []  # asking for another
+    assert told(2_250_000, 8, 0) == [{"since": 2.0, "until": 2.25, "times": 1}]

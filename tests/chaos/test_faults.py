@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +18,9 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 
 from relance import App, Settings
 from relance.broker import LocalBroker
+from relance.delivery import Sent
 from relance.kafka.cluster import KafkaRefusedError
+from relance.kafka.producer import KafkaProducer
 from relance.kafka.transactional import AbortedError, BrokenError, TransactionalProducer, connect
 from relance.record import Outgoing
 from waiting import wait_until
@@ -213,3 +217,40 @@ def test_a_transaction_that_takes_longer_than_its_time(broker: LocalBroker, topi
     assert again.write([("a", Outgoing(topic, None, b"again", ()))]) == {}
     again.commit()
     assert readable(broker.bootstrap, topic) == [b"again"]
+
+
+def test_a_broker_that_freezes_during_a_write_gives_its_producer_a_new_epoch_and_the_log_says_what_follows(
+    broker: LocalBroker, topic: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Injected by SIGSTOP: the first write times out, and the client takes a new epoch for all the others."""
+    server = broker.status().nodes[0].pid
+    assert server is not None
+    producer = KafkaProducer({"bootstrap.servers": broker.bootstrap}, name="frozen", timeout=1.0)
+    answers: list[list[object]] = []
+
+    def write() -> None:
+        mine: list[object] = []
+        answers.append(mine)
+        producer.send(topic, b"x", answer=lambda error, sent: mine.append(error or sent))
+
+    def arrives() -> bool:
+        write()
+        wait_until(lambda: answers[-1], 20, "an answer")
+        return isinstance(answers[-1][0], Sent)
+
+    def told() -> bool:
+        write()
+        return "took a new epoch" in caplog.text
+
+    try:
+        wait_until(arrives, 20, "a write")
+        os.kill(server, signal.SIGSTOP)
+        try:
+            wait_until(told, 20, "the new epoch")
+        finally:
+            os.kill(server, signal.SIGCONT)
+        wait_until(arrives, 20, "a write")
+    finally:
+        producer.close(5.0)
+    assert {len(each) for each in answers} == {1}
+    assert "writes that wait for their answer some may be there twice" in caplog.text

@@ -60,6 +60,11 @@ it may not send yet. With four requests a trickle of single messages does not co
 
 _STATS_MS = 250
 
+_NEW_EPOCH = (
+    "the producer's client took a new epoch, as it does when a write times out or a new leader gets requests "
+    "out of order: of %d writes that wait for their answer some may be there twice (librdkafka #4953)"
+)
+
 
 class KafkaProducer:
     """A client that writes. `timeout` is how long, in seconds, a write may take before it is given up.
@@ -176,7 +181,8 @@ class KafkaProducer:
 
     def _connect(self) -> Client:
         before = self._transmitted_before
-        own = {"stats_cb": lambda text: self._on_statistics(before, text)}
+        epochs: set[tuple[int, int]] = set()
+        own = {"stats_cb": lambda text: self._on_statistics(before, epochs, text)}
         try:
             return Client({**self._config, **own}, logger=QuietLog())
         except KafkaException as error:
@@ -243,16 +249,23 @@ class KafkaProducer:
         if answer is not None:
             answer(problem, sent)
 
-    def _on_statistics(self, before: int, text: str) -> None:
+    def _on_statistics(self, before: int, epochs: set[tuple[int, int]], text: str) -> None:
         made = time.monotonic()
+        told = msgspec.json.decode(text)
         total = before + sum(
             partition.get("txmsgs", 0)
-            for topic in msgspec.json.decode(text).get("topics", {}).values()
+            for topic in told.get("topics", {}).values()
             for partition in topic.get("partitions", {}).values()
         )
         with self._lock:
             self._transmitted = max(self._transmitted, total)
             self._statistics_at = made
+        eos = told.get("eos", {})
+        epoch = eos.get("producer_id", -1), eos.get("producer_epoch", -1)
+        if epoch[0] >= 0 and epoch not in epochs:
+            if epochs and self._out:
+                _log.warning(_NEW_EPOCH, len(self._out))
+            epochs.add(epoch)
 
     _statistics_at = 0.0
 
