@@ -207,8 +207,8 @@ WORKS: dict[str, Work] = {
             partitions=48,
             n=1_000_000,
             quick_n=100_000,
-            options={"max_buffered_records": 110_000, "delay": 30.0, "settle_s": 30.0, "hold_s": 600.0},
-            quick_options={"max_buffered_records": 11_000, "delay": 2.0, "settle_s": 2.0, "hold_s": 10.0},
+            options={"delay": 30.0, "settle_s": 30.0, "hold_s": 600.0},
+            quick_options={"delay": 2.0, "settle_s": 2.0, "hold_s": 10.0},
             shows=("n", "parked", "max_rss_mb", "slope_mb_per_min", "held_seconds"),
         ),
         Work(

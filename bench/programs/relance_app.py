@@ -281,8 +281,7 @@ def delays(job: Job) -> None:
 
 def memory(job: Job) -> None:
     """A tenth of a backlog waits in its lanes, the rest is handled; then nothing happens but retries."""
-    buffered = job.options["max_buffered_records"]
-    app, tally = app_of(job, max_buffered_records=buffered), Tally(job)
+    app, tally = app_of(job), Tally(job)
     consumer = {
         "ordering": "key",
         "concurrency": 64,

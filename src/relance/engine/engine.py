@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from heapq import nlargest
-from itertools import islice, repeat, starmap
+from itertools import islice
 from operator import attrgetter
 from typing import Literal
 
@@ -223,10 +223,10 @@ class Engine:
                         return None
                     continue
             if len(queue) == length:
-                records = list(queue)
-                queue.clear()
+                records, lane.queue = queue, []
             else:
-                records = list(starmap(queue.popleft, repeat((), length)))
+                records = queue[:length]
+                del queue[:length]
             assignment.queued -= len(records)
             lane.state = LaneState.RUNNING
             run = Run(lane, records)
@@ -288,7 +288,7 @@ class Engine:
                 self._ready_again(lane)
             return
         waiting = {record.log_offset for record, _, _ in waits}
-        lane.queue = deque(record for record in lane.queue if record.log_offset not in waiting)
+        lane.queue = [record for record in lane.queue if record.log_offset not in waiting]
         for record, due, _ in waits:
             alone = Lane(assignment, None, keyed=False)
             alone.queue.append(record)
@@ -530,7 +530,7 @@ class Engine:
         if rest:
             if run.reordered:
                 rest.sort(key=attrgetter("log_offset"))
-            lane.queue.extendleft(reversed(rest))
+            lane.queue[:0] = rest
             assignment.queued += len(rest)
         if lane.queue:
             return True

@@ -13,7 +13,10 @@ from relance.record import TopicPartition
 
 __all__ = ["Flow", "Limits"]
 
-_OVERHEAD = 500  # bytes that a record takes beside its value: the client's message, ours, its lane
+# Bytes, measured (`bench/`, the work `memory`): what a record takes beside its value, that is the client's
+# message and ours; and what a lane takes, with its place among those that wait.
+_RECORD = 500
+_LANE = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,7 @@ class Limits:
     """Records that could start and haven't; intake goes on at half of it."""
     ready_bytes: int = 64 * 1024 * 1024
     """The same in bytes of values, by their mean size."""
-    parked: int = 100_000
+    parked: int = 250_000
     """Held by waiting lanes, all partitions of a feed together; each partition may hold its share."""
     parked_bytes: int = 128 * 1024 * 1024
     """The same in bytes of values and of what it takes to hold them."""
@@ -80,7 +83,7 @@ class Flow:
     def holds_its_share(self, assignment: Assignment, owners: int) -> bool:
         """Whether as much waits in it as may, being one of `owners` partitions of its feed."""
         limits, parked = self._limits, assignment.parked
-        size = parked * (assignment.mean_size + _OVERHEAD)
+        size = parked * (assignment.mean_size + _RECORD) + len(assignment.waiting) * _LANE
         return parked >= limits.parked // owners or size >= limits.parked_bytes / owners
 
     def _level(self, records: float, size: float) -> float:
