@@ -15,7 +15,7 @@ from typing import Any
 
 from chaos.events import Event
 from chaos.truth import Place, Truth
-from chaos.workload import DRAIN, MAX_ATTEMPTS, SOURCE, Order
+from chaos.workload import DRAIN, MAX_ATTEMPTS, RETRY, SOURCE, Order
 
 __all__ = ["Verdict", "check"]
 
@@ -364,15 +364,16 @@ def check_repeats(
     *,
     exactly_once: bool,
 ) -> None:
-    """Results and attempts come once for each copy of an order, but for what a fault explains (`_allowed`).
+    """Results and attempts come once for each copy of an order, but for what a fault explains.
 
     A producer that was not answered may have written an order twice; that is not the consumer's doing.
     """
-    allowed = _allowed(events, epochs)
+    crashes = _repeats(events, epochs)
+    rewritten, reread = _written_again(events)
     results = Counter(name for name, _ in truth.results.values())
     attempts = Counter((e["id"], e["attempt"]) for e in events if e["event"] == "start")
     for name, copies in results.items():
-        extra, most = copies - len(places[name]), 0 if exactly_once else allowed[name]
+        extra, most = copies - len(places[name]), 0 if exactly_once else crashes[name] + rewritten[name]
         verdict.duplicates += max(0, extra)
         verdict.duplicates_allowed += most
         if extra > most:
@@ -382,38 +383,27 @@ def check_repeats(
             verdict.found("beyond_allowed", text)
     for (name, attempt), times in attempts.items():
         once = max(1, len(places[name]))
+        most = once + crashes[name] + reread[name]
         verdict.repeated_attempts += max(0, times - once)
-        if times - once > allowed[name]:
-            text = f"{name}, attempt {attempt}: begun {times} times, allowed are {once + allowed[name]}"
+        if times > most:
+            text = f"{name}, attempt {attempt}: begun {times} times, allowed are {most}"
             verdict.found("beyond_allowed", text)
         order = orders.get(name)
         if attempt > MAX_ATTEMPTS or (order is not None and order.end == "reject" and attempt > 1):
             verdict.found("unscheduled", f"{name}, attempt {attempt}")
 
 
-def _allowed(events: Sequence[Event], epochs: Sequence[Epoch]) -> Counter[str]:
-    """How often each record may be repeated.
+def _repeats(events: Sequence[Event], epochs: Sequence[Epoch]) -> Counter[str]:
+    """How often each record may be handled again.
 
     Once for each epoch that handled it and ended without a clean revocation before a commit told of it (none
-    can before what the record wrote is acknowledged); once for each write of it that got no answer, or a bad
-    one; and once for each new epoch that its client took while such a write was out (`watched.Epochs`).
+    can before what the record wrote is acknowledged); and once for each write of it that got no answer, or a
+    bad one.
     """
-    found: Counter[str] = Counter()
+    found: Counter[str] = Counter(e["id"] for e in events if e["event"] == "unwritten")
     answered: dict[tuple[str, str], list[float]] = defaultdict(list)
-    taken: dict[str, list[Event]] = defaultdict(list)
     for event in events:
-        if event["event"] == "producer-epoch":
-            taken[event["who"]].append(event)
-    for event in events:
-        if event["event"] in ("written", "unwritten"):
-            found[event["id"]] += sum(
-                new["times"]
-                for new in taken[event["who"]]
-                if event["sent"] < new["until"] and new["since"] < event["t"]
-            )
-        if event["event"] == "unwritten":
-            found[event["id"]] += 1
-        elif event["event"] == "written":
+        if event["event"] == "written":
             answered[event["who"], event["id"]].append(event["t"])
     for epoch in epochs:
         if epoch.clean or epoch.ended == float("inf"):  # of one that goes on nothing can be repeated
@@ -427,6 +417,35 @@ def _allowed(events: Sequence[Event], epochs: Sequence[Epoch]) -> Counter[str]:
             if not any(at >= done + _COMMITTED_BY for at in epoch.told):
                 found[name] += 1
     return found
+
+
+def _written_again(events: Sequence[Event]) -> tuple[Counter[str], Counter[str]]:
+    """How often a client may have written something of each record again by itself; and a retry of it.
+
+    For each new epoch that the client took (`watched.Epochs`) while it was on its way, once for each record,
+    however much of it was. Only a retry that is there twice is handled twice. A write that timed out is
+    itself a reason for a new epoch, and counted as one without an answer: only epochs before count for it.
+    """
+    anything: Counter[str] = Counter()
+    retries: Counter[str] = Counter()
+    taken = [event for event in events if event["event"] == "producer-epoch"]
+    writes = [event for event in events if event["event"] in ("written", "unwritten")]
+    for new in taken:
+        out: set[str] = set()
+        again: set[str] = set()
+        for event in writes:
+            if event["who"] != new["who"]:
+                continue
+            written = event["event"] == "written"
+            if event["sent"] < new["until"] and event["t"] > (new["since"] if written else new["until"]):
+                out.add(event["id"])
+                if (event["place"][0] if written else event["topic"]) == RETRY:
+                    again.add(event["id"])
+        for name in out:
+            anything[name] += new["times"]
+        for name in again:
+            retries[name] += new["times"]
+    return anything, retries
 
 
 def check_left(verdict: Verdict, truth: Truth) -> None:

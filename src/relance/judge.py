@@ -23,7 +23,7 @@ from relance.text import one_line
 __all__ = ["Judge"]
 
 _LONGEST_DUE = 86_400.0  # seconds; what a retry record's headers may ask for beyond the policy's own maximum
-_KEPT_FAILURES = 20  # of a record that is tried for ever, the last ones
+_KEPT_FAILURES = 10  # of a record that is tried for ever: the first, which says since when, and the last ones
 
 
 class Judge:
@@ -69,8 +69,13 @@ class Judge:
 
     def note_failure(self, record: Record, error: Exception) -> Failure:
         """`record` will be tried again here: the next attempt, with this failure in its history."""
-        failure = Failure(record.attempt, self.told(error)[:500], self._clock.time())
-        record.history = (*record.history[1 - _KEPT_FAILURES :], failure)
+        past, text = record.history, self.told(error)[:500]
+        if past and past[-1].error == text:
+            text = past[-1].error  # a hundred thousand records may fail in the same way for hours
+        failure = Failure(record.attempt, text, self._clock.time())
+        if len(past) >= _KEPT_FAILURES:
+            past = past[0], *past[2:]
+        record.history = (*past, failure)
         record.attempt += 1
         return failure
 

@@ -445,6 +445,50 @@ class TestRepeats:
         history.revoked()
         assert found_by(history.check()) == (set() if allowed else {"beyond_allowed"})
 
+    def test_a_new_epoch_explains_no_second_handling(self, history: History) -> None:
+        history.order("a")
+        sent = history.now
+        for _ in range(2):
+            history.begin("a")
+            history.end("a")
+            history.written("a", sent=sent)
+        history.tell("producer-epoch", since=sent, until=history.now, times=1)
+        history.commit(1)
+        history.revoked()
+        verdict = history.check()
+        assert (verdict.duplicates, verdict.duplicates_allowed, verdict.beyond_allowed) == (1, 1, 1)
+        assert "begun 2 times" in verdict.problems[0]
+
+    def test_a_retry_that_a_new_epoch_wrote_twice_is_handled_twice(self, history: History) -> None:
+        history.order("a")
+        history.begin("a")
+        history.end("a", "fail", delay=0.0)
+        sent = history.now
+        history.tell("written", id="a", attempt=1, place=[RETRY, 0, 0], sent=sent)
+        history.tell("producer-epoch", since=sent, until=history.now, times=1)
+        for _ in range(2):
+            history.begin("a", 2)
+            history.end("a", attempt=2)
+            history.written("a", 2)
+        history.commit(1)
+        history.revoked()
+        assert found_by(history.check()) == set()
+
+    def test_a_write_that_times_out_is_not_excused_by_the_epoch_that_it_brings_about(
+        self, history: History
+    ) -> None:
+        history.order("a")
+        history.begin("a")
+        history.end("a")
+        sent = history.now
+        history.tell("unwritten", id="a", attempt=1, topic=OUT, error="timed out", sent=sent)
+        history.tell("producer-epoch", since=sent, until=history.now, times=1)
+        for _ in range(3):
+            history.written("a")
+        history.commit(1)
+        history.revoked()
+        assert found_by(history.check()) == {"beyond_allowed"}
+
     @pytest.mark.parametrize(("end", "attempt"), [("ok", MAX_ATTEMPTS + 1), ("reject", 2)])
     def test_attempts_that_no_policy_makes(self, history: History, end: Any, attempt: int) -> None:
         history.order("a", end=end)

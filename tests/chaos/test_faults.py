@@ -253,4 +253,4 @@ def test_a_broker_that_freezes_during_a_write_gives_its_producer_a_new_epoch_and
     finally:
         producer.close(5.0)
     assert {len(each) for each in answers} == {1}
-    assert "writes that wait for their answer some may be there twice" in caplog.text
+    assert "what was on its way then may be there twice" in caplog.text

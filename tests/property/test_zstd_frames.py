@@ -75,6 +75,15 @@ def test_a_damaged_frame_is_refused_or_read_as_the_original_reads_it(
         assert found == expected
 
 
+def test_a_block_may_not_yield_more_than_the_window() -> None:
+    frame = bytearray(compressed(bytes(5000), 3, sized=False, flushed=0))
+    assert ours(bytes(frame)) == bytes(5000)
+    assert frame[5] > 0
+    frame[5] = 0  # 1 KiB
+    assert isinstance(theirs(bytes(frame)), str)
+    assert ours(bytes(frame)) is None
+
+
 @given(frames, st.data())
 def test_a_frame_that_is_cut_short_or_goes_on_is_refused(frame: bytes, data: st.DataObject) -> None:
     assert ours(frame[: data.draw(st.integers(0, len(frame) - 1))]) is None

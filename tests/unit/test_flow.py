@@ -5,6 +5,7 @@ from __future__ import annotations
 from relance.engine.assignment import Assignment
 from relance.engine.flow import Flow, Limits
 from relance.engine.frontier import Frontier
+from relance.engine.lanes import Lane
 from relance.record import TopicPartition
 
 
@@ -55,6 +56,15 @@ def test_partitions_of_another_feed_take_no_share_of_the_bytes() -> None:
     others = owned(9, "retry", queued=10_000, parked=10_000, mean_size=9_500.0)
     assert flow.pauses("source", [one, *others]) == set()
     assert numbers(flow.pauses("retry", [one, *others])) == list(range(9))
+
+
+def test_a_lane_weighs_beside_the_records_that_it_holds() -> None:
+    flow = Flow(Limits(parked_bytes=75_000))
+    (one,) = owned(1, queued=100, parked=100, mean_size=0.0)
+    one.waiting.add(Lane(one, b"k", keyed=True))
+    assert flow.pauses("source", [one]) == set()
+    one.waiting.update(Lane(one, b"%d" % n, keyed=True) for n in range(99))
+    assert flow.pauses("source", [one]) == {one.tp}
 
 
 # -- a crowded buffer ------------------------------------------------------------------------------

@@ -323,6 +323,20 @@ def test_a_retry_record_that_fails_again_is_deferred_again_with_its_first_origin
     assert [f.attempt for f in again.history] == [1, 2]
 
 
+def test_of_a_record_that_fails_for_ever_the_first_failure_and_the_last_nine_are_kept() -> None:
+    member = a_member(retry=RetryPolicy.fixed(delay=1.0, max_attempts=10_000))
+    member.broker.log(ORDERS).append(b"k", b"v")
+    member.read()
+    for _ in range(30):
+        member.work(Handler(TransientError("down")))
+        member.clock.advance(1.0)
+    out = member.take()
+    assert out is not None
+    found = out.run.records[0]
+    assert [f.attempt for f in found.history] == [1, *range(22, 31)]
+    assert len({id(f.error) for f in found.history}) == 1  # one text for all
+
+
 def test_a_full_window_of_waits_writes_those_due_last_again_and_goes_on_reading() -> None:
     member = a_member(retry_topic=RETRY, limits=Limits(parked=20))
     member.assign(RETRIES)

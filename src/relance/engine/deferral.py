@@ -60,7 +60,7 @@ HEADER_NAMES: Final = frozenset(PREFIX + name for name in _NAMES)
 """The names that are ours, in full. Another name with the prefix (a replay's id) belongs to the record."""
 
 
-class Failure(msgspec.Struct, frozen=True):
+class Failure(msgspec.Struct, frozen=True, gc=False):
     """One failed attempt."""
 
     attempt: Annotated[int, msgspec.Meta(ge=1, le=MAX_ATTEMPT)]

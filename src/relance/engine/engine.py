@@ -210,8 +210,7 @@ class Engine:
             if assignment.stopped is not None:
                 assignment.held.append(lane)
                 continue
-            queue = lane.queue
-            length = min(len(queue), max_run)
+            length = min(len(lane.queue), max_run)
             if assignment.later:
                 length = self._startable(lane, length)
                 if length == 0:
@@ -222,11 +221,7 @@ class Engine:
                     if self._caution.holds_all(self.in_flight):
                         return None
                     continue
-            if len(queue) == length:
-                records, lane.queue = queue, []
-            else:
-                records = queue[:length]
-                del queue[:length]
+            records = lane.take(length)
             assignment.queued -= len(records)
             lane.state = LaneState.RUNNING
             run = Run(lane, records)
@@ -530,7 +525,7 @@ class Engine:
         if rest:
             if run.reordered:
                 rest.sort(key=attrgetter("log_offset"))
-            lane.queue[:0] = rest
+            lane.put_back(rest)
             assignment.queued += len(rest)
         if lane.queue:
             return True

@@ -10,7 +10,9 @@ safe to read from any thread); any thread may cancel the run, and then no other 
 
 from __future__ import annotations
 
+from collections import deque
 from enum import Enum
+from itertools import repeat, starmap
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -38,12 +40,32 @@ class Lane:
         self.assignment = assignment
         self.key = key
         self.keyed = keyed  # False: a record without order; nobody will look this lane up again
-        # A deque takes 760 bytes when it is empty, and there may be 100,000 lanes of one record. Taking from
-        # the front of a list moves the others: some microseconds for all that a buffer holds.
-        self.queue: list[Record] = []
+        # An empty deque takes 760 bytes, and there may be 100,000 lanes of one record. But a whole partition
+        # may be one lane, and to take from the front of a list moves all others.
+        self.queue: list[Record] | deque[Record] = deque() if keyed and key is None else []
         self.state = LaneState.READY
         self.ticket = 0
         self.due = 0.0  # while it waits, on the monotonic clock
+
+    def take(self, length: int) -> list[Record]:
+        """Its first `length` records, which leave it."""
+        queue = self.queue
+        if isinstance(queue, deque):
+            if len(queue) > length:
+                return list(starmap(queue.popleft, repeat((), length)))
+            records = list(queue)
+            queue.clear()
+            return records
+        self.queue = queue[length:]
+        del queue[length:]
+        return queue
+
+    def put_back(self, records: list[Record]) -> None:
+        """Put them before all others."""
+        if isinstance(self.queue, deque):
+            self.queue.extendleft(reversed(records))
+        else:
+            self.queue[:0] = records
 
 
 class Run:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 __all__ = ["decompress"]
 
 _MAGIC = b"\x28\xb5\x2f\xfd"
-_BLOCK = 128 * 1024  # the most that a block yields
+_BLOCK = 128 * 1024  # the most that a block yields, if the window is not smaller
 _MAX_SEQUENCES = 200_000  # of a whole frame: with probabilities of 1 they cost no bits, but they cost time
 
 
@@ -64,8 +64,8 @@ def decompress(data: bytes, limit: int) -> bytes:
     if data[:4] != _MAGIC:
         raise ValueError("not a Zstandard frame")
     try:
-        size, at = _header(data)
-        out = _blocks(data, at, limit)
+        size, window, at = _header(data)
+        out = _blocks(data, at, window, limit)
     except IndexError:
         raise ValueError("a frame that ends too early") from None
     if size is not None and size != len(out):
@@ -73,27 +73,29 @@ def decompress(data: bytes, limit: int) -> bytes:
     return bytes(out)
 
 
-def _header(data: bytes) -> tuple[int | None, int]:
+def _header(data: bytes) -> tuple[int | None, int, int]:
+    """The content's length if it is told, the window, and where the blocks begin."""
     flags, at = data[4], 5
     if flags & 0b1111:  # of these, Parallel Consumer's frames never have a checksum or a dictionary
         raise ValueError("a frame with a checksum, a dictionary or a reserved bit")
-    single = flags >> 5 & 1
+    single, window = flags >> 5 & 1, 0
     if not single:
-        at += 1  # the window: we keep all
+        window = (1 << 10 + (data[at] >> 3)) // 8 * (8 + (data[at] & 7))
+        at += 1
     width = (single, 2, 4, 8)[flags >> 6]
     if not width:
-        return None, at
-    size = _little(data, at, width)
-    return size + (256 if width == 2 else 0), at + width
+        return None, window, at
+    size = _little(data, at, width) + (256 if width == 2 else 0)
+    return size, size if single else window, at + width
 
 
-def _blocks(data: bytes, at: int, limit: int) -> bytearray:
-    out, block, last = bytearray(), _Blocks(), 0
+def _blocks(data: bytes, at: int, window: int, limit: int) -> bytearray:
+    out, block, last = bytearray(), _Blocks(window), 0
     while not last:
         head = _little(data, at, 3)
         at += 3
         last, kind, size = head & 1, head >> 1 & 3, head >> 3
-        if size > _BLOCK or kind == 3:
+        if size > block.most or kind == 3:
             raise ValueError("a block that is too large or of an unknown kind")
         if kind == 1:
             out += data[at : at + 1] * size
@@ -116,7 +118,10 @@ def _blocks(data: bytes, at: int, limit: int) -> bytearray:
 class _Blocks:
     """What a frame's compressed blocks hand on: the Huffman table, three FSE tables, the last distances."""
 
-    def __init__(self) -> None:
+    def __init__(self, window: int) -> None:
+        self.most = min(window, _BLOCK)
+        """The most that one yields (RFC 8878, 3.1.1.2.4)."""
+        self._window = window
         self._huffman: list[tuple[int, int]] = []
         self._tables: list[list[_Cell]] = [[], [], []]
         self._back = [1, 4, 8]
@@ -141,7 +146,7 @@ class _Blocks:
             for i, kind in enumerate(_KINDS):
                 self._tables[i], at = _table(modes >> (6 - 2 * i) & 3, kind, self._tables[i], body, at)
             self._execute(count, _Backward(body[at:]), literals, out)
-        if len(out) - start > _BLOCK:
+        if len(out) - start > self.most:
             raise ValueError("a block that yields too much")
 
     def _literals(self, body: bytes) -> tuple[bytes, int]:
@@ -151,14 +156,14 @@ class _Blocks:
             size = _little(body, 0, width) >> shift
             taken = 1 if kind else size
             found = body[width : width + taken]
-            if size > _BLOCK or len(found) != taken:
+            if size > self.most or len(found) != taken:
                 raise ValueError("literals that end too early")
             return (found * size if kind else found), width + taken
         width, bits = ((3, 10), (3, 10), (4, 14), (5, 18))[form]
         head = _little(body, 0, width) >> 4
         size, taken = head & ((1 << bits) - 1), head >> bits
         packed = body[width : width + taken]
-        if size > _BLOCK or len(packed) != taken:
+        if size > self.most or len(packed) != taken:
             raise ValueError("literals that end too early")
         if kind == 2:
             self._huffman, used = _huffman(packed)
@@ -206,9 +211,9 @@ class _Blocks:
                 raise ValueError("more literals used than there are")
             out += literals[taken : taken + fresh]
             taken += fresh
-            if not 0 < distance <= len(out):
-                raise ValueError("a match before the beginning")
-            if len(out) + length - start > _BLOCK:
+            if not 0 < distance <= min(len(out), self._window):
+                raise ValueError("a match before the beginning, or the window")
+            if len(out) + length - start > self.most:
                 raise ValueError("a block that yields too much")
             found = bytes(out[len(out) - distance : len(out) - distance + length])
             out += (found * (length // len(found) + 1))[:length]

@@ -237,7 +237,9 @@ class Asker:
         # The client keeps the deadline itself; the second more is for its own hand-over.
         answer = future.result(max(0.1, deadline - time.monotonic()) + 1.0)
         if isinstance(answer, ListConsumerGroupsResult) and answer.errors and not answer.valid:
-            raise KafkaException(answer.errors[0])  # brokers that are away are an answer, too
+            # Brokers that are away are an answer, too; the client's documentation has them as exceptions.
+            first = answer.errors[0]
+            raise first if isinstance(first, KafkaException) else KafkaException(first)
         self._answered()
         return answer
 

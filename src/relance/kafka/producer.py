@@ -62,8 +62,9 @@ _STATS_MS = 250
 
 _NEW_EPOCH = (
     "the producer's client took a new epoch, as it does when a write times out or a new leader gets requests "
-    "out of order: of %d writes that wait for their answer some may be there twice (librdkafka #4953)"
+    "out of order: what was on its way then may be there twice (librdkafka #4953)"
 )
+_TELL_AGAIN = 30.0  # seconds between two lines of it
 
 
 class KafkaProducer:
@@ -138,6 +139,7 @@ class KafkaProducer:
                 raise SendError(f"{topic}: the producer is closed", maybe_written=False)
             before, client = self._transmitted, self._client
             self._out[ticket] = answer
+            self._wrote = True
         try:
             client.produce(
                 topic,
@@ -263,11 +265,16 @@ class KafkaProducer:
         eos = told.get("eos", {})
         epoch = eos.get("producer_id", -1), eos.get("producer_epoch", -1)
         if epoch[0] >= 0 and epoch not in epochs:
-            if epochs and self._out:
-                _log.warning(_NEW_EPOCH, len(self._out))
+            if epochs and self._wrote and made >= self._tell_at:
+                self._tell_at = made + _TELL_AGAIN
+                _log.warning(_NEW_EPOCH)
             epochs.add(epoch)
+        self._wrote = bool(self._out)
 
     _statistics_at = 0.0
+    _tell_at = 0.0
+    _wrote = False
+    """Whether anything was on its way since the statistics before."""
 
     def _resolve_doubts(self, *, final: bool) -> None:
         if not self._doubtful:

@@ -1,0 +1,64 @@
+"""What the producer says of its client, from statistics made by hand; its broker is away."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from relance.kafka import producer as module
+from relance.kafka.producer import KafkaProducer
+
+NOBODY = "127.0.0.1:1"
+
+
+@pytest.fixture
+def producer(monkeypatch: pytest.MonkeyPatch) -> Iterator[KafkaProducer]:
+    monkeypatch.setattr(module, "_STATS_MS", 0)  # none but ours
+    found = KafkaProducer({"bootstrap.servers": NOBODY}, name="away", timeout=60.0)
+    yield found
+    found.close(0.0)
+
+
+def write_and_be_answered(producer: KafkaProducer) -> None:
+    producer.send("t", b"x", answer=lambda error, sent: None)
+    for ticket in list(producer._out):
+        producer._answer(ticket, None, None)
+
+
+def test_a_new_epoch_is_told_if_anything_was_on_its_way_since_the_last_look(
+    producer: KafkaProducer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_TELL_AGAIN", 0.0)
+    epochs: set[tuple[int, int]] = set()
+
+    def look(epoch: int) -> int:
+        caplog.clear()
+        text = json.dumps({"eos": {"producer_id": 7 if epoch >= 0 else -1, "producer_epoch": epoch}})
+        producer._on_statistics(0, epochs, text)
+        return caplog.text.count("took a new epoch")
+
+    write_and_be_answered(producer)
+    assert look(-1) == 0
+    write_and_be_answered(producer)
+    assert look(0) == 0  # the first one is no news
+    write_and_be_answered(producer)
+    assert look(0) == 0
+    write_and_be_answered(producer)
+    assert look(1) == 1
+    assert look(2) == 0  # nothing was on its way
+    producer.send("t", b"x", answer=lambda error, sent: None)
+    assert look(3) == 1
+    assert look(4) == 1  # it still is
+
+
+def test_new_epochs_of_an_outage_are_one_line_in_half_a_minute(
+    producer: KafkaProducer, caplog: pytest.LogCaptureFixture
+) -> None:
+    epochs: set[tuple[int, int]] = set()
+    producer.send("t", b"x", answer=lambda error, sent: None)
+    for epoch in range(20):
+        text = json.dumps({"eos": {"producer_id": 7, "producer_epoch": epoch}})
+        producer._on_statistics(0, epochs, text)
+    assert caplog.text.count("took a new epoch") == 1
