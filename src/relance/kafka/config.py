@@ -36,7 +36,7 @@ def consumer_config(settings: Settings, *, feed: str, group: str, assignor: str)
         "fetch.queue.backoff.ms": 1,
         # It counts values only: of small records the default, 64 MiB, is half a million, each with hundreds
         # of bytes more, which malloc then keeps.
-        "queued.max.messages.kbytes": 8 * 1024,
+        "queued.max.messages.kbytes": 4 * 1024,
         # Topics that are deleted and made again should be noticed in seconds, not in five minutes.
         "topic.metadata.refresh.interval.ms": 5000,
         "max.poll.interval.ms": int(settings.max_poll_interval * 1000),
