@@ -10,6 +10,7 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import inf
 from operator import itemgetter
 from typing import Any
 
@@ -83,7 +84,7 @@ class Epoch:
     who: str
     tp: tuple[str, int]
     began: float
-    ended: float = float("inf")
+    ended: float = inf
     clean: bool = False
     """It ended with a revocation in which nothing was cut short."""
     steps: list[Event] = field(default_factory=list)
@@ -276,10 +277,10 @@ def check_commits(
     """No commit passes a record for which nothing was written when the commit was made."""
     by_tp: dict[tuple[str, int], list[tuple[int, float]]] = defaultdict(list)  # offset, when it was finished
     for (topic, partition, offset), order in truth.orders.items():
-        at = min((t for t, _ in finished.get(order.id, ())), default=float("inf"))
+        at = min((t for t, _ in finished.get(order.id, ())), default=inf)
         by_tp[topic, partition].append((offset, at))
     for (topic, partition, offset), (name, attempt) in truth.retries.items():
-        at = min((t for t, done in finished.get(name, ()) if done >= attempt), default=float("inf"))
+        at = min((t for t, done in finished.get(name, ()) if done >= attempt), default=inf)
         by_tp[topic, partition].append((offset, at))
     latest: dict[tuple[str, int], list[tuple[int, float, int]]] = {}
     for tp, times in by_tp.items():
@@ -406,14 +407,15 @@ def _repeats(events: Sequence[Event], epochs: Sequence[Epoch]) -> Counter[str]:
         if event["event"] == "written":
             answered[event["who"], event["id"]].append(event["t"])
     for epoch in epochs:
-        if epoch.clean or epoch.ended == float("inf"):  # of one that goes on nothing can be repeated
+        if epoch.clean or epoch.ended == inf:  # of one that goes on nothing can be repeated
             continue
         touched: dict[tuple[Any, ...], tuple[str, float]] = {}
         for step in epoch.steps:
             ended = step["event"] == "end" and step["how"] != "fail"
-            touched[tuple(step["place"])] = step["id"], step["t"] if ended else float("inf")
+            touched[tuple(step["place"])] = step["id"], step["t"] if ended else inf
         for name, ended in touched.values():
-            done = max([ended, *(t for t in answered[epoch.who, name] if t <= epoch.ended)])
+            # Each order that ends writes something: what had no answer yet no commit can tell of.
+            done = max((t for t in answered[epoch.who, name] if ended <= t <= epoch.ended), default=inf)
             if not any(at >= done + _COMMITTED_BY for at in epoch.told):
                 found[name] += 1
     return found

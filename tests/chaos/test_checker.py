@@ -380,6 +380,16 @@ class TestRepeats:
         history.tell("lost", partitions=[[SOURCE, 0]])
         assert self.again(history).passed
 
+    def test_after_commits_while_the_answer_never_came(self, history: History) -> None:
+        history.order("a")
+        history.begin("a")
+        history.end("a")
+        history.now += 3.0
+        history.commit(0)
+        history.tell("died", failpoint="polled")
+        history.tell("began")
+        assert self.again(history).passed
+
     def test_not_after_a_commit_long_after_the_answer(self, history: History) -> None:
         history.order("a")
         history.begin("a")
