@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Lane", "LaneState", "Run"]
 
+_SHORT = 64  # records
+
 
 class LaneState(Enum):
     """What a lane is doing."""
@@ -40,9 +42,8 @@ class Lane:
         self.assignment = assignment
         self.key = key
         self.keyed = keyed  # False: a record without order; nobody will look this lane up again
-        # An empty deque takes 760 bytes, and there may be 100,000 lanes of one record. But a whole partition
-        # may be one lane, and to take from the front of a list moves all others.
-        self.queue: list[Record] | deque[Record] = deque() if keyed and key is None else []
+        # A list while it is short: a deque takes 760 bytes when empty, and 100,000 lanes may have one record.
+        self.queue: list[Record] | deque[Record] = []
         self.state = LaneState.READY
         self.ticket = 0
         self.due = 0.0  # while it waits, on the monotonic clock
@@ -50,15 +51,16 @@ class Lane:
     def take(self, length: int) -> list[Record]:
         """Its first `length` records, which leave it."""
         queue = self.queue
-        if isinstance(queue, deque):
-            if len(queue) > length:
-                return list(starmap(queue.popleft, repeat((), length)))
-            records = list(queue)
-            queue.clear()
-            return records
-        self.queue = queue[length:]
-        del queue[length:]
-        return queue
+        if isinstance(queue, list):
+            if len(queue) == length:
+                self.queue = []
+                return queue
+            if len(queue) <= _SHORT:
+                found = queue[:length]
+                del queue[:length]
+                return found
+            queue = self.queue = deque(queue)  # what leaves the front of a list moves all others
+        return list(starmap(queue.popleft, repeat((), length)))
 
     def put_back(self, records: list[Record]) -> None:
         """Put them before all others."""
