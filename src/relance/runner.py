@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from relance.circuit import Circuit, make_circuits
 from relance.clock import SystemClock
@@ -99,12 +99,8 @@ class Runner:
         settings = self.settings
         common = common_config(settings)
         admin = Admin(settings.bootstrap_servers, common)
-        self._wait_for_broker(admin)
-        for table in self._tables:
-            admin.ensure_topic(table.topic, 1, {"cleanup.policy": "compact", "segment.ms": "600000"})
         topics = [topic for spec in self._specs for topic in spec.all_topics]
-        for topic in topics:
-            self._need(admin, topic)
+        self._wait_for_topics(admin, topics)
         self.producer = KafkaProducer(
             common, name="producer", timeout=settings.send_timeout, on_failure=self.fail
         )
@@ -190,13 +186,18 @@ class Runner:
 
     # -- inside ------------------------------------------------------------------------------------
 
-    def _wait_for_broker(self, admin: Admin) -> None:
+    def _wait_for_topics(self, admin: Admin, topics: Sequence[str]) -> None:
+        """Ask until a broker answers all: the one that answers first may be gone a moment later."""
         deadline = time.monotonic() + self.settings.start_timeout
         told = False
         while True:
             left = deadline - time.monotonic()
             try:
                 admin.ping(min(1.0, max(0.1, left)))
+                for table in self._tables:
+                    admin.ensure_topic(table.topic, 1, {"cleanup.policy": "compact", "segment.ms": "600000"})
+                for topic in topics:
+                    self._need(admin, topic)
                 return
             except BrokerUnavailableError as error:
                 if self.stopping:
@@ -209,7 +210,7 @@ class Runner:
                     _log.error(
                         "no Kafka broker answers at %s; trying for %.0f s more",
                         self.settings.bootstrap_servers,
-                        left,
+                        deadline - time.monotonic(),
                     )
 
     def _need(self, admin: Admin, topic: str) -> None:

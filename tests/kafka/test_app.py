@@ -50,6 +50,43 @@ def settings(bootstrap: str, **more: Any) -> Settings:
     )
 
 
+def test_a_broker_that_goes_away_between_two_questions_of_a_start_is_waited_for(
+    own_broker: LocalBroker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Injected by SIGSTOP, after the first answer; found by the chaos rig with a broker killed just then."""
+    Admin(own_broker.bootstrap).ensure_topic("t", 1)
+    frozen = contextlib.ExitStack()
+    pings: list[int] = []
+    ping = Admin.ping
+
+    def then_away(admin: Admin, timeout: float | None = None) -> int:
+        pings.append(ping(admin, timeout))
+        if len(pings) == 1:
+            frozen.enter_context(stopped(own_broker))
+        return pings[-1]
+
+    monkeypatch.setattr(Admin, "ping", then_away)
+    app, handled = App("g", settings=settings(own_broker.bootstrap)), []
+
+    @app.consumer("t")
+    async def handle(value: int) -> None:
+        handled.append(value)
+
+    async def run() -> None:
+        async with app.running():
+            await app.send("t", 7)
+            await until(lambda: handled == [7])
+
+    async def both() -> None:
+        running = asyncio.create_task(run())
+        with frozen:
+            await until(lambda: "trying for" in caplog.text, what="the question that nobody answers")
+        await running
+
+    asyncio.run(both())
+    assert caplog.text.count("no Kafka broker answers") == 1
+
+
 def test_an_app_inside_a_running_loop_sends_handles_and_stops(
     bootstrap: str, make_topic: Callable[..., str]
 ) -> None:
