@@ -433,21 +433,21 @@ def _written_again(events: Sequence[Event]) -> tuple[Counter[str], Counter[str]]
     taken = [event for event in events if event["event"] == "producer-epoch"]
     writes = [event for event in events if event["event"] in ("written", "unwritten")]
     for new in taken:
-        out: set[str] = set()
-        again: set[str] = set()
-        for event in writes:
-            if event["who"] != new["who"]:
-                continue
-            written = event["event"] == "written"
-            if event["sent"] < new["until"] and event["t"] > (new["since"] if written else new["until"]):
-                out.add(event["id"])
-                if (event["place"][0] if written else event["topic"]) == RETRY:
-                    again.add(event["id"])
-        for name in out:
+        out = [event for event in writes if event["who"] == new["who"] and _on_its_way(event, new)]
+        for name in {event["id"] for event in out}:
             anything[name] += new["times"]
-        for name in again:
+        for name in {event["id"] for event in out if _topic_of(event) == RETRY}:
             retries[name] += new["times"]
     return anything, retries
+
+
+def _topic_of(write: Event) -> str:
+    return str(write["place"][0] if write["event"] == "written" else write["topic"])
+
+
+def _on_its_way(write: Event, new: Event) -> bool:
+    before = new["since"] if write["event"] == "written" else new["until"]
+    return bool(write["sent"] < new["until"] and write["t"] > before)
 
 
 def check_left(verdict: Verdict, truth: Truth) -> None:

@@ -241,9 +241,8 @@ class TestCommits:
     def test_a_write_that_was_aborted_is_none(self, history: History) -> None:
         history.order("a")
         history.begin("a")
-        history.tell(
-            "written", id="a", attempt=1, place=[OUT, 0, 7], sent=history.now
-        )  # nobody reads it there
+        nobody_reads_it = [OUT, 0, 7]
+        history.tell("written", id="a", attempt=1, place=nobody_reads_it, sent=history.now)
         history.commit(1)
         history.written("a")
         assert history.check("transactional").commits_past_frontier == 1
