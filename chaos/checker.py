@@ -24,6 +24,9 @@ _COMMITTED_BY = 1.5
 """Seconds from a record's end, and the answers to its writes, to a commit that must tell of it: the interval,
 and a busy machine."""
 
+_TAKEN_BY = 0.5
+"""Seconds from a loss to the first words of a handler whose record was taken before it, on a busy machine."""
+
 _EARLY_BY = 0.0015  # seconds; a due time travels through a topic in milliseconds of the clock of day
 
 
@@ -120,12 +123,14 @@ def epochs_of(events: Sequence[Event]) -> list[Epoch]:
     found: list[Epoch] = []
     now: dict[tuple[str, str, int], Epoch] = {}
     revoking: dict[tuple[str, str, int], float] = {}
-    stopped: set[str] = set()
+    asked: dict[str, float] = {}
+    """When a process was asked to stop: its drain's time begins there."""
     made: dict[tuple[str, int], Event] = {}
     failed: set[tuple[str, str, int]] = set()
     """Whose last commit was refused or not answered."""
-    dying: dict[tuple[str, str, int], Epoch] = {}
-    """Of who died: between its last words and its death another of its threads may still say something."""
+    fading: dict[tuple[str, str, int], tuple[Epoch, float]] = {}
+    """Until when another thread may still say something of what ended: of who died, between its last words
+    and its death; of what was lost, the handler whose record was just taken."""
 
     def close(who: str, topic: str, partition: int, at: float, *, clean: bool) -> None:
         if (over := now.pop((who, topic, partition), None)) is not None:
@@ -137,9 +142,11 @@ def epochs_of(events: Sequence[Event]) -> list[Epoch]:
             case "began":
                 for key in [key for key in now if key[0] == who]:
                     close(*key, t, clean=False)
-                for key in [key for key in dying if key[0] == who]:
-                    del dying[key]
-                stopped.discard(who)
+                for key in [key for key in fading if key[0] == who]:
+                    del fading[key]
+                asked.pop(who, None)
+            case "signal" if event["signal"] == "SIGTERM":
+                asked[event["member"]] = t
             case "assigned":
                 for topic, partition in event["partitions"]:
                     epoch = Epoch(who, (topic, partition), t)
@@ -151,19 +158,21 @@ def epochs_of(events: Sequence[Event]) -> list[Epoch]:
             case "revoked":
                 for topic, partition in event["partitions"]:
                     key = (who, topic, partition)
-                    whole = t - revoking.pop(key, t) < DRAIN - 0.5 and key not in failed
+                    since = min(revoking.pop(key, t), asked.get(who, t))
+                    whole = t - since < DRAIN - 0.5 and key not in failed
                     close(who, topic, partition, t, clean=whole)
             case "lost" | "died":
                 gone = event.get("partitions") or [tp[1:] for tp in now if tp[0] == who]
                 for topic, partition in gone:
                     key = (who, topic, partition)
-                    if event["event"] == "died" and key in now:
-                        dying[key] = now[key]
+                    if key in now:
+                        fading[key] = now[key], inf if event["event"] == "died" else t + _TAKEN_BY
                     close(who, topic, partition, t, clean=False)
             case "start" | "end":
                 topic, partition, _ = event["place"]
-                there = now.get((who, topic, partition)) or dying.get((who, topic, partition))
-                if there is not None:
+                key = who, topic, partition
+                there, until = (now[key], inf) if key in now else fading.get(key, (None, inf))
+                if there is not None and t <= until:
                     there.steps.append(event)
             case "commit":
                 made[who, event["number"]] = event

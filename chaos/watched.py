@@ -66,8 +66,8 @@ class WatchedConsumer(confluent_kafka.Consumer):
             _log.write("revoked", partitions=_places(partitions))
 
         def lost(client: Any, partitions: list[TopicPartition]) -> None:
+            on_lost(client, partitions)  # only now the engine knows
             _log.write("lost", partitions=_places(partitions))
-            on_lost(client, partitions)
 
         super().subscribe(topics, on_assign=assigned, on_revoke=revoked, on_lost=lost)
 

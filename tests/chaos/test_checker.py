@@ -351,6 +351,17 @@ class TestRepeats:
         history.revoked(seconds=DRAIN)
         assert self.again(history).passed
 
+    @pytest.mark.parametrize(("seconds", "passes"), [(2.0, False), (DRAIN, True)])
+    def test_after_a_stop_that_took_all_its_time(
+        self, history: History, seconds: float, passes: bool
+    ) -> None:
+        history.order("a")
+        history.handled("a")
+        history.tell("signal", "rig", member="member-1", signal="SIGTERM")
+        history.now += seconds
+        history.revoked()
+        assert self.again(history).passed == passes
+
     def test_after_a_revocation_whose_commit_was_refused(self, history: History) -> None:
         history.order("a")
         history.handled("a")
@@ -413,6 +424,16 @@ class TestRepeats:
         history.tell("began")
         history.begin("a")
         assert found_by(self.again(history)) >= {"beyond_allowed"}
+
+    @pytest.mark.parametrize(("seconds", "passes"), [(0.1, True), (1.0, False)])
+    def test_what_a_thread_had_just_taken_when_its_partition_was_lost_and_nothing_later(
+        self, history: History, seconds: float, passes: bool
+    ) -> None:
+        history.order("a")
+        history.tell("lost", partitions=[[SOURCE, 0]])
+        history.now += seconds
+        history.begin("a")
+        assert self.again(history).passed == passes
 
     def test_a_process_that_begins_anew_was_killed(self, history: History) -> None:
         history.order("a")

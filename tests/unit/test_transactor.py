@@ -35,7 +35,8 @@ class Time(FakeClock):
 class Cluster:
     """What is committed, what was aborted, and what goes wrong next."""
 
-    def __init__(self, broker: Broker, commits: dict[TopicPartition, tuple[int, str]]) -> None:
+    def __init__(self, broker: Broker, commits: dict[TopicPartition, tuple[int, str]], time: Time) -> None:
+        self.time = time
         self.broker = broker
         self.commits = commits
         self.clients: list[Client] = []
@@ -73,12 +74,14 @@ class Client:
         self.answers: list[Callable[[], None]] = []
         self.dead = False
 
-    def _fail(self, name: str) -> None:
+    def _fail(self, name: str, timeout: float = 0.0) -> None:
         assert not self.dead, f"{name} after a fatal error"
         errors = self.cluster.failing.get(name)
         if errors:
             error = errors.pop(0)
             self.dead = error.fatal()
+            if error.retriable():
+                self.cluster.time.advance(timeout)
             raise KafkaException(error)
 
     def init_transactions(self, timeout: float) -> None:
@@ -119,7 +122,7 @@ class Client:
     def send_offsets_to_transaction(self, offsets: Any, metadata: Any, timeout: float) -> None:
         assert self.open
         assert metadata == GENERATION
-        self._fail("offsets")
+        self._fail("offsets", timeout)
         self.offsets = list(offsets)
 
     def commit_transaction(self, timeout: float) -> None:
@@ -127,7 +130,7 @@ class Client:
         if any(map(self.cluster.spoils, self.records)):
             raise KafkaException(ABORT)
         try:
-            self._fail("commit")
+            self._fail("commit", timeout)
         except KafkaException:
             if self.cluster.takes_effect.pop(0):
                 self._take_effect()
@@ -158,7 +161,7 @@ class World:
     def __init__(self, **plan: Any) -> None:
         self.time = Time()
         self.member = Member(Broker(), self.time, a_plan(**plan))
-        self.cluster = Cluster(self.member.broker, self.member.broker.commits)
+        self.cluster = Cluster(self.member.broker, self.member.broker.commits, self.time)
         self.begin()
 
     def begin(self) -> None:
@@ -206,6 +209,7 @@ OUTSIDE = b"CGMDv2:\xff\xff\xff\xffg\x00\x00\x01"
 GROUP: Any = SimpleNamespace(consumer_group_metadata=lambda: GENERATION)
 ABORT = KafkaError(KafkaError.INVALID_TXN_STATE, "made up", txn_requires_abort=True)
 FATAL = KafkaError(KafkaError._FENCED, "made up", fatal=True)
+NO_ANSWER = KafkaError(KafkaError._TIMED_OUT, "made up", retriable=True)
 
 
 def answer(record: Record) -> None:
@@ -273,6 +277,49 @@ def test_an_end_without_an_answer_is_found_out_before_anything_else_is_written(
     assert sorted(world.cluster.keys(RESULTS)) == [b"a", b"b", b"c"]
     assert world.offset() == 3
     assert world.member.at_rest()
+
+
+@pytest.mark.parametrize("took_effect", [True, False])
+def test_an_end_is_asked_for_no_longer_than_a_transaction_may_last(world: World, took_effect: bool) -> None:
+    """Later, a broker that knows nothing of the abort for its time might take it (KAFKA-19999)."""
+    world.cluster.failing["commit"] = [NO_ANSWER] * 4  # of two seconds each; and ten is what it may last
+    world.cluster.takes_effect = [False, False, False, took_effect]
+    world.handle(ORDERS, b"a", b"b")
+    world.turn(2)
+    assert world.cluster.failing["commit"] == []
+    assert len(world.cluster.clients) == 2
+    assert sorted(world.cluster.keys(RESULTS)) == [b"a", b"b"]
+    assert world.offset() == 2
+    assert world.member.at_rest()
+
+
+def test_a_transaction_that_got_too_old_is_aborted_not_ended(world: World) -> None:
+    def take_long(outgoing: Outgoing) -> None:
+        world.time.advance(9.0)
+        world.cluster.refuses = lambda outgoing: None
+
+    world.cluster.refuses = take_long  # type: ignore[assignment]
+    world.cluster.failing["commit"] = [NO_ANSWER]
+    world.cluster.takes_effect = [False]
+    world.handle(ORDERS, b"a")
+    world.turn()
+    assert len(world.cluster.failing["commit"]) == 1, "nobody asked to end it"
+    assert (world.cluster.aborted, world.offset()) == ([RESULTS], None)
+    world.turn(2)
+    assert (world.cluster.keys(RESULTS), world.offset()) == ([b"a"], 1)
+
+
+def test_while_nobody_takes_offsets_a_transaction_is_made_again_and_again_and_no_record_is_blamed(
+    world: World,
+) -> None:
+    world.cluster.failing["offsets"] = [NO_ANSWER] * 12  # two for each: with five seconds each it is too old
+    world.handle(ORDERS, b"a")
+    world.turn(6)
+    assert world.cluster.aborted == [RESULTS] * 6
+    assert world.member.runtime.look().stopped == {}
+    world.turn(2)
+    assert (world.cluster.keys(RESULTS), world.offset()) == ([b"a"], 1)
+    assert len(world.cluster.clients) == 1
 
 
 def test_while_nobody_says_what_is_committed_nothing_is_written(world: World) -> None:
@@ -541,8 +588,8 @@ def test_what_may_not_be_done_at_all_stops_the_application_with_the_acl_that_is_
 
 def test_what_passes_is_asked_again(world: World) -> None:
     passing = KafkaError(KafkaError._TIMED_OUT, "made up", retriable=True)
-    world.cluster.failing = {"init": [passing], "offsets": [passing], "commit": [passing, passing]}
-    world.cluster.takes_effect = [False, False]
+    world.cluster.failing = {"init": [passing], "offsets": [passing], "commit": [passing]}
+    world.cluster.takes_effect = [False]
     world.handle(ORDERS, b"a")
     world.turn()
     assert (world.cluster.keys(RESULTS), world.offset()) == ([b"a"], 1)
@@ -551,7 +598,7 @@ def test_what_passes_is_asked_again(world: World) -> None:
 
 def test_a_revocation_returns_when_the_last_transaction_has_ended() -> None:
     member = Member.in_real_time()
-    cluster = Cluster(member.broker, member.broker.commits)
+    cluster = Cluster(member.broker, member.broker.commits, Time())
     held = threading.Event()
     transactor = Transactor(
         member.runtime,

@@ -54,6 +54,12 @@ ABORTED_WITHIN = _TIMEOUT + _SWEEP
 
 _WRITE = 5.0  # seconds for a record of a transaction to be written; two of those fit into its time
 _TRY = 2.0  # seconds for a call that may be tried again
+
+_LAST_TRY = _TIMEOUT - _TRY
+"""Seconds in which a transaction may be ended: the last try is over before a broker aborts it for its age.
+Another that has not heard of the abort might accept the end nevertheless, and then the partitions that had
+already heard of it lose what was written to them (Kafka 4.3; see KAFKA-19999)."""
+
 _PAUSE = 0.05
 _OFFSETS = 5.0
 _IDLE = 4.0
@@ -116,12 +122,14 @@ class TransactionalProducer:
     ) -> None:
         self._giving_up = giving_up
         self._fatal: KafkaError | None = None
+        self._end_by = 0.0
         self._client = connect(self._on_error)
         self._known: set[str] = set()
         self._call(partial(self._client.init_transactions, _TRY))
 
     def begin(self) -> None:
         """Open a transaction."""
+        self._end_by = time.monotonic() + _LAST_TRY
         self._call(self._client.begin_transaction)
 
     def missing(self, topics: Iterable[str], *, again: bool = False) -> dict[str, SendError]:
@@ -179,11 +187,13 @@ class TransactionalProducer:
 
     def send_offsets(self, offsets: list[ClientPartition], metadata: object) -> None:
         """Commit `offsets` with the transaction, for the generation of the group that `metadata` names."""
-        self._call(partial(self._client.send_offsets_to_transaction, offsets, metadata, _OFFSETS))
+        send = partial(self._client.send_offsets_to_transaction, offsets, metadata, _OFFSETS)
+        self._call(send, too_late=self._too_old)
 
     def commit(self) -> None:
         """End the transaction. `BrokenError` and `GivenUpError` here mean: unknown."""
-        self._call(partial(self._client.commit_transaction, _TRY))
+        self._too_old()
+        self._call(partial(self._client.commit_transaction, _TRY), too_late=self._no_answer)
 
     def abort(self) -> None:
         """End it without effect. Raises BrokenError if it can't; the next client of its name does it then."""
@@ -234,7 +244,16 @@ class TransactionalProducer:
         if error is not None and error.code() not in _AFTER_ABORT and not refused and not error.fatal():
             refused[whose] = topic, _send_error(topic, error)
 
-    def _call(self, call: Callable[[], T]) -> T:
+    def _too_old(self) -> None:
+        if time.monotonic() > self._end_by:
+            raise AbortedError(KafkaError._TIMED_OUT, "it took longer than a transaction may")
+
+    def _no_answer(self) -> None:
+        # The client goes on asking for it by itself; only another one of its name puts an end to that.
+        if time.monotonic() > self._end_by:
+            raise BrokenError(KafkaError._TIMED_OUT, "the end of a transaction was not answered in its time")
+
+    def _call(self, call: Callable[[], T], too_late: Callable[[], None] = lambda: None) -> T:
         while True:
             try:
                 result = call()
@@ -246,6 +265,7 @@ class TransactionalProducer:
                 return result
             if self._giving_up():
                 raise GivenUpError
+            too_late()
             time.sleep(_PAUSE)
 
     def _look_at(self, error: KafkaError) -> None:

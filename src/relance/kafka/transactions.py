@@ -57,6 +57,7 @@ _NOT_THE_RECORDS = STALE | {
     KafkaError.OFFSET_METADATA_TOO_LARGE,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
     KafkaError.UNKNOWN_TOPIC_ID,
+    KafkaError._TIMED_OUT,
 }
 
 _TOO_OLD = "use transactions with a group's generation: that takes Kafka 2.5 or newer"
