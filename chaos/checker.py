@@ -158,7 +158,7 @@ def epochs_of(events: Sequence[Event]) -> list[Epoch]:
             case "revoked":
                 for topic, partition in event["partitions"]:
                     key = (who, topic, partition)
-                    since = min(revoking.pop(key, t), asked.get(who, t))
+                    since = min(revoking.pop(key, t), asked.get(who, inf))
                     whole = t - since < DRAIN - 0.5 and key not in failed
                     close(who, topic, partition, t, clean=whole)
             case "lost" | "died":

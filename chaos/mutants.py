@@ -145,7 +145,7 @@ def retry_feed_outside() -> None:
         transactor = self._transactors.pop("retry", None)
         for poller in self.pollers:
             if transactor is not None and poller.feed.name == "retry":
-                plain = GroupCommitter(self.runtime, "retry", transactor._interval, poller._tell)
+                plain = GroupCommitter(self.runtime, "retry", transactor._interval, poller._lasting.warning)
                 poller._committer = plain
         start(self)
 

@@ -1,21 +1,24 @@
-"""Log lines that come one for each record; its promise: a flood of records is not a flood of lines.
-
-The first `limit` lines of each second are written, the rest is counted and told in one line.
-"""
+"""Loggers for what comes often; their promise: a flood of records, or of answers, is not a flood of lines."""
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from relance.clock import Clock
 
-__all__ = ["BurstLog"]
+__all__ = ["BurstLog", "LastingLog"]
+
+_TELL_AGAIN = 30.0  # seconds
 
 
 class BurstLog:
-    """A logger for lines of one kind."""
+    """For lines of one kind, one for each record.
+
+    The first `limit` of each second are written, the rest is counted and told in one line.
+    """
 
     def __init__(self, name: str, clock: Clock, limit: int = 50) -> None:
         self._log = logging.getLogger(name)
@@ -43,3 +46,19 @@ class BurstLog:
         if held:
             self._log.warning("... and %d more lines like these", held)
         self._log.warning(text, *args())
+
+
+class LastingLog:
+    """For conditions that last: one line for each in half a minute, not one for each time it is seen."""
+
+    def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._log = logging.getLogger(name)
+        self._clock = clock
+        self._again: dict[object, float] = {}
+
+    def warning(self, what: object, text: str) -> None:
+        """Write `text` if the condition `what` was not told just now."""
+        now = self._clock()
+        if now >= self._again.get(what, float("-inf")):
+            self._again[what] = now + _TELL_AGAIN
+            self._log.warning("%s", text)

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from relance.burst import BurstLog
+from relance.burst import BurstLog, LastingLog
 from world import FakeClock
 
 
@@ -53,3 +53,15 @@ def test_threads_do_not_write_more_than_one_may(caplog: pytest.LogCaptureFixture
     clock.advance(1.0)
     log.warning("last")
     assert lines(caplog) == ["... and 780 more lines like these", "last"]
+
+
+def test_a_condition_that_lasts_is_told_once_in_half_a_minute_and_another_at_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = FakeClock()
+    log = LastingLog("relance.kafka", clock.monotonic)
+    for _ in range(61):
+        log.warning("down", "it is down")
+        clock.advance(1.0)
+    log.warning("slow", "100 % slow")
+    assert lines(caplog) == ["it is down"] * 3 + ["100 % slow"]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from relance import burst
 from relance.kafka import producer as module
 from relance.kafka.producer import KafkaProducer
 
@@ -30,7 +31,7 @@ def write_and_be_answered(producer: KafkaProducer) -> None:
 def test_a_new_epoch_is_told_if_anything_was_on_its_way_since_the_last_look(
     producer: KafkaProducer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_TELL_AGAIN", 0.0)
+    monkeypatch.setattr(burst, "_TELL_AGAIN", 0.0)
     epochs: set[tuple[int, int]] = set()
 
     def look(epoch: int) -> int:

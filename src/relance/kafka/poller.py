@@ -23,6 +23,7 @@ from confluent_kafka import Consumer as Client
 from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as ClientPartition
 
+from relance.burst import LastingLog
 from relance.cores import SharedCore
 from relance.errors import KafkaErrorKind, RelanceError, SettingsError, kafka_error
 from relance.kafka.cluster import KafkaRefusedError, QuietLog, error_text, refusal
@@ -83,10 +84,12 @@ class Poller:
         self._full_since: float | None = None
         self._hurried = False
         """The last call brought so many records that the next ones are there already."""
-        self._told: dict[object, float] = {}
+        self._lasting = LastingLog(_log.name)
         self.core: SharedCore | None = None
         """Which core it shares, if it does."""
-        self._committer: Committer = committer or GroupCommitter(hub, feed.name, commit_interval, self._tell)
+        self._committer: Committer = committer or GroupCommitter(
+            hub, feed.name, commit_interval, self._lasting.warning
+        )
         self._asking = asking
         try:
             self._client = Client(
@@ -240,7 +243,7 @@ class Poller:
         elif error.fatal() or (kafka_error(code).kind is KafkaErrorKind.FATAL and code not in _WAITED_FOR):
             self._hub.fail(refusal(f"read {topic or ', '.join(self.feed.topics)}", error))
         else:
-            self._tell((code, topic), f"{topic or 'consumer'}: {error.str()}")
+            self._lasting.warning((code, topic), f"{topic or 'consumer'}: {error.str()}")
 
     # -- rebalances --------------------------------------------------------------------------------
 
@@ -391,13 +394,6 @@ class Poller:
         if self._problem is not None:
             problem, self._problem = self._problem, None
             raise problem
-
-    def _tell(self, what: object, text: str) -> None:
-        """One line for a condition that lasts, not one for each time it is seen."""
-        now = time.monotonic()
-        if now >= self._told.get(what, 0.0):
-            self._told[what] = now + 30.0
-            _log.warning("%s", text)
 
 
 def _runs(messages: list[Message], *, one_topic: bool) -> Iterator[list[Message]]:

@@ -20,6 +20,7 @@ import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import Producer as Client
 
+from relance.burst import LastingLog
 from relance.delivery import Sent
 from relance.errors import SendError, SettingsError, kafka_error
 from relance.kafka.cluster import QuietLog, error_text
@@ -64,7 +65,6 @@ _NEW_EPOCH = (
     "the producer's client took a new epoch, as it does when a write times out or a new leader gets requests "
     "out of order: what was on its way then may be there twice (librdkafka #4953)"
 )
-_TELL_AGAIN = 30.0  # seconds between two lines of it
 
 
 class KafkaProducer:
@@ -93,6 +93,7 @@ class KafkaProducer:
         self._tickets = itertools.count()
         self._out: dict[int, Answer] = {}  # not answered yet, so that each is answered once, come what may
         self._doubtful: list[tuple[int, float, SendError, int]] = []
+        self._lasting = LastingLog(_log.name)
         self.on_tick: list[Callable[[], None]] = []
         """Called between polls, on the producer's thread."""
         self._config = {
@@ -265,14 +266,12 @@ class KafkaProducer:
         eos = told.get("eos", {})
         epoch = eos.get("producer_id", -1), eos.get("producer_epoch", -1)
         if epoch[0] >= 0 and epoch not in epochs:
-            if epochs and self._wrote and made >= self._tell_at:
-                self._tell_at = made + _TELL_AGAIN
-                _log.warning(_NEW_EPOCH)
+            if epochs and self._wrote:
+                self._lasting.warning("epoch", _NEW_EPOCH)
             epochs.add(epoch)
         self._wrote = bool(self._out)
 
     _statistics_at = 0.0
-    _tell_at = 0.0
     _wrote = False
     """Whether anything was on its way since the statistics before."""
 

@@ -23,6 +23,7 @@ from confluent_kafka import Consumer as GroupClient
 from confluent_kafka import KafkaError
 from confluent_kafka import TopicPartition as ClientPartition
 
+from relance.burst import LastingLog
 from relance.engine.assignment import Assignment
 from relance.engine.transaction import Taken, finished_by
 from relance.errors import SendError
@@ -118,7 +119,7 @@ class Transactor(Committer):
         self._failures = 0
         self._next = 0.0
         self._resume_at = 0.0
-        self._told: dict[object, float] = {}
+        self._lasting = LastingLog(_log.name, clock)
         self._revoke_by = 0.0  # by the polling thread alone
         self._thread = threading.Thread(target=self._run, name=f"relance-transactions-{feed}", daemon=True)
 
@@ -370,7 +371,8 @@ class Transactor(Committer):
         self._producer = None
         if error.code in _FORBIDDEN:
             self._hub.fail(KafkaRefusedError(_FORBIDDEN[error.code], "Kafka", error.text, error.code))
-        self._tell(("producer", error.code), f"another producer is needed for transactions: {error.text}")
+        what = f"another producer is needed for transactions: {error.text}"
+        self._lasting.warning(("producer", error.code), what)
         self._failed(error.code, error.text)
 
     def _failed(self, code: int, text: str) -> None:
@@ -379,7 +381,8 @@ class Transactor(Committer):
         pause = min(_FIRST_PAUSE * 2 ** min(self._failures - 1, 10), _LONGEST_PAUSE)
         self._resume_at = self._clock() + pause
         if code not in STALE:
-            self._tell(("transaction", code), f"a transaction of {self._feed} failed, trying again: {text}")
+            what = f"a transaction of {self._feed} failed, trying again: {text}"
+            self._lasting.warning(("transaction", code), what)
 
     # -- what goes into a transaction --------------------------------------------------------------
 
@@ -470,13 +473,6 @@ class Transactor(Committer):
             self._metadata = metadata if is_member(metadata) else None
             self._metadata_wanted = self._metadata is None
             self._changed.notify_all()
-
-    def _tell(self, what: object, text: str) -> None:
-        """One line for a condition that lasts, not one for each time it is seen."""
-        now = self._clock()
-        if now >= self._told.get(what, float("-inf")):
-            self._told[what] = now + 30.0
-            _log.warning("%s", text)
 
 
 def _tell_committed() -> None:  # also if all was committed before: this is the line that the course greps for
