@@ -14,18 +14,16 @@ from math import inf
 from operator import itemgetter
 from typing import Any
 
+from chaos.epochs import Epoch, epochs_of
 from chaos.events import Event
 from chaos.truth import Place, Truth
-from chaos.workload import DRAIN, MAX_ATTEMPTS, RETRY, SOURCE, Order
+from chaos.workload import MAX_ATTEMPTS, RETRY, SOURCE, Order
 
 __all__ = ["Verdict", "check"]
 
 _COMMITTED_BY = 1.5
 """Seconds from a record's end, and the answers to its writes, to a commit that must tell of it: the interval,
 and a busy machine."""
-
-_TAKEN_BY = 0.5
-"""Seconds from a loss to the first words of a handler whose record was taken before it, on a busy machine."""
 
 _EARLY_BY = 0.0015  # seconds; a due time travels through a topic in milliseconds of the clock of day
 
@@ -80,22 +78,6 @@ class Verdict:
             self.problems.append(f"{rule}: {text}")
 
 
-@dataclass(eq=False, slots=True)
-class Epoch:
-    """One member's ownership of one partition."""
-
-    who: str
-    tp: tuple[str, int]
-    began: float
-    ended: float = inf
-    clean: bool = False
-    """It ended with a revocation in which nothing was cut short."""
-    steps: list[Event] = field(default_factory=list)
-    """Starts and ends of handlers."""
-    told: list[float] = field(default_factory=list)
-    """When its acknowledged commits were made."""
-
-
 def check(events: Sequence[Event], truth: Truth, *, handoff: str) -> Verdict:
     """All rules."""
     verdict = Verdict()
@@ -116,74 +98,6 @@ def check(events: Sequence[Event], truth: Truth, *, handoff: str) -> Verdict:
 
 
 # -- what the rules look at ------------------------------------------------------------------------
-
-
-def epochs_of(events: Sequence[Event]) -> list[Epoch]:
-    """Who owned which partition from when to when, and what it did then."""
-    found: list[Epoch] = []
-    now: dict[tuple[str, str, int], Epoch] = {}
-    revoking: dict[tuple[str, str, int], float] = {}
-    asked: dict[str, float] = {}
-    """When a process was asked to stop: its drain's time begins there."""
-    made: dict[tuple[str, int], Event] = {}
-    failed: set[tuple[str, str, int]] = set()
-    """Whose last commit was refused or not answered."""
-    fading: dict[tuple[str, str, int], tuple[Epoch, float]] = {}
-    """Until when another thread may still say something of what ended: of who died, between its last words
-    and its death; of what was lost, the handler whose record was just taken."""
-
-    def close(who: str, topic: str, partition: int, at: float, *, clean: bool) -> None:
-        if (over := now.pop((who, topic, partition), None)) is not None:
-            over.ended, over.clean = at, clean
-
-    for event in events:
-        who, t = event["who"], event["t"]
-        match event["event"]:
-            case "began":
-                for key in [key for key in now if key[0] == who]:
-                    close(*key, t, clean=False)
-                for key in [key for key in fading if key[0] == who]:
-                    del fading[key]
-                asked.pop(who, None)
-            case "signal" if event["signal"] == "SIGTERM":
-                asked[event["member"]] = t
-            case "assigned":
-                for topic, partition in event["partitions"]:
-                    epoch = Epoch(who, (topic, partition), t)
-                    found.append(epoch)
-                    now[who, topic, partition] = epoch
-                    failed.discard((who, topic, partition))
-            case "revoking":
-                revoking.update({(who, *tp): t for tp in map(tuple, event["partitions"])})
-            case "revoked":
-                for topic, partition in event["partitions"]:
-                    key = (who, topic, partition)
-                    since = min(revoking.pop(key, t), asked.get(who, inf))
-                    whole = t - since < DRAIN - 0.5 and key not in failed
-                    close(who, topic, partition, t, clean=whole)
-            case "lost" | "died":
-                gone = event.get("partitions") or [tp[1:] for tp in now if tp[0] == who]
-                for topic, partition in gone:
-                    key = (who, topic, partition)
-                    if key in now:
-                        fading[key] = now[key], inf if event["event"] == "died" else t + _TAKEN_BY
-                    close(who, topic, partition, t, clean=False)
-            case "start" | "end":
-                topic, partition, _ = event["place"]
-                key = who, topic, partition
-                there, until = (now[key], inf) if key in now else fading.get(key, (None, inf))
-                if there is not None and t <= until:
-                    there.steps.append(event)
-            case "commit":
-                made[who, event["number"]] = event
-                failed.update((who, topic, partition) for topic, partition, _ in event["offsets"])
-            case "committed":
-                commit = made.pop((who, event["number"]), None)
-                for topic, partition, _ in () if commit is None else commit["offsets"]:
-                    failed.discard((who, topic, partition))
-                    if (there := now.get((who, topic, partition))) is not None:
-                        there.told.append(commit["t"])  # type: ignore[index]
-    return found
 
 
 def finish_times(events: Sequence[Event], truth: Truth) -> dict[str, list[tuple[float, int]]]:

@@ -72,7 +72,7 @@ def app_of(config: Config, log: Log) -> App:
     @app.consumer(
         workload.SOURCE,
         ordering="key",
-        concurrency=32,
+        concurrency=workload.CONCURRENCY,
         retry=RetryPolicy.exponential(
             max_attempts=workload.MAX_ATTEMPTS,
             initial_delay=workload.FIRST_DELAY,

@@ -66,6 +66,7 @@ class WatchedConsumer(confluent_kafka.Consumer):
             _log.write("revoked", partitions=_places(partitions))
 
         def lost(client: Any, partitions: list[TopicPartition]) -> None:
+            _log.write("losing", partitions=_places(partitions))
             on_lost(client, partitions)  # only now the engine knows
             _log.write("lost", partitions=_places(partitions))
 

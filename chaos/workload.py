@@ -15,6 +15,7 @@ PARTITIONS = {SOURCE: 6, RETRY: 3, DEAD: 3, OUT: 3}
 GROUP = "chaos"
 KEYS = 120
 
+CONCURRENCY = 32
 MAX_ATTEMPTS = 4
 FIRST_DELAY, MULTIPLIER = 0.2, 2.0  # seconds; no jitter
 IN_MEMORY = 1.0  # seconds; a longer wait goes to the retry topic

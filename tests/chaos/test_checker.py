@@ -7,10 +7,22 @@ from typing import Any
 import pytest
 
 from chaos.checker import Verdict, check
+from chaos.epochs import epochs_of
 from chaos.events import Event
 from chaos.truth import Truth
 from chaos.watched import Epochs
-from chaos.workload import DEAD, DRAIN, MAX_ATTEMPTS, OUT, RETRY, SOURCE, Order, Output, result_of
+from chaos.workload import (
+    CONCURRENCY,
+    DEAD,
+    DRAIN,
+    MAX_ATTEMPTS,
+    OUT,
+    RETRY,
+    SOURCE,
+    Order,
+    Output,
+    result_of,
+)
 
 
 class History:
@@ -345,22 +357,35 @@ class TestRepeats:
         history.revoked()
         assert found_by(self.again(history)) == {"beyond_allowed"}
 
-    def test_after_a_revocation_that_took_all_its_time(self, history: History) -> None:
+    def test_not_after_a_revocation_that_waited_for_nothing(self, history: History) -> None:
         history.order("a")
         history.handled("a")
         history.revoked(seconds=DRAIN)
-        assert self.again(history).passed
+        assert found_by(self.again(history)) >= {"beyond_allowed"}
 
+    @pytest.mark.parametrize("what", ["runs", "is not answered", "was refused"])
+    @pytest.mark.parametrize("stops", [False, True])
     @pytest.mark.parametrize(("seconds", "passes"), [(2.0, False), (DRAIN, True)])
-    def test_after_a_stop_that_took_all_its_time(
-        self, history: History, seconds: float, passes: bool
+    def test_after_a_drain_that_took_all_its_time_and_had_something_to_wait_for(
+        self, history: History, what: str, stops: bool, seconds: float, passes: bool
     ) -> None:
         history.order("a")
         history.handled("a")
-        history.tell("signal", "rig", member="member-1", signal="SIGTERM")
+        history.begin("a", attempt=2)
+        if what != "runs":
+            history.end("a", attempt=2)
+        if stops:
+            history.tell("signal", "rig", member="member-1", signal="SIGTERM")
+        else:
+            history.tell("revoking", partitions=[[SOURCE, 0]])
         history.now += seconds
-        history.revoked()
-        assert self.again(history).passed == passes
+        if what == "was refused":
+            history.tell("unwritten", id="a", attempt=2, topic=OUT, error="no", sent=history.now)
+        if stops:
+            history.tell("revoking", partitions=[[SOURCE, 0]])
+        history.tell("revoked", partitions=[[SOURCE, 0]])
+        [epoch] = epochs_of(history.events)
+        assert epoch.clean != passes
 
     def test_after_a_revocation_whose_commit_was_refused(self, history: History) -> None:
         history.order("a")
@@ -430,10 +455,35 @@ class TestRepeats:
         self, history: History, seconds: float, passes: bool
     ) -> None:
         history.order("a")
+        history.tell("losing", partitions=[[SOURCE, 0]])
         history.tell("lost", partitions=[[SOURCE, 0]])
         history.now += seconds
         history.begin("a")
         assert self.again(history).passed == passes
+
+    @pytest.mark.parametrize("heard", [False, True])
+    @pytest.mark.parametrize(("more", "passes"), [(0, True), (1, False)])
+    def test_no_more_than_can_run_at_a_time_begins_after_a_loss_however_late_the_engine_hears_of_it(
+        self, history: History, heard: bool, more: int, passes: bool
+    ) -> None:
+        history.tell("losing", partitions=[[SOURCE, 0]])
+        if heard:
+            history.tell("lost", partitions=[[SOURCE, 0]])
+        names = [f"o{n}" for n in range(CONCURRENCY + more)]
+        for name in names:
+            history.order(name)
+            history.now -= 0.1
+            history.begin(name, key=f"d-{name}")
+            history.now -= 0.1
+        if not heard:
+            history.tell("lost", partitions=[[SOURCE, 0]])
+        history.assigned("member-2")
+        for name in names:
+            history.handled(name, "member-2", key=f"d-{name}")
+        history.commit(len(names), "member-2")
+        verdict = history.check()
+        assert verdict.passed == passes, verdict.problems
+        assert verdict.beyond_allowed == more
 
     def test_a_process_that_begins_anew_was_killed(self, history: History) -> None:
         history.order("a")

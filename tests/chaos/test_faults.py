@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import resource
 import signal
@@ -19,9 +20,10 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 from relance import App, Settings
 from relance.broker import LocalBroker
 from relance.delivery import Sent
+from relance.kafka import transactional as transactional_calls
 from relance.kafka.cluster import KafkaRefusedError
 from relance.kafka.producer import KafkaProducer
-from relance.kafka.transactional import AbortedError, BrokenError, TransactionalProducer, connect
+from relance.kafka.transactional import AbortedError, BrokenError, TooOldError, TransactionalProducer, connect
 from relance.record import Outgoing
 from waiting import wait_until
 
@@ -200,7 +202,10 @@ def test_a_producer_that_is_fenced_by_its_own_transactional_id(broker: LocalBrok
     assert readable(broker.bootstrap, topic) == [b"younger"]
 
 
-def test_a_transaction_that_takes_longer_than_its_time(broker: LocalBroker, topic: str) -> None:
+def test_a_transaction_that_takes_longer_than_its_time(
+    broker: LocalBroker, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transactional_calls, "_END_BY", 60.0)  # so that the broker is asked, for once
     late = transactional(broker.bootstrap, **{"transaction.timeout.ms": 1000, "message.timeout.ms": 1000})
     late.begin()
     assert late.write([("a", Outgoing(topic, None, b"late", ()))]) == {}
@@ -210,13 +215,48 @@ def test_a_transaction_that_takes_longer_than_its_time(broker: LocalBroker, topi
     tp = TopicPartition(topic, 0)
     wait_until(lambda: asker.get_watermark_offsets(tp, timeout=10)[1] == 2, 40, "the broker to abort it")
     asker.close()
-    with pytest.raises((BrokenError, AbortedError)):
+    with pytest.raises((BrokenError, AbortedError)) as refused:
         late.commit()
+    assert refused.type is not TooOldError
     again = transactional(broker.bootstrap)
     again.begin()
     assert again.write([("a", Outgoing(topic, None, b"again", ()))]) == {}
     again.commit()
     assert readable(broker.bootstrap, topic) == [b"again"]
+
+
+def client_threads() -> int:
+    """Of librdkafka, in this process."""
+    names = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+    return sum(name.startswith("rdk:") for name in names)
+
+
+def test_a_client_is_gone_at_once_when_the_end_of_its_transaction_got_no_answer_in_its_time(
+    broker: LocalBroker, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Injected by SIGSTOP. By itself the client would go on asking for that end until it gets an answer."""
+    monkeypatch.setattr(transactional_calls, "_END_BY", 2.0)
+    server = broker.status().nodes[0].pid
+    assert server is not None
+    gc.collect()  # other tests' clients
+    before = client_threads()
+    late = transactional(broker.bootstrap)
+    late.begin()
+    assert late.write([("a", Outgoing(topic, None, b"late", ()))]) == {}
+    os.kill(server, signal.SIGSTOP)
+    try:
+        with pytest.raises(TooOldError) as kept:
+            late.commit()
+        assert client_threads() > before
+        late.close()
+        assert client_threads() == before, kept  # although what was raised, and its frames, are still there
+    finally:
+        os.kill(server, signal.SIGCONT)
+    again = transactional(broker.bootstrap)
+    again.begin()
+    assert again.write([("a", Outgoing(topic, None, b"again", ()))]) == {}
+    again.commit()
+    assert readable(broker.bootstrap, topic)[-1] == b"again"  # the end was on its way, so "late" may be there
 
 
 def test_a_broker_that_freezes_during_a_write_gives_its_producer_a_new_epoch_and_the_log_says_what_follows(

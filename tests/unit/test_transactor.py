@@ -73,9 +73,14 @@ class Client:
         self.offsets: list[ClientPartition] = []
         self.answers: list[Callable[[], None]] = []
         self.dead = False
+        for other in cluster.clients:
+            assert other.closed, "two of one name: the older might still end its transaction"
+            other.ended_by_another()
+        self.closed = False
 
     def _fail(self, name: str, timeout: float = 0.0) -> None:
         assert not self.dead, f"{name} after a fatal error"
+        assert not self.closed, f"{name} after its end"
         errors = self.cluster.failing.get(name)
         if errors:
             error = errors.pop(0)
@@ -83,6 +88,15 @@ class Client:
             if error.retriable():
                 self.cluster.time.advance(timeout)
             raise KafkaException(error)
+
+    def purge(self) -> None:
+        self.closed = True
+        self.answers.clear()
+
+    def ended_by_another(self) -> None:
+        if self.open:
+            self.cluster.aborted += [o.topic for o in self.records]
+            self._ended()
 
     def init_transactions(self, timeout: float) -> None:
         self._fail("init")
@@ -148,8 +162,7 @@ class Client:
     def abort_transaction(self, timeout: float) -> None:
         assert self.open
         self._fail("abort")
-        self.cluster.aborted += [o.topic for o in self.records]
-        self._ended()
+        self.ended_by_another()
 
     def _ended(self) -> None:
         self.open, self.records, self.offsets = False, [], []
@@ -166,6 +179,8 @@ class World:
 
     def begin(self) -> None:
         """A process that owns both partitions; also a new one after a crash."""
+        for client in self.cluster.clients:
+            client.closed = True
         self.member.restart()
         self.member.assign(ORDERS, OTHER)
         self.transactor = Transactor(
@@ -281,11 +296,11 @@ def test_an_end_without_an_answer_is_found_out_before_anything_else_is_written(
 
 @pytest.mark.parametrize("took_effect", [True, False])
 def test_an_end_is_asked_for_no_longer_than_a_transaction_may_last(world: World, took_effect: bool) -> None:
-    """Later, a broker that knows nothing of the abort for its time might take it (KAFKA-19999)."""
+    """Later, a broker that knows nothing of the abort for its time might take it."""
     world.cluster.failing["commit"] = [NO_ANSWER] * 4  # of two seconds each; and ten is what it may last
     world.cluster.takes_effect = [False, False, False, took_effect]
     world.handle(ORDERS, b"a", b"b")
-    world.turn(2)
+    world.turn(3)
     assert world.cluster.failing["commit"] == []
     assert len(world.cluster.clients) == 2
     assert sorted(world.cluster.keys(RESULTS)) == [b"a", b"b"]
@@ -293,33 +308,64 @@ def test_an_end_is_asked_for_no_longer_than_a_transaction_may_last(world: World,
     assert world.member.at_rest()
 
 
-def test_a_transaction_that_got_too_old_is_aborted_not_ended(world: World) -> None:
-    def take_long(outgoing: Outgoing) -> None:
+@pytest.mark.parametrize("after", ["write", "offsets"])
+def test_what_is_too_old_is_neither_ended_nor_aborted_but_left_to_another_client(
+    world: World, after: str
+) -> None:
+    """A broker that knows nothing of the abort for its time would take this client's, with its old epoch."""
+
+    def take_long(*_: object) -> None:
         world.time.advance(9.0)
-        world.cluster.refuses = lambda outgoing: None
 
-    world.cluster.refuses = take_long  # type: ignore[assignment]
-    world.cluster.failing["commit"] = [NO_ANSWER]
-    world.cluster.takes_effect = [False]
-    world.handle(ORDERS, b"a")
+    if after == "write":
+        world.cluster.refuses = lambda outgoing: (
+            take_long() or setattr(world.cluster, "refuses", lambda o: None)
+        )
+    else:
+        world.cluster.failing["offsets"] = [NO_ANSWER] * 2
+    never: dict[str, list[KafkaError]] = {"commit": [NO_ANSWER], "abort": [NO_ANSWER]}
+    world.cluster.failing |= never
+    world.handle(ORDERS, b"a", b"b")
     world.turn()
-    assert len(world.cluster.failing["commit"]) == 1, "nobody asked to end it"
-    assert (world.cluster.aborted, world.offset()) == ([RESULTS], None)
-    world.turn(2)
-    assert (world.cluster.keys(RESULTS), world.offset()) == ([b"a"], 1)
+    assert [len(errors) for errors in never.values()] == [1, 1], "nobody asked for either"
+    assert (world.cluster.keys(RESULTS), world.offset()) == ([], None)
+    world.cluster.failing = {}
+    world.turn(3)
+    assert len(world.cluster.clients) == 2
+    assert (world.cluster.keys(RESULTS), world.offset()) == ([b"a", b"b"], 2)
 
 
-def test_while_nobody_takes_offsets_a_transaction_is_made_again_and_again_and_no_record_is_blamed(
+def test_while_nobody_takes_offsets_it_is_made_again_each_time_smaller_and_no_record_is_blamed(
     world: World,
 ) -> None:
     world.cluster.failing["offsets"] = [NO_ANSWER] * 12  # two for each: with five seconds each it is too old
-    world.handle(ORDERS, b"a")
+    world.handle(ORDERS, b"a", b"b", b"c", b"d")
     world.turn(6)
-    assert world.cluster.aborted == [RESULTS] * 6
+    assert world.cluster.aborted == [RESULTS] * (4 + 2 + 1 + 1 + 1)  # the sixth is open yet
+    assert world.member.runtime.look().stopped == {}
+    world.turn(4)
+    assert world.cluster.keys(RESULTS) == [b"a", b"b", b"c", b"d"]
+    assert world.offset() == 4
+
+
+def test_an_outage_before_is_no_reason_to_blame_a_record(world: World) -> None:
+    world.cluster.failing["offsets"] = [NO_ANSWER] * 6 + [ABORT]
+    world.handle(ORDERS, b"a")
+    world.turn(4)
     assert world.member.runtime.look().stopped == {}
     world.turn(2)
     assert (world.cluster.keys(RESULTS), world.offset()) == ([b"a"], 1)
-    assert len(world.cluster.clients) == 1
+
+
+def test_whoever_leaves_while_an_end_has_no_answer_takes_the_client_along(world: World) -> None:
+    """Left alone it would go on asking for the end, for as long as the process lives."""
+    world.cluster.failing["commit"] = [NO_ANSWER]
+    world.cluster.takes_effect = [False]
+    world.handle(ORDERS, b"a")
+    world.poll()
+    world.transactor._give_up = True
+    world.transactor._run()
+    assert [client.closed for client in world.cluster.clients] == [True]
 
 
 def test_while_nobody_says_what_is_committed_nothing_is_written(world: World) -> None:

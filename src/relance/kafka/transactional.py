@@ -3,12 +3,13 @@
 Promise: a call ends in one of four ways, and each says what is known of the transaction: it returns;
 `AbortedError`: nothing of it will count, and it has to be aborted; `BrokenError`: the client is of no more
 use (if that came from `commit`, nobody knows whether it took effect); `GivenUpError`: `giving_up` said so
-while the client could only be asked again. What may pass is asked again.
+while the client could only be asked again. What may pass is asked again, as long as the transaction has time.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import time
@@ -21,6 +22,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import Producer as Client
 from confluent_kafka import TopicPartition as ClientPartition
 
+from relance.burst import LastingLog
 from relance.errors import SendError, kafka_error
 from relance.kafka.cluster import Committed, KafkaRefusedError, QuietLog, error_text
 from relance.kafka.producer import IN_FLIGHT, check_header
@@ -31,6 +33,7 @@ __all__ = [
     "AbortedError",
     "BrokenError",
     "GivenUpError",
+    "TooOldError",
     "TransactionalProducer",
     "committed_offsets",
     "connect",
@@ -45,23 +48,24 @@ T = TypeVar("T")
 _TIMEOUT = 10.0
 """Seconds that a transaction may stay open. Whoever crashes leaves one behind that holds up the readers of
 what it wrote to, and the next owner of its partitions, for that long: so short. A transaction takes
-milliseconds; one that took longer than this is aborted by the broker, and made again."""
+milliseconds; one that took longer than `_END_BY` is given up with its client, and made again."""
 
 _SWEEP = 10.0  # seconds; how often a broker looks for those that have timed out, by default
 
 ABORTED_WITHIN = _TIMEOUT + _SWEEP
 """Seconds after which the broker has aborted what a crashed process left open (with its default settings)."""
 
-_WRITE = 5.0  # seconds for a record of a transaction to be written; two of those fit into its time
+_WRITE = 5.0  # seconds for a record of a transaction to be written
+_ANSWER = 5.0  # seconds for one answer: a link that fell silent must not take all the time there is
 _TRY = 2.0  # seconds for a call that may be tried again
 
-_LAST_TRY = _TIMEOUT - _TRY
-"""Seconds in which a transaction may be ended: the last try is over before a broker aborts it for its age.
-Another that has not heard of the abort might accept the end nevertheless, and then the partitions that had
-already heard of it lose what was written to them (Kafka 4.3; see KAFKA-19999)."""
+_END_BY = _TIMEOUT - _TRY
+"""Seconds after its begin until which anything of a transaction is asked for, its end above all. Once it is
+as old as `_TIMEOUT`, a broker aborts it with a higher epoch. Another that doesn't know of that may accept our
+commit or abort; the partitions that do know refuse its markers, and whoever waits for those waits for ever
+(seen with Kafka 4.3.1). Only another client of its name is safe then: it gets a new epoch."""
 
 _PAUSE = 0.05
-_OFFSETS = 5.0
 _IDLE = 4.0
 """Seconds after which an unused connection is closed. The client's search for the group's coordinator goes on
 only when some connection comes or goes; where the network failed in the middle of it and is well again, it
@@ -88,6 +92,13 @@ class BrokenError(Exception):
         self.text = text
 
 
+class TooOldError(BrokenError):
+    """The transaction's time was over."""
+
+    def __init__(self) -> None:
+        super().__init__(KafkaError._TIMED_OUT, "a transaction took longer than it may")
+
+
 class GivenUpError(Exception):
     """It was time to stop trying."""
 
@@ -109,6 +120,7 @@ def producer_config(common: Mapping[str, Any], group: str, largest: int) -> dict
         "connections.max.idle.ms": int(_IDLE * 1000),
         "message.max.bytes": largest,
         "message.timeout.ms": int(_WRITE * 1000),
+        "socket.timeout.ms": int(min(float(common.get("socket.timeout.ms", math.inf)), _ANSWER * 1000)),
         "transaction.timeout.ms": int(_TIMEOUT * 1000),
         "transactional.id": name,
     }
@@ -122,15 +134,20 @@ class TransactionalProducer:
     ) -> None:
         self._giving_up = giving_up
         self._fatal: KafkaError | None = None
-        self._end_by = 0.0
+        self._end_by = math.inf
+        self._lasting = LastingLog(_log.name)
         self._client = connect(self._on_error)
         self._known: set[str] = set()
-        self._call(partial(self._client.init_transactions, _TRY))
+        try:
+            self._call("init_transactions", _TRY)
+        except BaseException:
+            self.close()
+            raise
 
     def begin(self) -> None:
         """Open a transaction."""
-        self._end_by = time.monotonic() + _LAST_TRY
-        self._call(self._client.begin_transaction)
+        self._end_by = time.monotonic() + _END_BY
+        self._call("begin_transaction")
 
     def missing(self, topics: Iterable[str], *, again: bool = False) -> dict[str, SendError]:
         """Those that can't be written to, with the reason. One that was there once is asked for only `again`.
@@ -182,25 +199,32 @@ class TransactionalProducer:
                 late = SendError("no answer came in time", maybe_written=True, code=KafkaError._MSG_TIMED_OUT)
                 for whose, topic in left.values():
                     refused.setdefault(whose, (topic, late))
-            self._call(partial(self._client.flush, _PAUSE))
+            self._call("flush", _PAUSE)
         return self._note(refused)
 
     def send_offsets(self, offsets: list[ClientPartition], metadata: object) -> None:
         """Commit `offsets` with the transaction, for the generation of the group that `metadata` names."""
-        send = partial(self._client.send_offsets_to_transaction, offsets, metadata, _OFFSETS)
-        self._call(send, too_late=self._too_old)
+        self._call("send_offsets_to_transaction", offsets, metadata, _ANSWER)
 
     def commit(self) -> None:
         """End the transaction. `BrokenError` and `GivenUpError` here mean: unknown."""
-        self._too_old()
-        self._call(partial(self._client.commit_transaction, _TRY), too_late=self._no_answer)
+        self._call("commit_transaction", _TRY)
 
     def abort(self) -> None:
         """End it without effect. Raises BrokenError if it can't; the next client of its name does it then."""
         try:
-            self._call(partial(self._client.abort_transaction, _TRY))
+            self._call("abort_transaction", _TRY)
         except AbortedError as error:  # cannot be: what is to be aborted already is
             raise BrokenError(error.code, error.text) from error
+
+    def close(self) -> None:
+        """The client is gone when this returns. Until then it asks for an end once begun, again and again.
+
+        What is open is ended by the next client of its name, or by the broker after its time.
+        """
+        client, self._client = self._client, None  # it is destroyed with the last reference
+        client.purge()
+        client.poll(0)  # so that it keeps none of the answers it owes
 
     # -- inside ------------------------------------------------------------------------------------
 
@@ -217,7 +241,7 @@ class TransactionalProducer:
                 try:
                     self._client.produce(topic, value, key, headers=list(headers) or None, on_delivery=answer)
                 except BufferError:
-                    self._call(partial(self._client.poll, _PAUSE))
+                    self._call("poll", _PAUSE)
                 else:
                     return None
         except SendError as error:
@@ -244,28 +268,25 @@ class TransactionalProducer:
         if error is not None and error.code() not in _AFTER_ABORT and not refused and not error.fatal():
             refused[whose] = topic, _send_error(topic, error)
 
-    def _too_old(self) -> None:
-        if time.monotonic() > self._end_by:
-            raise AbortedError(KafkaError._TIMED_OUT, "it took longer than a transaction may")
-
-    def _no_answer(self) -> None:
-        # The client goes on asking for it by itself; only another one of its name puts an end to that.
-        if time.monotonic() > self._end_by:
-            raise BrokenError(KafkaError._TIMED_OUT, "the end of a transaction was not answered in its time")
-
-    def _call(self, call: Callable[[], T], too_late: Callable[[], None] = lambda: None) -> T:
+    def _call(self, name: str, *args: object) -> None:
+        # By name: an error's traceback would keep a bound method, and with it the client, alive.
+        since = time.monotonic()
         while True:
+            if time.monotonic() > self._end_by:
+                raise TooOldError
             try:
-                result = call()
+                getattr(self._client, name)(*args)
             except KafkaException as error:
-                self._look_at(error.args[0])
+                problem = error.args[0]
+                self._look_at(problem)
             else:
                 if self._fatal is not None:
                     raise BrokenError(self._fatal.code(), self._fatal.str())
-                return result
+                return
             if self._giving_up():
                 raise GivenUpError
-            too_late()
+            if time.monotonic() > since + _TIMEOUT:
+                self._lasting.warning(name, f"transactions: still asking for {name}: {problem.str()}")
             time.sleep(_PAUSE)
 
     def _look_at(self, error: KafkaError) -> None:

@@ -35,6 +35,7 @@ from relance.kafka.transactional import (
     AbortedError,
     BrokenError,
     GivenUpError,
+    TooOldError,
     TransactionalProducer,
     is_member,
 )
@@ -51,7 +52,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0  # seconds after a transaction that fai
 _LEAST = 1.0  # seconds that a last transaction may take, however late it is
 _LOOK_AGAIN = 2.0  # seconds until a source topic that was missing is asked for again
 
-_BLAMED = 2  # failures in a row after which a hand-off that is alone in its transaction is the reason
+_BLAMED = 2
+"""After so many aborts in a row that may be a record's doing, one that is alone in its transaction did it."""
 
 # What says nothing against the records: the group, or the offsets, are what was refused.
 _NOT_THE_RECORDS = STALE | {
@@ -117,6 +119,7 @@ class Transactor(Committer):
         self._written: list[Pending] = []
         self._gone: dict[str, float] = {}
         self._failures = 0
+        self._spoiled = 0
         self._next = 0.0
         self._resume_at = 0.0
         self._lasting = LastingLog(_log.name, clock)
@@ -286,7 +289,7 @@ class Transactor(Committer):
             return
         except BrokenError as error:
             self._hub.undo(taken)
-            self._lose_producer(error)
+            self._lose_producer(error, batch)
             return
         except GivenUpError:
             self._hub.undo(taken)
@@ -304,7 +307,7 @@ class Transactor(Committer):
             self._unknown = taken
             if isinstance(error, GivenUpError):
                 raise
-            self._lose_producer(error)
+            self._lose_producer(error, batch)
         else:
             self._confirm(taken)
 
@@ -332,7 +335,7 @@ class Transactor(Committer):
         with self._changed:
             self._backlog.written(written)
         self._hub.confirm(taken)
-        self._failures = 0
+        self._failures = self._spoiled = 0
 
     def _abort(
         self, producer: TransactionalProducer, taken: Taken, batch: list[Pending], error: AbortedError
@@ -359,21 +362,30 @@ class Transactor(Committer):
 
     def _isolate(self, batch: list[Pending], error: AbortedError) -> None:
         """Nobody named the one that spoils the transaction: halve, until it stands alone and is refused."""
+        self._spoiled += 1
         with self._changed:
             self._backlog.halve(batch)
-        if len(batch) == 1 and self._failures > _BLAMED:
+        if len(batch) == 1 and self._spoiled > _BLAMED:
             # No code: whatever it is, it is this record's, and its topic may take others.
             problem = SendError(f"its transaction is aborted: {error.text}", maybe_written=False)
             self._refuse(batch[0], batch[0].outgoing[0].topic, problem)
 
-    def _lose_producer(self, error: AbortedError | BrokenError) -> None:
+    def _lose_producer(self, error: AbortedError | BrokenError, batch: Sequence[Pending] = ()) -> None:
         """Another one of the same name ends what this one has left open, before it does anything."""
-        self._producer = None
+        self._close_producer()
+        if isinstance(error, TooOldError) and batch:
+            with self._changed:
+                self._backlog.halve(batch)
         if error.code in _FORBIDDEN:
             self._hub.fail(KafkaRefusedError(_FORBIDDEN[error.code], "Kafka", error.text, error.code))
-        what = f"another producer is needed for transactions: {error.text}"
-        self._lasting.warning(("producer", error.code), what)
+        text = f"another producer is needed for transactions: {error.text}"
+        self._lasting.warning(("producer", error.code), text)
         self._failed(error.code, error.text)
+
+    def _close_producer(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.close()
 
     def _failed(self, code: int, text: str) -> None:
         """As a whole: try again, more slowly each time."""
@@ -381,8 +393,8 @@ class Transactor(Committer):
         pause = min(_FIRST_PAUSE * 2 ** min(self._failures - 1, 10), _LONGEST_PAUSE)
         self._resume_at = self._clock() + pause
         if code not in STALE:
-            what = f"a transaction of {self._feed} failed, trying again: {text}"
-            self._lasting.warning(("transaction", code), what)
+            line = f"a transaction of {self._feed} failed, trying again: {text}"
+            self._lasting.warning(("transaction", code), line)
 
     # -- what goes into a transaction --------------------------------------------------------------
 
@@ -422,9 +434,11 @@ class Transactor(Committer):
             while self._wait():
                 self.turn()
         except GivenUpError:
-            _log.warning("a transaction of %s was left to the broker, which aborts it", self._feed)
+            _log.warning("a transaction of %s was left to the broker, which aborts what is open", self._feed)
         except Exception as error:  # noqa: BLE001  whatever it is, nothing would be committed any more
             self._hub.fail(error)
+        finally:
+            self._close_producer()
 
     def _wait(self) -> bool:
         """Wait until a transaction may be due. False: closed."""
