@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
@@ -33,13 +34,17 @@ class Time(FakeClock):
 
 
 class Cluster:
-    """What is committed, what was aborted, and what goes wrong next."""
+    """What is committed, what was aborted, the transaction that is open, and what goes wrong next."""
 
     def __init__(self, broker: Broker, commits: dict[TopicPartition, tuple[int, str]], time: Time) -> None:
         self.time = time
         self.broker = broker
         self.commits = commits
-        self.clients: list[Client] = []
+        self.clients = 0
+        self.living = WeakSet[Client]()
+        self.open = False
+        self.records: list[Outgoing] = []
+        self.offsets: list[ClientPartition] = []
         self.aborted: list[str] = []
         self.missing: set[str] = set()
         self.failing: dict[str, list[KafkaError]] = {}
@@ -52,8 +57,12 @@ class Cluster:
         """Whether a record makes the end of its transaction fail, without a word about which it was."""
 
     def connect(self, on_error: Callable[[KafkaError], None]) -> Client:
-        self.clients.append(Client(self))
-        return self.clients[-1]
+        assert not self.living, "two of one name: the older would go on asking for its end"
+        self.abort()
+        self.clients += 1
+        client = Client(self, on_error)
+        self.living.add(client)
+        return client
 
     def keys(self, topic: str) -> list[bytes | None]:
         """Of what a reader of committed records sees."""
@@ -62,49 +71,54 @@ class Cluster:
     def committed(self, tps: Sequence[TopicPartition]) -> dict[TopicPartition, Committed]:
         return {tp: Committed(*self.commits.get(tp, (-1, ""))) for tp in tps}
 
+    def commit(self) -> None:
+        for outgoing in self.records:
+            self.broker.write(outgoing)
+        for entry in self.offsets:
+            self.commits[TopicPartition(entry.topic, entry.partition)] = entry.offset, entry.metadata
+        self._ended()
+
+    def abort(self) -> None:
+        self.aborted += [o.topic for o in self.records]
+        self._ended()
+
+    def _ended(self) -> None:
+        self.open, self.records, self.offsets = False, [], []
+
 
 class Client:
     """One transaction at a time, as the real one keeps to it: a call out of turn is an error of the test."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, on_error: Callable[[KafkaError], None]) -> None:
         self.cluster = cluster
-        self.open = False
-        self.records: list[Outgoing] = []
-        self.offsets: list[ClientPartition] = []
+        self.on_error = on_error  # the real one keeps it, too: a cycle
         self.answers: list[Callable[[], None]] = []
         self.dead = False
-        for other in cluster.clients:
-            assert other.closed, "two of one name: the older might still end its transaction"
-            other.ended_by_another()
-        self.closed = False
+        self.last_words: list[KafkaError] = []
+        """A fatal error is raised once more, by the next `poll`."""
+
+    def __len__(self) -> int:
+        return len(self.answers) + len(self.last_words)
 
     def _fail(self, name: str, timeout: float = 0.0) -> None:
         assert not self.dead, f"{name} after a fatal error"
-        assert not self.closed, f"{name} after its end"
         errors = self.cluster.failing.get(name)
         if errors:
             error = errors.pop(0)
             self.dead = error.fatal()
+            if self.dead:
+                self.last_words.append(error)
             if error.retriable():
                 self.cluster.time.advance(timeout)
             raise KafkaException(error)
-
-    def purge(self) -> None:
-        self.closed = True
-        self.answers.clear()
-
-    def ended_by_another(self) -> None:
-        if self.open:
-            self.cluster.aborted += [o.topic for o in self.records]
-            self._ended()
 
     def init_transactions(self, timeout: float) -> None:
         self._fail("init")
 
     def begin_transaction(self) -> None:
-        assert not self.open
+        assert not self.cluster.open
         self._fail("begin")
-        self.open = True
+        self.cluster.open = True
 
     def list_topics(self, topic: str, timeout: float) -> Any:
         error = KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART) if topic in self.cluster.missing else None
@@ -114,15 +128,20 @@ class Client:
     def produce(
         self, topic: str, value: Any, key: Any, headers: Any, on_delivery: Callable[..., None]
     ) -> None:
-        assert self.open
+        assert self.cluster.open
         self._fail("produce")
         outgoing = Outgoing(topic, key, value, headers or [])
         code = self.cluster.refuses(outgoing)
         error = None if code is None else KafkaError(code)
-        self.records.append(outgoing)
+        self.cluster.records.append(outgoing)
         self.answers.append(lambda: on_delivery(error, None))
 
+    def purge(self) -> None:
+        pass  # what is not answered is answered by `poll`
+
     def poll(self, timeout: float) -> int:
+        if self.last_words:
+            raise KafkaException(self.last_words.pop())
         answers, self.answers = self.answers, []
         for answer in answers:
             answer()
@@ -134,38 +153,27 @@ class Client:
         return 0
 
     def send_offsets_to_transaction(self, offsets: Any, metadata: Any, timeout: float) -> None:
-        assert self.open
+        assert self.cluster.open
         assert metadata == GENERATION
         self._fail("offsets", timeout)
-        self.offsets = list(offsets)
+        self.cluster.offsets = list(offsets)
 
     def commit_transaction(self, timeout: float) -> None:
-        assert self.open
-        if any(map(self.cluster.spoils, self.records)):
+        assert self.cluster.open
+        if any(map(self.cluster.spoils, self.cluster.records)):
             raise KafkaException(ABORT)
         try:
             self._fail("commit", timeout)
         except KafkaException:
             if self.cluster.takes_effect.pop(0):
-                self._take_effect()
+                self.cluster.commit()
             raise
-        self._take_effect()
-
-    def _take_effect(self) -> None:
-        for outgoing in self.records:
-            self.cluster.broker.write(outgoing)
-        for entry in self.offsets:
-            tp = TopicPartition(entry.topic, entry.partition)
-            self.cluster.commits[tp] = entry.offset, entry.metadata
-        self._ended()
+        self.cluster.commit()
 
     def abort_transaction(self, timeout: float) -> None:
-        assert self.open
+        assert self.cluster.open
         self._fail("abort")
-        self.ended_by_another()
-
-    def _ended(self) -> None:
-        self.open, self.records, self.offsets = False, [], []
+        self.cluster.abort()
 
 
 class World:
@@ -179,8 +187,7 @@ class World:
 
     def begin(self) -> None:
         """A process that owns both partitions; also a new one after a crash."""
-        for client in self.cluster.clients:
-            client.closed = True
+        self.cluster.living.clear()
         self.member.restart()
         self.member.assign(ORDERS, OTHER)
         self.transactor = Transactor(
@@ -225,6 +232,7 @@ GROUP: Any = SimpleNamespace(consumer_group_metadata=lambda: GENERATION)
 ABORT = KafkaError(KafkaError.INVALID_TXN_STATE, "made up", txn_requires_abort=True)
 FATAL = KafkaError(KafkaError._FENCED, "made up", fatal=True)
 NO_ANSWER = KafkaError(KafkaError._TIMED_OUT, "made up", retriable=True)
+LATE_OFFSETS = KafkaError(KafkaError._TIMED_OUT, "made up", txn_requires_abort=True)
 
 
 def answer(record: Record) -> None:
@@ -288,7 +296,7 @@ def test_an_end_without_an_answer_is_found_out_before_anything_else_is_written(
     world.turn()
     world.handle(ORDERS, b"c")
     world.turn(3)
-    assert len(world.cluster.clients) == 2
+    assert world.cluster.clients == 2
     assert sorted(world.cluster.keys(RESULTS)) == [b"a", b"b", b"c"]
     assert world.offset() == 3
     assert world.member.at_rest()
@@ -302,7 +310,7 @@ def test_an_end_is_asked_for_no_longer_than_a_transaction_may_last(world: World,
     world.handle(ORDERS, b"a", b"b")
     world.turn(3)
     assert world.cluster.failing["commit"] == []
-    assert len(world.cluster.clients) == 2
+    assert world.cluster.clients == 2
     assert sorted(world.cluster.keys(RESULTS)) == [b"a", b"b"]
     assert world.offset() == 2
     assert world.member.at_rest()
@@ -314,13 +322,12 @@ def test_what_is_too_old_is_neither_ended_nor_aborted_but_left_to_another_client
 ) -> None:
     """A broker that knows nothing of the abort for its time would take this client's, with its old epoch."""
 
-    def take_long(*_: object) -> None:
-        world.time.advance(9.0)
+    def refuse(outgoing: Outgoing) -> None:
+        if world.cluster.clients == 1:
+            world.time.advance(9.0)
 
     if after == "write":
-        world.cluster.refuses = lambda outgoing: (
-            take_long() or setattr(world.cluster, "refuses", lambda o: None)
-        )
+        world.cluster.refuses = refuse  # type: ignore[assignment]
     else:
         world.cluster.failing["offsets"] = [NO_ANSWER] * 2
     never: dict[str, list[KafkaError]] = {"commit": [NO_ANSWER], "abort": [NO_ANSWER]}
@@ -331,17 +338,18 @@ def test_what_is_too_old_is_neither_ended_nor_aborted_but_left_to_another_client
     assert (world.cluster.keys(RESULTS), world.offset()) == ([], None)
     world.cluster.failing = {}
     world.turn(3)
-    assert len(world.cluster.clients) == 2
+    assert world.cluster.clients == 2
     assert (world.cluster.keys(RESULTS), world.offset()) == ([b"a", b"b"], 2)
 
 
+@pytest.mark.parametrize("errors", [[NO_ANSWER] * 10, [LATE_OFFSETS] * 5])
 def test_while_nobody_takes_offsets_it_is_made_again_each_time_smaller_and_no_record_is_blamed(
-    world: World,
+    world: World, errors: list[KafkaError]
 ) -> None:
-    world.cluster.failing["offsets"] = [NO_ANSWER] * 12  # two for each: with five seconds each it is too old
+    world.cluster.failing["offsets"] = errors[:]  # of five seconds each: after two of those it is too old
     world.handle(ORDERS, b"a", b"b", b"c", b"d")
     world.turn(6)
-    assert world.cluster.aborted == [RESULTS] * (4 + 2 + 1 + 1 + 1)  # the sixth is open yet
+    assert world.cluster.aborted == [RESULTS] * (4 + 2 + 1 + 1 + 1)
     assert world.member.runtime.look().stopped == {}
     world.turn(4)
     assert world.cluster.keys(RESULTS) == [b"a", b"b", b"c", b"d"]
@@ -365,7 +373,7 @@ def test_whoever_leaves_while_an_end_has_no_answer_takes_the_client_along(world:
     world.poll()
     world.transactor._give_up = True
     world.transactor._run()
-    assert [client.closed for client in world.cluster.clients] == [True]
+    assert (world.cluster.clients, len(world.cluster.living)) == (1, 0)
 
 
 def test_while_nobody_says_what_is_committed_nothing_is_written(world: World) -> None:
@@ -396,7 +404,7 @@ def test_after_a_fatal_error_another_client_goes_on(world: World, call: str) -> 
         world.cluster.failing["offsets"] = [ABORT]
     world.handle(ORDERS, b"a")
     world.turn(4)
-    assert len(world.cluster.clients) == 2
+    assert world.cluster.clients == 2
     assert (world.cluster.keys(RESULTS), world.offset()) == ([b"a"], 1)
 
 
@@ -632,14 +640,14 @@ def test_what_may_not_be_done_at_all_stops_the_application_with_the_acl_that_is_
     assert "Write and Describe for transactional ids" in str(failure)
 
 
-def test_what_passes_is_asked_again(world: World) -> None:
-    passing = KafkaError(KafkaError._TIMED_OUT, "made up", retriable=True)
-    world.cluster.failing = {"init": [passing], "offsets": [passing], "commit": [passing]}
-    world.cluster.takes_effect = [False]
+@pytest.mark.parametrize("calls", [["init", "offsets"], ["commit", "commit", "commit"]])
+def test_what_passes_is_asked_again(world: World, calls: list[str]) -> None:
+    world.cluster.failing = {name: [NO_ANSWER] * calls.count(name) for name in calls}
+    world.cluster.takes_effect = [False] * calls.count("commit")
     world.handle(ORDERS, b"a")
     world.turn()
     assert (world.cluster.keys(RESULTS), world.offset()) == ([b"a"], 1)
-    assert len(world.cluster.clients) == 1
+    assert world.cluster.clients == 1
 
 
 def test_a_revocation_returns_when_the_last_transaction_has_ended() -> None:
@@ -671,7 +679,7 @@ def test_a_revocation_returns_when_the_last_transaction_has_ended() -> None:
 
     revocation = threading.Thread(target=revoke, daemon=True)
     revocation.start()
-    wait_until(lambda: cluster.clients and cluster.clients[0].open, 5.0, "a transaction")
+    wait_until(lambda: cluster.open, 5.0, "a transaction")
     assert revocation.is_alive()
     held.set()
     revocation.join(5.0)

@@ -59,13 +59,15 @@ _WRITE = 5.0  # seconds for a record of a transaction to be written
 _ANSWER = 5.0  # seconds for one answer: a link that fell silent must not take all the time there is
 _TRY = 2.0  # seconds for a call that may be tried again
 
-_END_BY = _TIMEOUT - _TRY
-"""Seconds after its begin until which anything of a transaction is asked for, its end above all. Once it is
-as old as `_TIMEOUT`, a broker aborts it with a higher epoch. Another that doesn't know of that may accept our
-commit or abort; the partitions that do know refuse its markers, and whoever waits for those waits for ever
-(seen with Kafka 4.3.1). Only another client of its name is safe then: it gets a new epoch."""
+_END_BY = _TIMEOUT - _TRY - 1.0
+"""Seconds after its begin until which anything of a transaction is asked for, its end above all: the last
+try, and the client with it, are over a second before a broker aborts it for its age, with a higher epoch.
+Another broker that doesn't know of that may accept our commit or abort; the partitions that do know refuse
+its markers, and whoever waits for those waits for ever (seen with Kafka 4.3.1). Only another client of its
+name is safe then: it gets a new epoch."""
 
 _PAUSE = 0.05
+_LAST_ANSWERS = 0.5  # seconds for a client to give up what it was asked to write
 _IDLE = 4.0
 """Seconds after which an unused connection is closed. The client's search for the group's coordinator goes on
 only when some connection comes or goes; where the network failed in the middle of it and is well again, it
@@ -120,7 +122,8 @@ def producer_config(common: Mapping[str, Any], group: str, largest: int) -> dict
         "connections.max.idle.ms": int(_IDLE * 1000),
         "message.max.bytes": largest,
         "message.timeout.ms": int(_WRITE * 1000),
-        "socket.timeout.ms": int(min(float(common.get("socket.timeout.ms", math.inf)), _ANSWER * 1000)),
+        "socket.timeout.ms": int(_ANSWER * 1000),
+        "enable.metrics.push": False,  # its end, which may be waited for, would be one second later
         "transaction.timeout.ms": int(_TIMEOUT * 1000),
         "transactional.id": name,
     }
@@ -204,7 +207,8 @@ class TransactionalProducer:
 
     def send_offsets(self, offsets: list[ClientPartition], metadata: object) -> None:
         """Commit `offsets` with the transaction, for the generation of the group that `metadata` names."""
-        self._call("send_offsets_to_transaction", offsets, metadata, _ANSWER)
+        left = max(_PAUSE, min(_ANSWER, self._end_by - time.monotonic()))
+        self._call("send_offsets_to_transaction", offsets, metadata, left)
 
     def commit(self) -> None:
         """End the transaction. `BrokenError` and `GivenUpError` here mean: unknown."""
@@ -223,8 +227,18 @@ class TransactionalProducer:
         What is open is ended by the next client of its name, or by the broker after its time.
         """
         client, self._client = self._client, None  # it is destroyed with the last reference
-        client.purge()
-        client.poll(0)  # so that it keeps none of the answers it owes
+        try:
+            client.purge()
+            answered_by = time.monotonic() + _LAST_ANSWERS
+            while (
+                len(client) and time.monotonic() < answered_by
+            ):  # what it owes would keep what it answers for
+                try:
+                    client.poll(_PAUSE)
+                except KafkaException as error:  # why it was of no more use, which its caller knows
+                    _log.debug("transactions: at its end: %s", error_text(error))
+        finally:
+            del client
 
     # -- inside ------------------------------------------------------------------------------------
 
@@ -285,8 +299,8 @@ class TransactionalProducer:
                 return
             if self._giving_up():
                 raise GivenUpError
-            if time.monotonic() > since + _TIMEOUT:
-                self._lasting.warning(name, f"transactions: still asking for {name}: {problem.str()}")
+            if time.monotonic() > since + _TIMEOUT:  # the first call only: all others are too old by then
+                self._lasting.warning(name, f"no transaction can begin: {name}: {problem.str()}")
             time.sleep(_PAUSE)
 
     def _look_at(self, error: KafkaError) -> None:

@@ -350,7 +350,7 @@ class Transactor(Committer):
         try:
             producer.abort()
         except BrokenError as broken:
-            self._lose_producer(broken)
+            self._lose_producer(broken, batch)
         if code in STALE:
             with self._changed:
                 self._metadata = None
@@ -359,23 +359,28 @@ class Transactor(Committer):
         self._failed(code, error.text)
         if code not in _NOT_THE_RECORDS:
             self._isolate(batch, error)
+        elif code == KafkaError._TIMED_OUT:  # of the offsets: it took most of its time already
+            self._halve(batch)
 
     def _isolate(self, batch: list[Pending], error: AbortedError) -> None:
         """Nobody named the one that spoils the transaction: halve, until it stands alone and is refused."""
         self._spoiled += 1
-        with self._changed:
-            self._backlog.halve(batch)
+        self._halve(batch)
         if len(batch) == 1 and self._spoiled > _BLAMED:
             # No code: whatever it is, it is this record's, and its topic may take others.
             problem = SendError(f"its transaction is aborted: {error.text}", maybe_written=False)
             self._refuse(batch[0], batch[0].outgoing[0].topic, problem)
 
+    def _halve(self, batch: Sequence[Pending]) -> None:
+        if len(batch) > 1:
+            with self._changed:
+                self._backlog.halve(batch)
+
     def _lose_producer(self, error: AbortedError | BrokenError, batch: Sequence[Pending] = ()) -> None:
         """Another one of the same name ends what this one has left open, before it does anything."""
         self._close_producer()
-        if isinstance(error, TooOldError) and batch:
-            with self._changed:
-                self._backlog.halve(batch)
+        if isinstance(error, TooOldError):
+            self._halve(batch)
         if error.code in _FORBIDDEN:
             self._hub.fail(KafkaRefusedError(_FORBIDDEN[error.code], "Kafka", error.text, error.code))
         text = f"another producer is needed for transactions: {error.text}"
