@@ -81,7 +81,8 @@ class Verdict:
 def check(events: Sequence[Event], truth: Truth, *, handoff: str) -> Verdict:
     """All rules."""
     verdict = Verdict()
-    epochs = epochs_of(events)
+    exactly_once = handoff == "transactional"
+    epochs = epochs_of(events, exactly_once=exactly_once)
     places: dict[str, list[Place]] = defaultdict(list)
     for place, order in truth.orders.items():
         places[order.id].append(place)
@@ -92,7 +93,7 @@ def check(events: Sequence[Event], truth: Truth, *, handoff: str) -> Verdict:
     check_commits(verdict, events, truth, finished)
     check_went_back(verdict, events, truth)
     check_delays(verdict, events)
-    check_repeats(verdict, events, truth, epochs, orders, places, exactly_once=handoff == "transactional")
+    check_repeats(verdict, events, truth, epochs, orders, places, exactly_once=exactly_once)
     check_left(verdict, truth)
     return verdict
 

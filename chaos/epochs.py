@@ -9,18 +9,31 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import inf
+from typing import NamedTuple
 
 from chaos.events import Event
 from chaos.workload import CONCURRENCY, DRAIN, IN_MEMORY, MAX_ATTEMPTS
 
 __all__ = ["Epoch", "epochs_of"]
 
-_TAKEN_BY = 0.5
+_TAKEN_BY = 0.25
 """Seconds from a loss to the first words of a handler whose record was taken before it, on a busy machine.
-There may be as many as can run at a time, not more."""
+There may be as many as a member can run at a time, not more."""
 
-Key = tuple[str, str, int]
-"""Member, topic, partition."""
+
+class Key(NamedTuple):
+    """A partition at a member."""
+
+    who: str
+    topic: str
+    partition: int
+
+
+@dataclass(eq=False, slots=True)
+class Allowance:
+    """How many handlers may still begin."""
+
+    left: float = inf
 
 
 @dataclass(eq=False, slots=True)
@@ -39,27 +52,44 @@ class Epoch:
     """When its acknowledged commits were made."""
     until: float = inf
     """The last moment of a step that belongs to it."""
-    starts_left: float = inf
-    """As many may still begin."""
+    may_begin: Allowance = field(default_factory=Allowance)
+    runs: set[tuple[int, int]] = field(default_factory=set)
+    """Offsets and attempts that began and did not end."""
 
     def end(self, at: float, *, clean: bool = False, until: float | None = None) -> None:
         """It is over; what another thread was about to say may come `until` then."""
         self.ended, self.clean, self.until = at, clean, at if until is None else until
 
-    def step(self, event: Event) -> None:
-        """A start or an end, if it is one of this ownership."""
+    def step(self, event: Event) -> bool:
+        """A start or an end; whether it is one of this ownership."""
+        what = event["place"][2], event["attempt"]
         if event["t"] > self.until:
-            return
+            return False
         if event["event"] == "start":
-            if self.starts_left <= 0:
-                return
-            self.starts_left -= 1
+            if self.may_begin.left <= 0:
+                return False
+            self.may_begin.left -= 1
+            self.runs.add(what)
+        elif what in self.runs:
+            self.runs.remove(what)
+        else:
+            return False
         self.steps.append(event)
+        return True
 
 
-def epochs_of(events: Sequence[Event]) -> list[Epoch]:
-    """All of a run, by their beginnings."""
-    members = _Members()
+@dataclass(eq=False, slots=True)
+class _Unfinished:
+    """An attempt that began, and wrote nothing that counts yet."""
+
+    key: Key
+    began: float
+    written: bool = False
+
+
+def epochs_of(events: Sequence[Event], *, exactly_once: bool) -> list[Epoch]:
+    """All of a run, as they began. With `exactly_once` a write counts when its transaction has ended."""
+    members = _Members(exactly_once)
     for event in events:
         members.tell(event)
     return members.found
@@ -68,15 +98,16 @@ def epochs_of(events: Sequence[Event]) -> list[Epoch]:
 class _Members:
     """What is known at one moment of the run."""
 
-    def __init__(self) -> None:
+    def __init__(self, exactly_once: bool) -> None:
         self.found: list[Epoch] = []
+        self._exactly_once = exactly_once
         self._latest: dict[Key, Epoch] = {}
         self._revoking: dict[Key, float] = {}
         self._asked: dict[str, float] = {}
         """When a process was asked to stop: its drain's time begins there."""
-        self._unfinished: dict[tuple[str, str, int], Key] = {}
-        """Member, order and attempt that began and wrote nothing yet, and of which partition."""
-        self._unwritten: dict[str, float] = {}
+        self._unfinished: dict[tuple[str, str, int], _Unfinished] = {}
+        """By member, order and attempt."""
+        self._refused: dict[str, float] = {}
         """When a member's write last got no good answer."""
         self._made: dict[tuple[str, int], Event] = {}
         self._uncommitted: set[Key] = set()
@@ -84,88 +115,127 @@ class _Members:
 
     def tell(self, event: Event) -> None:
         """What happened next."""
-        who, t = event["who"], event["t"]
-        keys = [(who, topic, partition) for topic, partition in event.get("partitions", ())]
+        who: str = event["who"]
+        t: float = event["t"]
+        keys = [Key(who, *tp) for tp in event.get("partitions", ())]
         match event["event"]:
             case "began":
                 self._over(self._of(who), t)
-                for key in self._of(who):
-                    del self._latest[key]
+                self._latest = {key: epoch for key, epoch in self._latest.items() if key.who != who}
                 self._asked.pop(who, None)
             case "signal" if event["signal"] == "SIGTERM":
                 self._asked[event["member"]] = t
             case "assigned":
                 for key in keys:
-                    self._begin(key, t)
+                    self._latest[key] = Epoch(who, (key.topic, key.partition), t)
+                    self.found.append(self._latest[key])
+                self._uncommitted.difference_update(keys)
             case "revoking":
                 self._revoking.update(dict.fromkeys(keys, t))
             case "revoked":
-                for key in keys:
-                    self._revoked(key, t)
+                self._revoked(keys, t)
             case "losing":
-                for key in keys:
-                    if key in self._latest:
-                        self._latest[key].starts_left = CONCURRENCY
+                self._limit(keys)
             case "lost":
                 self._over(keys, t, until=t + _TAKEN_BY)
             case "died":
                 self._over(self._of(who), t, until=t + _TAKEN_BY)
-            case "start" | "end" | "written" | "unwritten":
+            case "start" | "end":
                 self._step(event)
+            case "written" | "unwritten":
+                self._answered(event)
             case "commit":
                 self._made[who, event["number"]] = event
-                self._uncommitted.update((who, *offset[:2]) for offset in event["offsets"])
-            case "committed":
-                commit = self._made.pop((who, event["number"]), {"offsets": ()})
-                for key in [(who, *offset[:2]) for offset in commit["offsets"]]:
-                    self._uncommitted.discard(key)
-                    if key in self._latest and self._latest[key].ended == inf:
-                        self._latest[key].told.append(commit["t"])
+                self._uncommitted.update(_places(event))
+            case "committed" | "uncommitted":
+                commit = self._made.pop((who, event["number"]), None)
+                if commit is not None:
+                    self._commit_answered(commit, good=event["event"] == "committed")
 
     def _of(self, who: str) -> list[Key]:
-        return [key for key in self._latest if key[0] == who]
+        return [key for key in self._latest if key.who == who]
 
-    def _begin(self, key: Key, at: float) -> None:
-        self._latest[key] = Epoch(key[0], key[1:], at)
-        self.found.append(self._latest[key])
-        self._uncommitted.discard(key)
-        self._forget([key])
+    def _open(self, keys: Iterable[Key]) -> list[Epoch]:
+        return [e for key in keys if (e := self._latest.get(key)) is not None and e.ended == inf]
 
-    def _over(self, keys: Iterable[Key], at: float, until: float | None = None) -> None:
+    def _limit(self, keys: Iterable[Key]) -> None:
+        """No more may begin, of all of them together, than a member can run at a time."""
+        together = Allowance(CONCURRENCY)
+        for epoch in self._open(keys):
+            if epoch.may_begin.left == inf:
+                epoch.may_begin = together
+
+    def _over(self, keys: Sequence[Key], at: float, until: float | None = None) -> None:
         """Not by a revocation."""
-        keys = list(keys)
-        for epoch in [self._latest[key] for key in keys if key in self._latest]:
-            if epoch.ended == inf:
-                epoch.end(at, until=until)
-                epoch.starts_left = min(epoch.starts_left, CONCURRENCY)
+        self._limit(keys)
+        for epoch in self._open(keys):
+            epoch.end(at, until=until)
         self._forget(keys)
 
-    def _forget(self, keys: list[Key]) -> None:
+    def _forget(self, keys: Iterable[Key]) -> None:
         gone = set(keys)
-        self._unfinished = {what: key for what, key in self._unfinished.items() if key not in gone}
+        self._unfinished = {what: u for what, u in self._unfinished.items() if u.key not in gone}
 
-    def _revoked(self, key: Key, at: float) -> None:
-        since = min(self._revoking.pop(key, at), self._asked.get(key[0], inf))
-        whole = at - since < DRAIN - 0.5 or not self._cut_short(key[0], since)
-        epoch = self._latest.get(key)
-        if epoch is not None and epoch.ended == inf:
-            epoch.end(at, clean=whole and key not in self._uncommitted)
+    # -- revocations -------------------------------------------------------------------------------
 
-    def _cut_short(self, who: str, since: float) -> bool:
-        """Whether there was anything that a drain may wait for; one whole transaction waits for all of it."""
-        return self._unwritten.get(who, -inf) >= since or any(k[0] == who for k in self._unfinished.values())
+    def _revoked(self, keys: Sequence[Key], at: float) -> None:
+        cut = {key: self._cut_short(key, at) for key in keys}
+        for key in keys:
+            for epoch in self._open([key]):
+                epoch.end(at, clean=not cut[key] and key not in self._uncommitted)
+            self._revoking.pop(key, None)
+        self._forget(keys)
+
+    def _cut_short(self, key: Key, at: float) -> bool:
+        """Whether its drain took all its time, and there was something that it waited for."""
+        since = min(self._revoking.get(key, at), self._asked.get(key.who, inf))
+        if at - since < DRAIN - 0.5:
+            return False
+        if self._refused.get(key.who, -inf) >= since:
+            return True
+        left = [u for u in self._unfinished.values() if u.key.who == key.who and u.began <= since]
+        if self._exactly_once:  # one transaction of the whole feed waits for all that goes with it
+            return any(u.key.topic == key.topic for u in left)
+        return any(u.key == key for u in left)
+
+    # -- what is under way -------------------------------------------------------------------------
 
     def _step(self, event: Event) -> None:
-        who, what = event["who"], (event["who"], event["id"], event["attempt"])
-        if event["event"] in ("written", "unwritten"):
-            self._unfinished.pop(what, None)
-            if event["event"] == "unwritten":
-                self._unwritten[who] = event["t"]
-            return
-        key = (who, *event["place"][:2])
-        if key in self._latest:
-            self._latest[key].step(event)
+        what = event["who"], event["id"], event["attempt"]
+        key = Key(event["who"], *event["place"][:2])
+        epoch = self._latest.get(key)
+        ours = epoch is not None and epoch.step(event)
         if event["event"] == "start":
-            self._unfinished[what] = key
+            if ours and epoch is not None and epoch.ended == inf:
+                self._unfinished[what] = _Unfinished(key, event["t"])
         elif event["how"] == "fail" and event["attempt"] < MAX_ATTEMPTS and event["delay"] <= IN_MEMORY:
             self._unfinished.pop(what, None)  # it waits in memory, and no drain waits for that
+
+    def _answered(self, event: Event) -> None:
+        what = event["who"], event["id"], event["attempt"]
+        if event["event"] == "unwritten":
+            self._refused[event["who"]] = event["t"]
+        elif what in self._unfinished and self._exactly_once:
+            self._unfinished[what].written = True
+        else:
+            self._unfinished.pop(what, None)
+
+    def _commit_answered(self, commit: Event, *, good: bool) -> None:
+        places = _places(commit)
+        if good:
+            self._uncommitted.difference_update(places)
+            for epoch in self._open(places):
+                epoch.told.append(commit["t"])
+        if not self._exactly_once:
+            return
+        topics = {key.topic for key in places}
+        for what, one in list(self._unfinished.items()):
+            if one.written and one.key.who == commit["who"] and one.key.topic in topics:
+                if good:
+                    del self._unfinished[what]
+                else:
+                    one.written = False
+
+
+def _places(commit: Event) -> list[Key]:
+    return [Key(commit["who"], topic, partition) for topic, partition, _ in commit["offsets"]]

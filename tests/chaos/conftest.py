@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from history import History
 from runs import HANDOFFS, Started, crash_points, matrix, mutant, ninety_seconds
 
 from chaos.mutants import MUTANTS
@@ -33,3 +34,11 @@ def started(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         yield found
         for future in found.values():
             future.cancel()
+
+
+@pytest.fixture
+def history() -> History:
+    """A member owns partition 0."""
+    found = History()
+    found.assigned()
+    return found
