@@ -293,7 +293,7 @@ def check_repeats(
 
     A producer that was not answered may have written an order twice; that is not the consumer's doing.
     """
-    crashes = _repeats(events, epochs)
+    crashes = _repeats(events, epochs, exactly_once=exactly_once)
     rewritten, reread = _written_again(events)
     results = Counter(name for name, _ in truth.results.values())
     attempts = Counter((e["id"], e["attempt"]) for e in events if e["event"] == "start")
@@ -318,14 +318,15 @@ def check_repeats(
             verdict.found("unscheduled", f"{name}, attempt {attempt}")
 
 
-def _repeats(events: Sequence[Event], epochs: Sequence[Epoch]) -> Counter[str]:
+def _repeats(events: Sequence[Event], epochs: Sequence[Epoch], *, exactly_once: bool) -> Counter[str]:
     """How often each record may be handled again.
 
     Once for each epoch that handled it and ended without a clean revocation before a commit told of it (none
     can before what the record wrote is acknowledged); and once for each write of it that got no answer, or a
-    bad one.
+    bad one. With transactions that is no reason: it is written again, not handled again.
     """
-    found: Counter[str] = Counter(e["id"] for e in events if e["event"] == "unwritten")
+    unwritten = () if exactly_once else (e["id"] for e in events if e["event"] == "unwritten")
+    found: Counter[str] = Counter(unwritten)
     answered: dict[tuple[str, str], list[float]] = defaultdict(list)
     for event in events:
         if event["event"] == "written":

@@ -84,11 +84,12 @@ class _Unfinished:
 
     key: Key
     began: float
-    written: bool = False
+    transaction: int = 0
+    """In which it wrote; it counts when that has ended well."""
 
 
 def epochs_of(events: Sequence[Event], *, exactly_once: bool) -> list[Epoch]:
-    """All of a run, as they began. With `exactly_once` a write counts when its transaction has ended."""
+    """All of a run, as they began. `exactly_once`: what is written, is written in transactions."""
     members = _Members(exactly_once)
     for event in events:
         members.tell(event)
@@ -107,8 +108,8 @@ class _Members:
         """When a process was asked to stop: its drain's time begins there."""
         self._unfinished: dict[tuple[str, str, int], _Unfinished] = {}
         """By member, order and attempt."""
-        self._refused: dict[str, float] = {}
-        """When a member's write last got no good answer."""
+        self._refused: dict[tuple[str, str], float] = {}
+        """By member and topic read: when a write for one of its records last got no good answer."""
         self._made: dict[tuple[str, int], Event] = {}
         self._uncommitted: set[Key] = set()
         """Whose last commit was refused or not answered."""
@@ -147,10 +148,8 @@ class _Members:
             case "commit":
                 self._made[who, event["number"]] = event
                 self._uncommitted.update(_places(event))
-            case "committed" | "uncommitted":
-                commit = self._made.pop((who, event["number"]), None)
-                if commit is not None:
-                    self._commit_answered(commit, good=event["event"] == "committed")
+            case "committed":
+                self._committed(event)
 
     def _of(self, who: str) -> list[Key]:
         return [key for key in self._latest if key.who == who]
@@ -187,16 +186,20 @@ class _Members:
         self._forget(keys)
 
     def _cut_short(self, key: Key, at: float) -> bool:
-        """Whether its drain took all its time, and there was something that it waited for."""
+        """Whether its drain took all its time, or gave up what is refused; and something was not finished."""
         since = min(self._revoking.get(key, at), self._asked.get(key.who, inf))
-        if at - since < DRAIN - 0.5:
-            return False
-        if self._refused.get(key.who, -inf) >= since:
+        refused = self._refused.get(key[:2], -inf)
+        took_all = at - since >= DRAIN - 0.5
+        if took_all and refused >= since:
             return True
-        left = [u for u in self._unfinished.values() if u.key.who == key.who and u.began <= since]
-        if self._exactly_once:  # one transaction of the whole feed waits for all that goes with it
-            return any(u.key.topic == key.topic for u in left)
-        return any(u.key == key for u in left)
+        if not took_all and refused < since - DRAIN:
+            return False
+        for left in self._unfinished.values():
+            # With transactions, one of the whole feed waits for all that goes with it.
+            waits = left.key[:2] == key[:2] if self._exactly_once else left.key == key
+            if waits and left.began <= since + _TAKEN_BY:
+                return True
+        return False
 
     # -- what is under way -------------------------------------------------------------------------
 
@@ -213,28 +216,31 @@ class _Members:
 
     def _answered(self, event: Event) -> None:
         what = event["who"], event["id"], event["attempt"]
-        if event["event"] == "unwritten":
-            self._refused[event["who"]] = event["t"]
-        elif what in self._unfinished and self._exactly_once:
-            self._unfinished[what].written = True
-        else:
-            self._unfinished.pop(what, None)
-
-    def _commit_answered(self, commit: Event, *, good: bool) -> None:
-        places = _places(commit)
-        if good:
-            self._uncommitted.difference_update(places)
-            for epoch in self._open(places):
-                epoch.told.append(commit["t"])
-        if not self._exactly_once:
+        left = self._unfinished.get(what)
+        if left is None:
             return
-        topics = {key.topic for key in places}
-        for what, one in list(self._unfinished.items()):
-            if one.written and one.key.who == commit["who"] and one.key.topic in topics:
-                if good:
-                    del self._unfinished[what]
-                else:
-                    one.written = False
+        if event["event"] == "unwritten":
+            self._refused[left.key[:2]] = event["t"]
+        elif number := event.get("transaction"):
+            left.transaction = number
+        else:
+            del self._unfinished[what]
+
+    def _committed(self, event: Event) -> None:
+        commit = self._made.pop((event["who"], event["number"]), None)
+        if commit is None:
+            return
+        places = _places(commit)
+        self._uncommitted.difference_update(places)
+        for epoch in self._open(places):
+            epoch.told.append(commit["t"])
+        if number := event.get("transaction"):
+            who = event["who"]
+            self._unfinished = {
+                what: left
+                for what, left in self._unfinished.items()
+                if not (left.key.who == who and left.transaction == number)
+            }
 
 
 def _places(commit: Event) -> list[Key]:

@@ -106,6 +106,8 @@ class WatchedProducer(confluent_kafka.Producer):
     """Tells what was acknowledged of hand-offs, transactions, and when the client took a new epoch."""
 
     _commit = 0
+    _transaction = 0
+    """Its number; 0 where there are none."""
 
     def __init__(self, config: dict[str, Any], **more: Any) -> None:
         epochs = Epochs()
@@ -122,11 +124,19 @@ class WatchedProducer(confluent_kafka.Producer):
         """As the client's."""
         headers, answer, sent = more.get("headers"), more["on_delivery"], time.monotonic()
         found = _identity(topic, value, headers)
+        transaction = self._transaction
 
         def answered(error: KafkaError | None, message: Any) -> None:
             if found is not None and error is None:
                 place = (message.topic(), message.partition(), message.offset())
-                _log.write("written", id=found[0], attempt=found[1], place=place, sent=sent)
+                _log.write(
+                    "written",
+                    id=found[0],
+                    attempt=found[1],
+                    place=place,
+                    sent=sent,
+                    transaction=transaction,
+                )
             elif found is not None and error is not None:
                 error_text = error.str()
                 _log.write(
@@ -135,6 +145,11 @@ class WatchedProducer(confluent_kafka.Producer):
             answer(error, message)
 
         super().produce(topic, value, key, **(more | {"on_delivery": answered}))
+
+    def begin_transaction(self) -> None:
+        """As the client's."""
+        self._transaction = next(_numbers)
+        super().begin_transaction()
 
     def send_offsets_to_transaction(self, offsets: list[TopicPartition], *more: Any) -> None:
         """As the client's."""
@@ -145,7 +160,7 @@ class WatchedProducer(confluent_kafka.Producer):
     def commit_transaction(self, *more: Any) -> None:
         """As the client's."""
         super().commit_transaction(*more)
-        _log.write("committed", number=self._commit)
+        _log.write("committed", number=self._commit, transaction=self._transaction)
 
     def abort_transaction(self, *more: Any) -> None:
         """As the client's."""

@@ -45,13 +45,21 @@ class History:
         self.tell("end", who, id=name, attempt=attempt, place=list(self.place(name)), how=how, **more)
 
     def written(
-        self, name: str, attempt: int = 1, who: str = "member-1", error: str = "", sent: float = 0.0
+        self,
+        name: str,
+        attempt: int = 1,
+        who: str = "member-1",
+        error: str = "",
+        sent: float = 0.0,
+        transaction: int = 0,
     ) -> None:
         """The output, or a dead letter with that error class; sent just now if not told."""
         place = (DEAD if error else OUT, 0, len(self.truth.results))
         self.truth.results[place] = name, error or "ok"
         sent = sent or self.now
-        self.tell("written", who, id=name, attempt=attempt, place=list(place), sent=sent)
+        self.tell(
+            "written", who, id=name, attempt=attempt, place=list(place), sent=sent, transaction=transaction
+        )
 
     def handled(self, name: str, who: str = "member-1", key: str = "k-1") -> None:
         self.begin(name, who=who, key=key)

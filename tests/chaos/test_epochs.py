@@ -60,6 +60,7 @@ class TestADrain:
         history.tell("assigned", partitions=[[SOURCE, 1]])
         history.tell("start", id="b", key="k-2", attempt=1, place=[SOURCE, 1, 0])
         history.tell("revoking", partitions=[[SOURCE, 0]])
+        history.now += 1.0
         history.begin("a")
         history.now += DRAIN
         history.tell("revoked", partitions=[[SOURCE, 0]])
@@ -80,7 +81,8 @@ class TestADrain:
 
     def test_is_cut_short_if_a_write_was_refused_during_it(self, history: History) -> None:
         history.order("a")
-        history.handled("a")
+        history.begin("a")
+        history.end("a")
         history.tell("revoking", partitions=[[SOURCE, 0]])
         history.now += DRAIN
         history.tell("unwritten", id="a", attempt=1, topic=OUT, error="no", sent=history.now)
@@ -92,12 +94,42 @@ class TestADrain:
         self, history: History, answer: str
     ) -> None:
         history.order("a")
-        history.handled("a")
+        history.begin("a")
+        history.end("a")
+        history.written("a", transaction=3)
         history.tell("commit", number=7, offsets=[[SOURCE, 0, 1]])
         if answer:
-            history.tell(answer, number=7)
+            history.tell(answer, number=7, **({"transaction": 3} if answer == "committed" else {}))
         drained(history, DRAIN)
         assert the_epoch(history, exactly_once=True).clean == (answer == "committed")
+
+    def test_with_transactions_what_one_wrote_that_never_ended_is_not_finished_by_another(
+        self, history: History
+    ) -> None:
+        for name in ("a", "b"):
+            history.order(name)
+            history.begin(name, key=f"d-{name}")
+            history.end(name)
+            history.written(name, transaction=3)
+        history.tell("revoking", partitions=[[SOURCE, 0]])
+        history.now += DRAIN
+        history.written("a", transaction=5)
+        history.tell("commit", number=7, offsets=[[SOURCE, 0, 1]])
+        history.tell("committed", number=7, transaction=5)
+        history.tell("revoked", partitions=[[SOURCE, 0]])
+        assert not the_epoch(history, exactly_once=True).clean
+
+    @pytest.mark.parametrize(("before", "clean"), [(1.0, False), (2 * DRAIN, True)])
+    def test_gives_up_early_what_was_refused_just_before_it(
+        self, history: History, before: float, clean: bool
+    ) -> None:
+        history.order("a")
+        history.begin("a")
+        history.end("a")
+        history.tell("unwritten", id="a", attempt=1, topic=OUT, error="no", sent=history.now)
+        history.now += before
+        drained(history, 2.0)
+        assert the_epoch(history, exactly_once=True).clean == clean
 
     def test_forgets_with_the_partition_what_was_not_finished(self, history: History) -> None:
         history.order("a")

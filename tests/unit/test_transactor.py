@@ -55,6 +55,8 @@ class Cluster:
         """The error of a record, as its delivery report tells."""
         self.spoils: Callable[[Outgoing], bool] = lambda outgoing: False
         """Whether a record makes the end of its transaction fail, without a word about which it was."""
+        self.fills: Callable[[Outgoing], bool] = lambda outgoing: False
+        """Whether the client has no room for a record, for seconds."""
 
     def connect(self, on_error: Callable[[KafkaError], None]) -> Client:
         assert not self.living, "two of one name: the older would go on asking for its end"
@@ -130,6 +132,9 @@ class Client:
     ) -> None:
         assert self.cluster.open
         self._fail("produce")
+        if self.cluster.fills(Outgoing(topic, key, value, headers or [])):
+            self.cluster.time.advance(2.0)
+            raise BufferError
         outgoing = Outgoing(topic, key, value, headers or [])
         code = self.cluster.refuses(outgoing)
         error = None if code is None else KafkaError(code)
@@ -232,7 +237,14 @@ GROUP: Any = SimpleNamespace(consumer_group_metadata=lambda: GENERATION)
 ABORT = KafkaError(KafkaError.INVALID_TXN_STATE, "made up", txn_requires_abort=True)
 FATAL = KafkaError(KafkaError._FENCED, "made up", fatal=True)
 NO_ANSWER = KafkaError(KafkaError._TIMED_OUT, "made up", retriable=True)
-LATE_OFFSETS = KafkaError(KafkaError._TIMED_OUT, "made up", txn_requires_abort=True)
+
+
+_TIMED_OUT, _LOADING = KafkaError._TIMED_OUT, KafkaError.COORDINATOR_LOAD_IN_PROGRESS
+
+
+def late(code: int) -> KafkaError:
+    """What the client makes of offsets that were not taken in time: its last answer's code."""
+    return KafkaError(code, "made up", txn_requires_abort=True)
 
 
 def answer(record: Record) -> None:
@@ -342,7 +354,7 @@ def test_what_is_too_old_is_neither_ended_nor_aborted_but_left_to_another_client
     assert (world.cluster.keys(RESULTS), world.offset()) == ([b"a", b"b"], 2)
 
 
-@pytest.mark.parametrize("errors", [[NO_ANSWER] * 10, [LATE_OFFSETS] * 5])
+@pytest.mark.parametrize("errors", [[NO_ANSWER] * 10, [late(_TIMED_OUT)] * 5, [late(_LOADING)] * 5])
 def test_while_nobody_takes_offsets_it_is_made_again_each_time_smaller_and_no_record_is_blamed(
     world: World, errors: list[KafkaError]
 ) -> None:
@@ -354,6 +366,29 @@ def test_while_nobody_takes_offsets_it_is_made_again_each_time_smaller_and_no_re
     world.turn(4)
     assert world.cluster.keys(RESULTS) == [b"a", b"b", b"c", b"d"]
     assert world.offset() == 4
+
+
+def test_more_than_can_be_written_in_time_is_written_in_smaller_transactions(world: World) -> None:
+    def refuse(outgoing: Outgoing) -> int | None:
+        return KafkaError._MSG_TIMED_OUT if len(world.cluster.records) >= 5 else None
+
+    world.cluster.refuses = refuse
+    world.handle(ORDERS, *(b"%d" % n for n in range(16)))
+    world.turn(10)
+    assert len(world.cluster.keys(RESULTS)) == 16
+    assert world.offset() == 16
+    assert len(world.cluster.aborted) == 16 + 8 + 8  # four went well, so eight were tried once more
+
+
+def test_one_that_takes_all_the_time_by_itself_stops_its_partition_and_no_other(world: World) -> None:
+    world.cluster.fills = lambda outgoing: outgoing.key == b"huge"
+    world.handle(ORDERS, b"huge")
+    world.handle(OTHER, b"a")
+    world.turn(12)
+    assert (world.cluster.keys(RESULTS), world.offset(OTHER)) == ([b"a"], 1)
+    [(where, reason)] = world.member.runtime.look().stopped.items()
+    assert where == str(ORDERS)
+    assert "longer than it may" in reason
 
 
 def test_an_outage_before_is_no_reason_to_blame_a_record(world: World) -> None:

@@ -41,7 +41,8 @@ class Backlog:
         self._suspects = Suspects[Pending]()
         self._probed = False
         self._most = _BATCH
-        """In the next transaction: half as many after an abort that named none of them."""
+        """In the next transaction: half as many after an abort that named none, or one that took too long;
+        twice as many after one that was as large as it might be."""
 
     def add(self, pending: Pending) -> str | None:
         """Why it has to wait, or None."""
@@ -84,7 +85,8 @@ class Backlog:
         self._pending = [p for p in self._pending if p not in done]
         for pending in batch:
             self._suspects.written(pending)
-        self._most = min(_BATCH, 2 * self._most)
+        if len(batch) >= self._most:
+            self._most = min(_BATCH, 2 * self._most)
 
     def refused(
         self, pending: Pending, topic: str, problem: SendError, now: float
@@ -94,7 +96,7 @@ class Backlog:
         return [(p, reason) for p in self._pending if (reason := self._suspects.waits(p, now)) is not None]
 
     def halve(self, batch: Sequence[Pending]) -> None:
-        """One of these spoiled the transaction, and nobody says which."""
+        """One of these spoiled the transaction, and nobody says which; or they were too many for its time."""
         self._most = max(1, len(batch) // 2)
 
     def _telling(self, without: Collection[str]) -> list[Pending]:

@@ -61,7 +61,7 @@ _TRY = 2.0  # seconds for a call that may be tried again
 
 _END_BY = _TIMEOUT - _TRY - 1.0
 """Seconds after its begin until which anything of a transaction is asked for, its end above all: the last
-try, and the client with it, are over a second before a broker aborts it for its age, with a higher epoch.
+try of that, and the client with it, are over before a broker aborts it for its age, with a higher epoch.
 Another broker that doesn't know of that may accept our commit or abort; the partitions that do know refuse
 its markers, and whoever waits for those waits for ever (seen with Kafka 4.3.1). Only another client of its
 name is safe then: it gets a new epoch."""

@@ -26,7 +26,7 @@ from confluent_kafka import TopicPartition as ClientPartition
 from relance.burst import LastingLog
 from relance.engine.assignment import Assignment
 from relance.engine.transaction import Taken, finished_by
-from relance.errors import SendError
+from relance.errors import SendError, kafka_error
 from relance.kafka.backlog import Backlog, Pending
 from relance.kafka.cluster import Committed, KafkaRefusedError
 from relance.kafka.commits import STALE, Committer, wire
@@ -60,7 +60,6 @@ _NOT_THE_RECORDS = STALE | {
     KafkaError.OFFSET_METADATA_TOO_LARGE,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
     KafkaError.UNKNOWN_TOPIC_ID,
-    KafkaError._TIMED_OUT,
 }
 
 _TOO_OLD = "use transactions with a group's generation: that takes Kafka 2.5 or newer"
@@ -267,14 +266,8 @@ class Transactor(Committer):
             return
         taken = Taken()
         try:
-            if batch:
-                producer.begin()
-                refused = producer.write([(p, o) for p in batch for o in p.outgoing])
-                if refused:
-                    for pending, (topic, problem) in refused.items():
-                        self._refuse(pending, topic, problem)
-                    producer.abort()
-                    return
+            if batch and not self._write(producer, batch):
+                return
             taken = self._hub.settle(self._feed, batch, self._gone)
             if taken.refused:
                 producer.abort()
@@ -295,6 +288,23 @@ class Transactor(Committer):
             self._hub.undo(taken)
             raise
         self._end(producer, taken, batch)
+
+    def _write(self, producer: TransactionalProducer, batch: list[Pending]) -> bool:
+        """Begin a transaction with `batch`. False: something was refused, and it is aborted."""
+        producer.begin()
+        try:
+            refused = producer.write([(p, o) for p in batch for o in p.outgoing])
+        except TooOldError as error:
+            self._blame(batch, error.text)  # one that takes all the time by itself would hold up all others
+            raise
+        if not refused:
+            return True
+        for pending, (topic, problem) in refused.items():
+            self._refuse(pending, topic, problem)
+        if any(problem.code == KafkaError._MSG_TIMED_OUT for _, problem in refused.values()):
+            self._halve(batch)  # or the same ones, which may be too many, would time out again
+        producer.abort()
+        return False
 
     def _end(self, producer: TransactionalProducer, taken: Taken, batch: list[Pending]) -> None:
         self._written = batch
@@ -357,18 +367,21 @@ class Transactor(Committer):
                 self._metadata_wanted = True
                 self._stale += 1
         self._failed(code, error.text)
-        if code not in _NOT_THE_RECORDS:
-            self._isolate(batch, error)
-        elif code == KafkaError._TIMED_OUT:  # of the offsets: it took most of its time already
-            self._halve(batch)
-
-    def _isolate(self, batch: list[Pending], error: AbortedError) -> None:
-        """Nobody named the one that spoils the transaction: halve, until it stands alone and is refused."""
-        self._spoiled += 1
+        if code in _NOT_THE_RECORDS:
+            return
         self._halve(batch)
+        if not kafka_error(
+            code
+        ).retriable:  # else its offsets came too late, or nobody was there to take them
+            self._blame(batch, error.text)
+
+    def _blame(self, batch: list[Pending], text: str) -> None:
+        """Nobody named the one that spoils transactions: it is the one that is alone in several in a row."""
+        self._spoiled += 1
         if len(batch) == 1 and self._spoiled > _BLAMED:
+            self._spoiled = 0
             # No code: whatever it is, it is this record's, and its topic may take others.
-            problem = SendError(f"its transaction is aborted: {error.text}", maybe_written=False)
+            problem = SendError(f"its transaction is aborted: {text}", maybe_written=False)
             self._refuse(batch[0], batch[0].outgoing[0].topic, problem)
 
     def _halve(self, batch: Sequence[Pending]) -> None:
