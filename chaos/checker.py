@@ -102,11 +102,21 @@ def check(events: Sequence[Event], truth: Truth, *, handoff: str) -> Verdict:
 
 
 def finish_times(events: Sequence[Event], truth: Truth) -> dict[str, list[tuple[float, int]]]:
-    """By id: when something that finishes an attempt was written, and which attempt. Only what is there."""
-    there = truth.results.keys() | truth.retries.keys()
+    """By id: when something that finishes an attempt was written, and which attempt. Only what is there.
+
+    Of a write that was repeated because its answer was lost the broker says only that it is there already: it
+    has no offset, and stands for what its partition holds of that order.
+    """
+    written = [(place, name) for place, (name, _) in (*truth.results.items(), *truth.retries.items())]
+    there = {place for place, _ in written}
+    somewhere = {(topic, partition, name) for (topic, partition, _), name in written}
     found: dict[str, list[tuple[float, int]]] = defaultdict(list)
     for event in events:
-        if event["event"] == "written" and tuple(event["place"]) in there:
+        if event["event"] != "written":
+            continue
+        topic, partition, offset = event["place"]
+        known = (topic, partition, event["id"]) in somewhere
+        if known if offset is None else (topic, partition, offset) in there:
             found[event["id"]].append((event["t"], event["attempt"]))
     return found
 

@@ -92,6 +92,8 @@ class SimulationFlag:
         """Write the flag, read it back, and return the write's name. Raises SendError."""
         value = _FlagValue(enabled, uuid.uuid4().hex, self._instance, iso(datetime.now(UTC)))
         sent = await self._table.put(self._key, msgspec.to_builtins(value))
+        while sent.offset < 0:  # written, and nobody says where: once more, since the orders need to know
+            sent = await self._table.put(self._key, msgspec.to_builtins(value))
         self._unread = sent.offset
         if await self._table.reached(sent.offset, FLAG_WAIT):
             self._unread = None

@@ -13,7 +13,11 @@ __all__ = ["Delivery", "Sent"]
 
 
 class Sent(NamedTuple):
-    """Where an acknowledged record lies."""
+    """Where an acknowledged record lies.
+
+    `offset` is -1 where nobody says it: an answer was lost, the client wrote again, and the broker said only
+    that it has the record already.
+    """
 
     topic: str
     partition: int

@@ -161,6 +161,16 @@ class TestCommits:
         assert verdict.commits_past_frontier == 1
         assert verdict.lost == 0
 
+    @pytest.mark.parametrize(("partition", "found"), [(0, 0), (1, 1)])
+    def test_a_repeated_write_without_an_offset_stands_for_what_is_there(
+        self, history: History, partition: int, found: int
+    ) -> None:
+        history.order("a")
+        history.handled("a")
+        history.events[-1]["place"] = [OUT, partition, None]
+        history.commit(1)
+        assert history.check().commits_past_frontier == found
+
     def test_one_that_was_refused_does_not_count(self, history: History) -> None:
         history.order("a")
         history.begin("a")

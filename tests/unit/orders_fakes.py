@@ -57,6 +57,8 @@ class FakeTable:
         """Set: this reader has read only that many records."""
         self.waited: list[int] = []
         self.refuse: BaseException | None = None
+        self.unsaid = 0
+        """So many writes are acknowledged without an offset."""
 
     @property
     def position(self) -> int:
@@ -78,6 +80,9 @@ class FakeTable:
         if self.refuse is not None:
             return FakeDelivery(self.refuse)
         self.log.append((key, json.loads(json.dumps(value))))
+        if self.unsaid:
+            self.unsaid -= 1
+            return FakeDelivery(Sent("relance.state", 0, -1))
         return FakeDelivery(Sent("relance.state", 0, len(self.log) - 1))
 
     async def reached(self, offset: int, timeout: float) -> bool:

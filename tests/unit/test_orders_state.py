@@ -58,6 +58,15 @@ def test_orders_are_stamped_with_the_offset_of_ones_own_write() -> None:
     assert flag.stamp() == 3
 
 
+def test_a_write_whose_offset_nobody_says_is_made_once_more() -> None:
+    log: list[Any] = []
+    table = FakeTable(log)
+    table.unsaid = 2
+    flag = SimulationFlag(table, "g", "a")  # type: ignore[arg-type]
+    name = asyncio.run(flag.set(True))
+    assert (flag.stamp(), flag.write, len(log)) == (2, name, 3)
+
+
 def test_orders_are_stamped_with_no_less_than_the_offset_of_anothers_write() -> None:
     log: list[Any] = []
     mine = SimulationFlag(FakeTable(log), "g", "a")  # type: ignore[arg-type]

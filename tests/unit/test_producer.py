@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from relance import burst
+from relance.delivery import Sent
 from relance.kafka import producer as module
 from relance.kafka.producer import KafkaProducer
 
@@ -63,3 +66,16 @@ def test_new_epochs_of_an_outage_are_one_line_in_half_a_minute(
         text = json.dumps({"eos": {"producer_id": 7, "producer_epoch": epoch}})
         producer._on_statistics(0, epochs, text)
     assert caplog.text.count("took a new epoch") == 1
+
+
+@pytest.mark.parametrize(("told", "offset"), [(0, 0), (16, 16), (None, -1)])
+def test_a_repeated_write_that_the_broker_has_already_is_acknowledged_without_an_offset(
+    producer: KafkaProducer, told: int | None, offset: int
+) -> None:
+    """librdkafka: DUPLICATE_SEQUENCE_NUMBER is a success whose offset is not known."""
+    answers: list[Any] = []
+    producer.send("t", b"x", answer=lambda error, sent: answers.append(error or sent))
+    message: Any = SimpleNamespace(topic=lambda: "t", partition=lambda: 2, offset=lambda: told)
+    [ticket] = producer._out
+    producer._delivered(0, ticket, None, message)
+    assert answers == [Sent("t", 2, offset)]

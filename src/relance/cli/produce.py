@@ -132,7 +132,8 @@ class _Answers:
             if self._as_json:
                 print_json({"topic": at.topic, "partition": at.partition, "offset": at.offset})
             else:
-                sys.stdout.write(f"{at.topic}  partition {at.partition}  offset {at.offset}\n")
+                offset = "unknown" if at.offset < 0 else at.offset
+                sys.stdout.write(f"{at.topic}  partition {at.partition}  offset {offset}\n")
 
     def conclude(self) -> None:
         """Raise what went wrong, with the numbers where it wasn't a single record."""

@@ -232,8 +232,9 @@ class KafkaProducer:
     def _delivered(self, before: int, ticket: int, error: KafkaError | None, message: Message) -> None:
         # An exception out of a callback would surface in poll() and end the thread: hand on, nothing more.
         if error is None:
-            sent = Sent(str(message.topic()), int(message.partition() or 0), int(message.offset() or 0))
-            self._answer(ticket, None, sent)
+            offset = message.offset()
+            where = str(message.topic()), int(message.partition() or 0)
+            self._answer(ticket, None, Sent(*where, -1 if offset is None else offset))
             return
         code = error.code()
         problem = SendError(
