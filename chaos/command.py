@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -50,14 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error(f"no fault {name}; there are: {', '.join(known)}")
     if options.mutant and options.mutant not in MUTANTS:
         parser.error(f"no mutant {options.mutant}; there are: {', '.join(MUTANTS)}")
-    if not 5 <= options.seconds <= 86_400:
-        parser.error(f"--seconds must be from 5 to 86400, not {options.seconds:g}")
-    if not 1 <= options.nodes <= 9 or not 1 <= options.members <= 20:
-        parser.error("--nodes must be from 1 to 9 and --members from 1 to 20")
     if options.nodes < 3:  # there is nobody to take over
         faults = tuple(name for name in faults if not fault_named(name).needs_nodes)
-    if not 1 <= options.runs <= 1000:
-        parser.error("--runs must be from 1 to 1000")
     signal.signal(signal.SIGTERM, _interrupt)
     folder = (options.keep or RUNS / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")).absolute()
     found: list[Report] = []
@@ -78,6 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 each=options.each,
             )
             found.append(run(plan, folder if options.runs == 1 else folder / f"seed-{seed}"))
+    except FolderError as error:
+        parser.error(f"{error}: choose another with --keep")
     except (BrokerFailedError, MissingToolError) as error:
         print(f"chaos: {error}", file=sys.stderr)
         return 1
@@ -88,12 +85,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0 if all(one.passed for one in found) else 1
 
 
+class FolderError(Exception):
+    """A run's files cannot be there."""
+
+
 def run(plan: Plan, folder: Path) -> Report:
-    """Run, print the report, keep its files in `folder`, which is emptied first."""
-    if folder.exists() and any(folder.iterdir()) and not (folder / "events").exists():
-        raise BrokerFailedError(f"{folder} holds other things than a run of ours: choose another with --keep")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    """Run, print the report, keep its files in `folder`, which is emptied first. Raises FolderError."""
+    try:
+        if folder.exists() and any(folder.iterdir()) and not (folder / "events").exists():
+            raise FolderError(f"{folder} holds other things than a run of ours")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise FolderError(f"{folder} cannot be made: {error.strerror}") from error
 
     def say(line: str) -> None:
         print(f"chaos: {line}", file=sys.stderr, flush=True)
@@ -117,14 +121,36 @@ def _interrupt(number: int, _frame: object) -> None:
     raise KeyboardInterrupt(f"signal {number}")
 
 
+def _between(kind: type[float], least: float, most: float) -> Callable[[str], float]:
+    """For argparse: a number of that kind, both ends included."""
+    what = "a whole number" if kind is int else "a number"
+
+    def read(text: str) -> float:
+        try:
+            number = kind(text)
+        except ValueError:
+            number = math.nan
+        if not least <= number <= most:
+            raise argparse.ArgumentTypeError(f"{text} is not {what} from {least} to {most}")
+        return number
+
+    return read
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="./scripts/chaos.sh",
         description="Torment consumers on a cluster of three brokers, and check that nothing was lost.",
     )
-    parser.add_argument("--seconds", type=float, default=300.0, help="of faults (default: 300)")
-    parser.add_argument("--seed", type=int, default=1, help="draws faults and records (default: 1)")
-    parser.add_argument("--runs", type=int, default=1, metavar="N", help="with this seed and the next ones")
+    parser.add_argument(
+        "--seconds", type=_between(float, 5, 86_400), default=300.0, help="of faults (default: 300)"
+    )
+    parser.add_argument(
+        "--seed", type=_between(int, 0, 2**31), default=1, help="draws faults and records (default: 1)"
+    )
+    parser.add_argument(
+        "--runs", type=_between(int, 1, 1000), default=1, metavar="N", help="with this seed and the next ones"
+    )
     parser.add_argument("--faults", metavar="LIST", help=f"of: {', '.join(FAULTS)} (default: all; '': none)")
     parser.add_argument("--each", action="store_true", help="each of them once, in this order, however long")
     parser.add_argument("--list-faults", action="store_true", help="say what they are")
@@ -132,14 +158,22 @@ def _parser() -> argparse.ArgumentParser:
         "--handoff", choices=("acknowledged", "transactional"), help="default: by the seed, in turns"
     )
     parser.add_argument("--protocol", choices=("classic", "consumer"), help="default: by the seed, in turns")
-    parser.add_argument("--nodes", type=int, default=3, metavar="N", help="brokers (default: 3)")
-    parser.add_argument("--members", type=int, default=3, metavar="N", help="consumers (default: 3)")
     parser.add_argument(
-        "--rate", type=float, default=150.0, metavar="N", help="records a second of each of two producers"
+        "--nodes", type=_between(int, 1, 9), default=3, metavar="N", help="brokers (default: 3)"
+    )
+    parser.add_argument(
+        "--members", type=_between(int, 1, 20), default=3, metavar="N", help="consumers (default: 3)"
+    )
+    parser.add_argument(
+        "--rate",
+        type=_between(float, 1, 100_000),
+        default=150.0,
+        metavar="N",
+        help="records a second of each of two producers",
     )
     parser.add_argument(
         "--quiet",
-        type=float,
+        type=_between(float, 1, 3600),
         default=60.0,
         metavar="S",
         help="seconds without progress, at the end, that are a problem (default: 60)",
