@@ -132,10 +132,10 @@ class Client:
     ) -> None:
         assert self.cluster.open
         self._fail("produce")
-        if self.cluster.fills(Outgoing(topic, key, value, headers or [])):
+        outgoing = Outgoing(topic, key, value, headers or [])
+        if self.cluster.fills(outgoing):
             self.cluster.time.advance(2.0)
             raise BufferError
-        outgoing = Outgoing(topic, key, value, headers or [])
         code = self.cluster.refuses(outgoing)
         error = None if code is None else KafkaError(code)
         self.cluster.records.append(outgoing)

@@ -230,9 +230,8 @@ class TransactionalProducer:
         try:
             client.purge()
             answered_by = time.monotonic() + _LAST_ANSWERS
-            while (
-                len(client) and time.monotonic() < answered_by
-            ):  # what it owes would keep what it answers for
+            # An answer that it still owes would keep what it answers for.
+            while len(client) and time.monotonic() < answered_by:
                 try:
                     client.poll(_PAUSE)
                 except KafkaException as error:  # why it was of no more use, which its caller knows

@@ -370,9 +370,8 @@ class Transactor(Committer):
         if code in _NOT_THE_RECORDS:
             return
         self._halve(batch)
-        if not kafka_error(
-            code
-        ).retriable:  # else its offsets came too late, or nobody was there to take them
+        # Of a retriable one no record is the reason: its offsets came too late, or nobody was there for them.
+        if not kafka_error(code).retriable:
             self._blame(batch, error.text)
 
     def _blame(self, batch: list[Pending], text: str) -> None:
