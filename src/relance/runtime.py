@@ -79,6 +79,7 @@ class Runtime:
         self._hooks = hooks
         self._topic_id = topic_id
         self._stopping = False
+        self._hungry = False  # a worker asked since anything came, and nothing was there that it could start
         self._guard = (
             None
             if circuit is None
@@ -135,6 +136,7 @@ class Runtime:
                 self.engine.intake(assignment, records, now=now, wall=wall)
             else:
                 self._after_crash.take(assignment, records, now, wall, condemned)
+            self._hungry = False
             self._work.notify_all()
         self._write_spilled(feed)
         if feed == "retry":
@@ -162,10 +164,15 @@ class Runtime:
         with self._lock:
             return self.engine.full(feed)
 
-    def wait_for_room(self, feed: str, timeout: float) -> bool:
-        """Wait until not `full`, at most `timeout` seconds."""
+    def starved(self, feed: str) -> bool:
+        """Whether workers have nothing to do though `feed` is full, as few of its partitions fill it."""
         with self._lock:
-            return self._changed.wait_for(lambda: not self.engine.full(feed), timeout)
+            return self._starved(feed)
+
+    def wait_for_room(self, feed: str, timeout: float) -> bool:
+        """Wait until not `full`, or `starved`, at most `timeout` seconds."""
+        with self._lock:
+            return self._changed.wait_for(lambda: not self.engine.full(feed) or self._starved(feed), timeout)
 
     def pauses(self, feed: str, *, crowded: bool = False) -> set[TopicPartition]:
         """Partitions of `feed` that should not be read now; see `Flow.pauses`."""
@@ -310,6 +317,8 @@ class Runtime:
                         run = self.engine.take(max_run)
                     else:
                         run = self._take_permitted(guard, max_run, now)
+                    if run is None and not self.engine.others_wait(now):
+                        self._hungry = True
                     if run is not None or not wait:
                         if run is not None and self.plan.timeout is not None:
                             run.started = now
@@ -461,6 +470,9 @@ class Runtime:
             spilled = self.engine.spill(self._clock.monotonic())
         for assignment, record in spilled:
             self._failures.write(assignment, record.log_offset, once_more(record, topic))
+
+    def _starved(self, feed: str) -> bool:
+        return self._hungry and self.engine.lopsided(feed)
 
     def _pauses(self, feed: str, *, crowded: bool = False) -> set[TopicPartition]:
         if self._guard is not None and self._guard.is_open(self._clock.monotonic()):

@@ -109,6 +109,38 @@ def test_what_waits_for_a_retry_does_not_count_as_crowding() -> None:
     assert flow.pauses("source", six, crowded=True) == set()
 
 
+def test_it_is_lopsided_while_a_partition_holds_less_than_half_of_its_share() -> None:
+    flow = Flow(Limits(ready=600))
+    six = owned(6, queued=50)
+    six[0].queued = 500
+    assert not flow.lopsided("source", six)
+    six[3].queued = 49
+    assert flow.lopsided("source", six)
+    assert not flow.lopsided("retry", six)
+
+
+def test_a_partition_of_which_nothing_is_to_be_had_makes_nothing_lopsided() -> None:
+    flow = Flow(Limits(ready=600, parked=600))
+    five = owned(5, queued=500)
+    five[0].queued = 0
+    assert flow.lopsided("source", five)
+    five[0].log_end = five[0].frontier.position
+    assert not flow.lopsided("source", five), "it has been read to its end"
+    five[0].frontier.advance(3)
+    assert flow.lopsided("source", five), "and there was more"
+    five[0].stopped = "no leader"
+    assert not flow.lopsided("source", five)
+    five[0].stopped = None
+    five[0].draining = True
+    assert not flow.lopsided("source", five)
+    five[0].draining = False
+    five[0].map_full = True
+    assert not flow.lopsided("source", five)
+    five[0].map_full = False
+    five[0].queued = five[0].parked = 120
+    assert not flow.lopsided("source", five), "its share of waits is not read on, either"
+
+
 def test_a_full_buffer_is_full_until_half_of_its_bytes_are_gone() -> None:
     flow = Flow(Limits(ready=1_000_000, ready_bytes=1_000_000))
     (one,) = owned(1, queued=100, mean_size=10_000.0)

@@ -20,6 +20,7 @@ from relance.record import Record, TopicPartition
 from relance.workers import coroutine
 from relance.workers.coroutine import CoroutineCall
 from relance.workers.loop import LoopWorker
+from relance.workers.turns import Turns
 from waiting import wait_until
 from world import ORDERS, Member, record
 
@@ -154,6 +155,40 @@ def test_a_handler_that_never_suspends_leaves_the_loop_its_turn() -> None:
     assert ticks == [1]
 
 
+def test_a_handler_that_has_let_others_have_their_turn_is_given_the_next_record_at_once() -> None:
+    async def handler(value: int) -> None:
+        await asyncio.sleep(0.01)  # longer than a task that never suspends may keep the loop
+
+    bench = Bench(handler, 2, ordering="key")
+    alone: list[Run] = []
+    give_back = bench.runtime.give_back
+
+    def counted(run: Run) -> None:
+        alone.append(run)
+        give_back(run)
+
+    bench.runtime.give_back = counted  # type: ignore[method-assign]
+    bench.give(*records(20))
+    with bench:
+        wait_until(lambda: bench.base() == 20)
+    assert not alone, "given back without asking for the next"
+
+
+def test_a_loop_that_ran_nobody_else_is_in_the_same_turn_and_a_turn_is_asked_for_once() -> None:
+    async def main() -> list[int]:
+        loop = asyncio.get_running_loop()
+        turns, asked = Turns(loop), []
+        call_soon = loop.call_soon
+        loop.call_soon = lambda *given: (asked.append(given), call_soon(*given))  # type: ignore[method-assign]
+        first, same = turns.now(), turns.now()
+        del loop.call_soon
+        assert len(asked) == 1
+        await asyncio.sleep(0)
+        return [first, same, turns.count, turns.now()]
+
+    assert asyncio.run(main()) == [0, 0, 1, 1]
+
+
 def test_what_does_not_decode_is_dead_lettered_and_no_handler_sees_it() -> None:
     seen: list[int] = []
 
@@ -223,13 +258,13 @@ def test_a_run_of_a_slow_handler_has_an_end_although_no_other_waits(monkeypatch:
 
     bench = Bench(handler, 1, ordering="key")
     done: list[int] = []
-    give_back = bench.runtime.give_back
+    finish = bench.runtime.engine.finish
 
     def counted(run: Run) -> None:
         done.append(run.done)
-        give_back(run)
+        finish(run)
 
-    bench.runtime.give_back = counted  # type: ignore[method-assign]
+    bench.runtime.engine.finish = counted  # type: ignore[method-assign]
     bench.give(*(record(i, b"a", b"1") for i in range(20)))
     with bench:
         wait_until(lambda: bench.base() == 20)

@@ -548,6 +548,34 @@ def test_with_a_backlog_all_partitions_advance_though_the_client_serves_the_firs
     assert most <= 1_000 + len(tps) * poller._BATCH
 
 
+def test_partitions_that_fill_all_the_room_are_paused_at_once_when_workers_have_nothing_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench(monkeypatch, limits=Limits(ready=100))
+    client, began = bench.client, bench.clock.now
+    paused: list[set[TopicPartition]] = []
+
+    def ask_in_vain(_: float) -> None:
+        out = bench.member.take(max_run=1)
+        assert out is not None
+        assert bench.member.take(max_run=1) is None, "the other records come after it"
+        bench.member.finish(out, bench.note)
+
+    def serve_the_other() -> list[Message]:
+        paused.append(set(client.paused))
+        return client.fetch(ONE)
+
+    bench.runtime._changed = Room(bench.runtime._lock, ask_in_vain)  # type: ignore[assignment]
+    bench.run(
+        lambda: client.assign_now(ZERO, ONE),
+        lambda: client.fetch(ZERO),
+        serve_the_other,
+        lambda: paused.append(set(client.paused)),
+    )
+    assert paused == [{ZERO}, {ZERO, ONE}], "first who took all, then who has its share, too"
+    assert bench.clock.now - began < poller._PATIENCE
+
+
 # -- marks that records wait for -------------------------------------------------------------------
 
 

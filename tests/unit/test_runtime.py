@@ -11,6 +11,7 @@ import pytest
 from relance.clock import SystemClock
 from relance.dead_letters.envelope import decode
 from relance.engine.deferral import Deferral, defer, from_headers, to_headers
+from relance.engine.engine import Ordering
 from relance.engine.flow import Limits
 from relance.errors import Fatal, MaxRetriesExceededError, Reject, Retry, TransientError
 from relance.policies.retry import RetryPolicy
@@ -723,9 +724,9 @@ def test_what_is_owned_comes_sorted() -> None:
 # -- waiting, in real threads ----------------------------------------------------------------------
 
 
-def a_real_runtime(limits: Limits | None = None) -> Runtime:
+def a_real_runtime(limits: Limits | None = None, ordering: Ordering = "none") -> Runtime:
     runtime = Runtime(
-        a_plan(ordering="none", limits=limits or Limits()),
+        a_plan(ordering=ordering, limits=limits or Limits()),
         clock=SystemClock(),
         random=lambda: 0.5,
         hooks=Hooks(),
@@ -774,6 +775,41 @@ def test_a_poller_that_waits_for_room_goes_on_when_there_is_some() -> None:
     runtime.give_back(run)
     thread.join(5)
     assert found == [True]
+
+
+def hungry_and_full() -> Runtime:
+    """Orders fill the room, in one lane that is out; others have nothing, and a worker has asked."""
+    runtime = a_real_runtime(Limits(ready=2), "partition")
+    runtime.assigned("source", [Start(OTHER, 0)])
+    runtime.received("source", ORDERS, [record(0), record(1), record(2)])
+    assert runtime.next(None, 1, wait=False) is not None
+    assert runtime.full("source")
+    assert not runtime.starved("source"), "nobody has asked in vain"
+    assert runtime.next(None, 1, wait=False) is None
+    return runtime
+
+
+def test_workers_starve_when_one_partition_fills_the_room_and_they_can_start_nothing_of_it() -> None:
+    runtime = hungry_and_full()
+    assert runtime.starved("source")
+    assert runtime.wait_for_room("source", 0.0), "there is no room, but it must not be waited for"
+    runtime.received("source", OTHER, [record(0, tp=OTHER)])
+    assert not runtime.starved("source"), "they have something now"
+
+
+def test_workers_do_not_starve_where_the_other_partitions_are_read_to_their_end() -> None:
+    runtime = hungry_and_full()
+    runtime.end_reached(OTHER, 0)
+    assert not runtime.starved("source")
+    assert not runtime.wait_for_room("source", 0.0)
+
+
+def test_a_worker_that_only_had_to_wait_for_hand_offs_does_not_starve() -> None:
+    runtime = a_real_runtime(Limits(ready=2, settling=0))
+    runtime.assigned("source", [Start(OTHER, 0)])
+    runtime.received("source", ORDERS, [record(0), record(1)])
+    assert runtime.next(None, 1, wait=False) is None
+    assert not runtime.starved("source")
 
 
 def test_a_flood_of_failures_is_not_a_flood_of_lines(caplog: pytest.LogCaptureFixture) -> None:

@@ -172,6 +172,7 @@ class Engine:
             return
         if offset > assignment.frontier.position:
             self.skip(assignment, offset - 1)
+        assignment.log_end = offset
         if assignment.careful is not None and offset >= assignment.frontier.position:
             assignment.careful.log_ends_at(offset)
 
@@ -446,6 +447,10 @@ class Engine:
     def full(self, feed: str) -> bool:
         """True while `feed` should read nothing more; once full, until half of it is gone."""
         return self._flow.full(feed, self.assignments.values())
+
+    def lopsided(self, feed: str) -> bool:
+        """Whether a partition of `feed` has much less than its share of what could start, and more to read."""
+        return self._flow.lopsided(feed, self.assignments.values())
 
     def pauses(self, feed: str, *, crowded: bool = False) -> set[TopicPartition]:
         """Partitions that should not be read now; see `Flow.pauses`."""

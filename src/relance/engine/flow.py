@@ -60,19 +60,15 @@ class Flow:
     ) -> set[TopicPartition]:
         """Partitions that should not be read now: stopped, drained, or holding their share of waits.
 
-        While `crowded` (full for long), also those that hold their share of what could start, until half of
-        it is gone: else the one that fetched first would fill all the room again, and starve the others.
+        While `crowded` (full for long, or `lopsided`), also those that hold their share of what could start,
+        until half of it is gone: else the one that fetched first would fill all the room again, and starve
+        the others.
         """
         mine = [a for a in assignments if a.feed == feed]
         owners = len(mine)
-        found = {
-            a.tp
-            for a in mine
-            if a.stopped is not None or a.draining or a.map_full or self.holds_its_share(a, owners)
-        }
+        found = {a.tp for a in mine if self._held_up(a, owners)}
         for assignment in mine:
-            ready = assignment.queued - assignment.parked
-            level = self._level(ready, ready * assignment.mean_size) * owners
+            level = self._level_of(assignment, owners)
             if level > 0.5 and (assignment.tp in self._crowding or (crowded and level >= 1.0)):
                 self._crowding.add(assignment.tp)
                 found.add(assignment.tp)
@@ -80,11 +76,32 @@ class Flow:
                 self._crowding.discard(assignment.tp)
         return found
 
+    def lopsided(self, feed: str, assignments: Iterable[Assignment]) -> bool:
+        """Whether a partition that could be read holds less than half of its share, and is not at its end."""
+        mine = [a for a in assignments if a.feed == feed]
+        owners = len(mine)
+        return any(
+            self._level_of(a, owners) < 0.5 and not a.at_end() and not self._held_up(a, owners) for a in mine
+        )
+
     def holds_its_share(self, assignment: Assignment, owners: int) -> bool:
         """Whether as much waits in it as may, being one of `owners` partitions of its feed."""
         limits, parked = self._limits, assignment.parked
         size = parked * (assignment.mean_size + _RECORD) + len(assignment.waiting) * _LANE
         return parked >= limits.parked // owners or size >= limits.parked_bytes / owners
+
+    def _held_up(self, assignment: Assignment, owners: int) -> bool:
+        return (
+            assignment.stopped is not None
+            or assignment.draining
+            or assignment.map_full
+            or self.holds_its_share(assignment, owners)
+        )
+
+    def _level_of(self, assignment: Assignment, owners: int) -> float:
+        """Of one partition: 1.0 is its share of the whole."""
+        ready = assignment.queued - assignment.parked
+        return self._level(ready, ready * assignment.mean_size) * owners
 
     def _level(self, records: float, size: float) -> float:
         return max(records / self._limits.ready, size / self._limits.ready_bytes)

@@ -94,21 +94,21 @@ class Frontier:
 
     def finish(self, offset: int) -> None:
         """One open offset is finished. Finishing what is not open is a defect of the caller."""
-        done = self._done
-        base = self.base
-        if offset == base and self._open:
-            self._pop(1)
-            self._sink()
-        elif offset in done or not base < offset < self.position:
-            raise ValueError(f"offset {offset} is not open (base {base}, position {self.position})")
-        else:
-            done.add(offset)
-            self._sweep()
+        self.finish_all((offset,))
 
     def finish_all(self, offsets: Iterable[int]) -> None:
         """Several open offsets are finished."""
+        done, position, base = self._done, self.position, self.base
         for offset in offsets:
-            self.finish(offset)
+            if offset == base and self._open:
+                self._pop(1)
+                self._sink()
+                base = self.base
+            elif offset in done or not base < offset < position:
+                raise ValueError(f"offset {offset} is not open (base {base}, position {position})")
+            else:
+                done.add(offset)
+        self._sweep()
 
     def finish_span(self, first: int, last: int, count: int) -> bool:
         """Finish `count` open offsets, the lowest and the highest of which are given, if that is cheap.

@@ -41,7 +41,7 @@ ASKING = 10.0
 """Seconds for which the group is asked where to start."""
 
 _POLL = 0.05  # seconds; the longest a command, a commit or a stop waits for an idle client
-_CAREFUL_POLL = 0.005  # seconds; the same while records wait for commits (see `engine.crashes`)
+_SHORT_POLL = 0.005  # seconds; the same while records wait for commits (`engine.crashes`), or for room
 _BATCH = 5000  # records; each call gives the lock of the interpreter away, and must get it back
 _MUCH = 100  # records in a call, after which there is no need to wait for the next one
 _PATIENCE = 0.5  # seconds of a full buffer before partitions are paused (pausing drops what was fetched)
@@ -81,7 +81,8 @@ class Poller:
         """What the client was told to read: taking away what it does not hold is an error to it."""
         self._gone: list[TopicPartition] = []
         """Whose place in the log is gone: to be restarted when the batch at hand is passed on."""
-        self._full_since: float | None = None
+        self._patient_until: float | None = None
+        """While there is no room: how long, on the monotonic clock, it is only waited for."""
         self._hurried = False
         """The last call brought so many records that the next ones are there already."""
         self._lasting = LastingLog(_log.name)
@@ -165,7 +166,8 @@ class Poller:
             messages = self._client.consume(_BATCH, 0)
         else:
             # consume would wait until it has all: so wait for one, and then see what is there.
-            first = self._client.poll(_CAREFUL_POLL if self._hub.careful(self.feed.name) else _POLL)
+            soon = self._patient_until is not None or self._hub.careful(self.feed.name)
+            first = self._client.poll(_SHORT_POLL if soon else _POLL)
             messages = [] if first is None else [first, *self._client.consume(_BATCH, 0)]
         self._raise_problem()
         # Each call of the client gives the interpreter away and must get it back: one, while there is much.
@@ -185,21 +187,27 @@ class Poller:
             self._raise_problem()
 
     def _backed_up(self) -> bool:
-        """True if nothing should be read now. Short of room: wait; for longer: pause, and keep polling."""
+        """True if nothing should be read now. Short of room: wait.
+
+        For longer, or while few partitions fill it and workers have nothing to do: pause these (that is
+        `_sync_pauses`), and keep polling.
+        """
         hub, name = self._hub, self.feed.name
         if not hub.full(name):
-            self._full_since = None
+            self._patient_until = None
             return False
         now = time.monotonic()
-        if self._full_since is None:
-            self._full_since = now
-        if now - self._full_since < _PATIENCE:
-            hub.wait_for_room(name, _POLL)
-            return True
-        return False  # _sync_pauses pauses those that hold most of it
+        if self._patient_until is None:
+            self._patient_until = now + _PATIENCE
+        if now < self._patient_until:
+            if not hub.starved(name):
+                hub.wait_for_room(name, _POLL)
+                return True
+            self._patient_until = now
+        return False
 
     def _sync_pauses(self) -> None:
-        wanted = self._hub.pauses(self.feed.name, crowded=self._full_since is not None) & self._owned
+        wanted = self._hub.pauses(self.feed.name, crowded=self._patient_until is not None) & self._owned
         if wanted == self._paused:
             return
         pause, resume = wanted - self._paused, (self._paused - wanted) & self._owned

@@ -18,6 +18,7 @@ from relance.errors import Fatal, HandlerTimeoutError, HandlerWord
 from relance.runtime import Runtime
 from relance.workers.batch import Attempt, Batch, next_of
 from relance.workers.cancellation import not_by_us
+from relance.workers.turns import Turns
 
 __all__ = ["CoroutineBatchCall", "CoroutineCall"]
 
@@ -41,13 +42,13 @@ class CoroutineCall:
         self._shape = shape
         self._decoding = decoding
 
-    async def handle(self, run: Run) -> bool:
+    async def handle(self, run: Run, turns: Turns) -> bool:
         """Handle the run, for some milliseconds if others wait. False if it was given back already."""
         decoding, handler, with_record = self._decoding, self._handler, self._shape.takes_record
         decode, decode_errors = decoding.decode, decoding.errors
         records, now = run.records, time.perf_counter
         began = now()
-        until = began + _LONG
+        turn, until = turns.now(), began + _LONG
         i = run.done
         while i < len(records) and not run.cancelled:
             record = records[i]
@@ -71,10 +72,11 @@ class CoroutineCall:
             i += 1
             run.done = i
             if now() > until:
-                if now() - began > _LONGEST or self._runtime.others_wait():
+                if i < len(records) and (now() - began > _LONGEST or self._runtime.others_wait()):
                     return True
-                await asyncio.sleep(0)  # the handler may never suspend
-                until = now() + _LONG
+                if turn == turns.count:
+                    await asyncio.sleep(0)  # the handler may never suspend
+                turn, until = turns.now(), now() + _LONG
         return True
 
 
@@ -91,7 +93,7 @@ class CoroutineBatchCall(Batch):
     ) -> None:
         super().__init__(runtime, _awaitable(handler, shape.name, timeout), shape, decoding)
 
-    async def handle(self, run: Run) -> bool:
+    async def handle(self, run: Run, _turns: Turns) -> bool:
         """Handle the whole run. False if it was given back already."""
         attempt = Attempt()
         asks = self.asks(run, attempt)

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from relance.engine.lanes import Run
 from relance.runtime import Runtime
+from relance.workers.turns import Turns
 
 __all__ = ["LoopCall", "LoopWorker"]
 
@@ -22,9 +23,9 @@ _ROUNDED = 0.0005  # seconds; loops like uvloop take the nearest millisecond, wh
 
 
 class LoopCall(Protocol):
-    """How the records of a run are handled."""
+    """How the records of a run are handled, on the loop whose `turns` it is told."""
 
-    async def handle(self, run: Run) -> bool:
+    async def handle(self, run: Run, turns: Turns) -> bool:
         """Handle the run. False if it was given back already (a record waits, or all stops).
 
         Raises CancelledError only if the task itself was cancelled.
@@ -59,12 +60,13 @@ class LoopWorker:
     async def run(self) -> None:
         """Handle records until the runtime stops. Raises what ends the program, after giving all back."""
         self._loop = asyncio.get_running_loop()
+        turns = Turns(self._loop)
         self._runtime.on_work = self._work_from_any_thread
         self._runtime.on_abandon = self._abandon
         try:
             async with asyncio.TaskGroup() as group:
                 for i in range(self._concurrency):
-                    group.create_task(self._work(), name=f"relance-worker-{i}")
+                    group.create_task(self._work(turns), name=f"relance-worker-{i}")
             if not self._runtime.stopping:  # a group takes a task that is cancelled for one that has ended
                 raise RuntimeError("all workers were cancelled from outside, and nothing stops")
         finally:
@@ -127,13 +129,13 @@ class LoopWorker:
 
     # -- working -----------------------------------------------------------------------------------
 
-    async def _work(self) -> None:
+    async def _work(self, turns: Turns) -> None:
         runtime = self._runtime
         task = asyncio.current_task()
         assert task is not None
         done: Run | None = None
         most = self._fixed or 1
-        kept_since = time.perf_counter()
+        turn, kept_since = turns.now(), time.perf_counter()
         try:
             while True:
                 run = runtime.next(done, most, wait=False)
@@ -142,13 +144,13 @@ class LoopWorker:
                     if runtime.stopping:
                         return
                     await self._sleep()
-                    kept_since = time.perf_counter()
+                    turn, kept_since = turns.now(), time.perf_counter()
                     continue
                 if self._idle:
                     self._wake_one()
                 self._tasks[run] = task
                 try:
-                    if await self._call.handle(run):
+                    if await self._call.handle(run, turns):
                         done = run
                         if self._fixed is None:
                             # What a run has no time for is carried back and forth for nothing.
@@ -164,12 +166,14 @@ class LoopWorker:
                 finally:
                     if self._tasks.pop(run, None) is None:
                         task.uncancel()
-                if time.perf_counter() - kept_since > _SLICE:
+                if turn != turns.count:  # the handler has let others have theirs
+                    turn, kept_since = turns.now(), time.perf_counter()
+                elif time.perf_counter() - kept_since > _SLICE:
                     if done is not None:  # what others do meanwhile is not its time
                         runtime.give_back(done)
                         done = None
                     await asyncio.sleep(0)
-                    kept_since = time.perf_counter()
+                    turn, kept_since = turns.now(), time.perf_counter()
         finally:
             if done is not None:
                 runtime.give_back(done)
