@@ -449,7 +449,7 @@ class Engine:
         return self._flow.full(feed, self.assignments.values())
 
     def lopsided(self, feed: str) -> bool:
-        """Whether a partition of `feed` has much less than its share of what could start, and more to read."""
+        """Whether a partition of `feed` has less than half of its share of the room, and more to read."""
         return self._flow.lopsided(feed, self.assignments.values())
 
     def pauses(self, feed: str, *, crowded: bool = False) -> set[TopicPartition]:

@@ -135,7 +135,8 @@ class LoopWorker:
         assert task is not None
         done: Run | None = None
         most = self._fixed or 1
-        turn, kept_since = turns.now(), time.perf_counter()
+        turn: int | None = None  # in which it took the loop, and has kept it
+        kept_since = 0.0
         try:
             while True:
                 run = runtime.next(done, most, wait=False)
@@ -144,10 +145,12 @@ class LoopWorker:
                     if runtime.stopping:
                         return
                     await self._sleep()
-                    turn, kept_since = turns.now(), time.perf_counter()
+                    turn = None
                     continue
                 if self._idle:
                     self._wake_one()
+                if turn is None:
+                    turn, kept_since = turns.now(), time.perf_counter()
                 self._tasks[run] = task
                 try:
                     if await self._call.handle(run, turns):
@@ -167,13 +170,13 @@ class LoopWorker:
                     if self._tasks.pop(run, None) is None:
                         task.uncancel()
                 if turn != turns.count:  # the handler has let others have theirs
-                    turn, kept_since = turns.now(), time.perf_counter()
+                    turn = None
                 elif time.perf_counter() - kept_since > _SLICE:
                     if done is not None:  # what others do meanwhile is not its time
                         runtime.give_back(done)
                         done = None
                     await asyncio.sleep(0)
-                    turn, kept_since = turns.now(), time.perf_counter()
+                    turn = None
         finally:
             if done is not None:
                 runtime.give_back(done)
