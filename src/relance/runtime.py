@@ -79,7 +79,7 @@ class Runtime:
         self._hooks = hooks
         self._topic_id = topic_id
         self._stopping = False
-        self._hungry = False  # a worker asked since anything came, and nothing was there that it could start
+        self._hungry = False  # a worker asked in vain, and nothing that could start has been seen since
         self._guard = (
             None
             if circuit is None
@@ -169,10 +169,12 @@ class Runtime:
         with self._lock:
             return self._starved(feed)
 
-    def wait_for_room(self, feed: str, timeout: float) -> bool:
-        """Wait until not `full`, or `starved`, at most `timeout` seconds."""
+    def wait_for_room(self, feed: str, timeout: float, *, or_starved: bool = False) -> bool:
+        """Wait until not `full`, or perhaps `starved`, at most `timeout` seconds."""
         with self._lock:
-            return self._changed.wait_for(lambda: not self.engine.full(feed) or self._starved(feed), timeout)
+            return self._changed.wait_for(
+                lambda: not self.engine.full(feed) or (or_starved and self._starved(feed)), timeout
+            )
 
     def pauses(self, feed: str, *, crowded: bool = False) -> set[TopicPartition]:
         """Partitions of `feed` that should not be read now; see `Flow.pauses`."""
@@ -317,8 +319,7 @@ class Runtime:
                         run = self.engine.take(max_run)
                     else:
                         run = self._take_permitted(guard, max_run, now)
-                    if run is None and not self.engine.others_wait(now):
-                        self._hungry = True
+                    self._notice_hunger(run, now)
                     if run is not None or not wait:
                         if run is not None and self.plan.timeout is not None:
                             run.started = now
@@ -471,13 +472,20 @@ class Runtime:
         for assignment, record in spilled:
             self._failures.write(assignment, record.log_offset, once_more(record, topic))
 
+    def _notice_hunger(self, run: Run | None, now: float) -> None:
+        if run is not None:
+            self._hungry = self._hungry and not self.engine.others_wait(now)
+        elif not self._hungry and not self.engine.others_wait(now):
+            self._hungry = True
+            self._changed.notify_all()  # a poller may wait for room
+
     def _starved(self, feed: str) -> bool:
         return self._hungry and self.engine.lopsided(feed)
 
     def _pauses(self, feed: str, *, crowded: bool = False) -> set[TopicPartition]:
         if self._guard is not None and self._guard.is_open(self._clock.monotonic()):
             return {tp for tp, a in self.engine.assignments.items() if a.feed == feed}
-        return self.engine.pauses(feed, crowded=crowded)
+        return self.engine.pauses(feed, crowded=crowded, idle=self._hungry)
 
     def _take_permitted(self, guard: Guard, max_run: int, now: float) -> Run | None:
         # One record at a time, so that none starts after the breaker has opened.

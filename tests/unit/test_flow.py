@@ -119,15 +119,11 @@ def test_it_is_lopsided_while_a_partition_holds_less_than_half_of_its_share() ->
     assert not flow.lopsided("retry", six)
 
 
-def test_a_partition_of_which_nothing_is_to_be_had_makes_nothing_lopsided() -> None:
+def test_a_partition_that_may_not_be_read_makes_nothing_lopsided() -> None:
     flow = Flow(Limits(ready=600, parked=600))
     five = owned(5, queued=500)
     five[0].queued = 0
     assert flow.lopsided("source", five)
-    five[0].log_end = five[0].frontier.position
-    assert not flow.lopsided("source", five), "it has been read to its end"
-    five[0].frontier.advance(3)
-    assert flow.lopsided("source", five), "and there was more"
     five[0].stopped = "no leader"
     assert not flow.lopsided("source", five)
     five[0].stopped = None
@@ -139,6 +135,22 @@ def test_a_partition_of_which_nothing_is_to_be_had_makes_nothing_lopsided() -> N
     five[0].map_full = False
     five[0].queued = five[0].parked = 120
     assert not flow.lopsided("source", five), "its share of waits is not read on, either"
+
+
+def test_who_crowded_is_read_again_when_workers_have_nothing_to_do_and_there_is_room() -> None:
+    flow = Flow(Limits(ready=600))
+    six = owned(6)
+    six[0].queued = 600
+    assert flow.full("source", six)
+    assert numbers(flow.pauses("source", six, crowded=True, idle=True)) == [0]
+    six[0].queued = 301
+    assert flow.full("source", six)
+    assert numbers(flow.pauses("source", six, crowded=True, idle=True)) == [0]
+    six[0].queued = 300
+    assert not flow.full("source", six)
+    assert numbers(flow.pauses("source", six)) == [0], "half of its share is not gone"
+    assert flow.pauses("source", six, idle=True) == set()
+    assert flow.pauses("source", six) == set()
 
 
 def test_a_full_buffer_is_full_until_half_of_its_bytes_are_gone() -> None:

@@ -20,7 +20,6 @@ from relance.record import Record, TopicPartition
 from relance.workers import coroutine
 from relance.workers.coroutine import CoroutineCall
 from relance.workers.loop import LoopWorker
-from relance.workers.turns import Turns
 from waiting import wait_until
 from world import ORDERS, Member, record
 
@@ -174,19 +173,20 @@ def test_a_handler_that_has_let_others_have_their_turn_is_given_the_next_record_
     assert not alone, "given back without asking for the next"
 
 
-def test_a_loop_that_ran_nobody_else_is_in_the_same_turn_and_a_turn_is_asked_for_once() -> None:
-    async def main() -> list[int]:
-        loop = asyncio.get_running_loop()
-        turns, asked = Turns(loop), []
-        call_soon = loop.call_soon
-        loop.call_soon = lambda *given: (asked.append(given), call_soon(*given))  # type: ignore[method-assign]
-        first, same = turns.now(), turns.now()
-        del loop.call_soon
-        assert len(asked) == 1
-        await asyncio.sleep(0)
-        return [first, same, turns.count, turns.now()]
+def test_a_task_that_blocks_after_it_has_suspended_leaves_the_loop_its_turn() -> None:
+    seen: list[int] = []
+    ticks: list[int] = []
 
-    assert asyncio.run(main()) == [0, 0, 1, 1]
+    async def handler(value: int) -> None:
+        await asyncio.sleep(0)
+        seen.append(len(ticks))
+        asyncio.get_running_loop().call_soon(ticks.append, value)
+        threading.Event().wait(0.025)
+
+    with Bench(handler) as bench:
+        bench.give(*records(12))
+        wait_until(lambda: bench.base() == 12)
+    assert seen == list(range(12))
 
 
 def test_what_does_not_decode_is_dead_lettered_and_no_handler_sees_it() -> None:

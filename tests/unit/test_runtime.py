@@ -792,16 +792,47 @@ def hungry_and_full() -> Runtime:
 def test_workers_starve_when_one_partition_fills_the_room_and_they_can_start_nothing_of_it() -> None:
     runtime = hungry_and_full()
     assert runtime.starved("source")
-    assert runtime.wait_for_room("source", 0.0), "there is no room, but it must not be waited for"
+    assert not runtime.wait_for_room("source", 0.0)
+    assert runtime.wait_for_room("source", 0.0, or_starved=True), (
+        "there is no room, but it is not to be waited for"
+    )
     runtime.received("source", OTHER, [record(0, tp=OTHER)])
     assert not runtime.starved("source"), "they have something now"
 
 
-def test_workers_do_not_starve_where_the_other_partitions_are_read_to_their_end() -> None:
+def test_workers_that_have_found_something_and_left_something_do_not_starve() -> None:
     runtime = hungry_and_full()
-    runtime.end_reached(OTHER, 0)
+    [run] = runtime.engine.assignments[ORDERS].running
+    run.done = 1
+    runtime.give_back(run)
+    assert runtime.starved("source"), "nobody has looked again"
+    assert runtime.next(None, 1, wait=False) is not None
+    assert runtime.starved("source"), "it took all that there was for anybody"
+    runtime = hungry_and_full()
+    runtime.received("source", OTHER, [record(0, tp=OTHER)])
+    assert runtime.next(None, 1, wait=False) is not None
+    assert runtime.next(None, 1, wait=False) is None
+    [run] = runtime.engine.assignments[ORDERS].running
+    [other] = runtime.engine.assignments[OTHER].running
+    run.done = other.done = 1
+    runtime.give_back(run)
+    runtime.received("source", OTHER, [record(1, tp=OTHER), record(2, tp=OTHER)])
+    runtime.give_back(other)
+    assert runtime.next(None, 1, wait=False) is not None
     assert not runtime.starved("source")
-    assert not runtime.wait_for_room("source", 0.0)
+
+
+def test_a_poller_that_waits_for_room_hears_that_workers_starve() -> None:
+    runtime = a_real_runtime(Limits(ready=2), "partition")
+    runtime.assigned("source", [Start(OTHER, 0)])
+    runtime.received("source", ORDERS, [record(0), record(1), record(2)])
+    thread, found = in_thread(lambda: runtime.wait_for_room("source", 5.0, or_starved=True))
+    wait_until(lambda: runtime._changed._waiters)
+    assert runtime.next(None, 1, wait=False) is not None
+    assert runtime.next(None, 1, wait=False) is None
+    thread.join(5)
+    assert found == [True]
+    assert runtime.full("source")
 
 
 def test_a_worker_that_only_had_to_wait_for_hand_offs_does_not_starve() -> None:

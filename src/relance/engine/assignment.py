@@ -68,8 +68,6 @@ class Assignment:
     """Those of them that are on their way once more, because the partition is about to go."""
     held: list[Lane] = field(default_factory=list)
     """Lanes that became ready while stopped."""
-    log_end: int = -1
-    """Where the log ended when it was last read up to there."""
     draining: bool = False
     closed: bool = False
     map_full: bool = False
@@ -136,10 +134,6 @@ class Assignment:
         else:
             del self.tried[offset]
         self.changed = True
-
-    def at_end(self) -> bool:
-        """True while there is no more to read, as far as is known."""
-        return self.frontier.position == self.log_end
 
     def busy(self) -> bool:
         """True while a worker is out, or a hand-off that doesn't fail: what a drain waits for."""

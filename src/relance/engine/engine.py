@@ -172,7 +172,6 @@ class Engine:
             return
         if offset > assignment.frontier.position:
             self.skip(assignment, offset - 1)
-        assignment.log_end = offset
         if assignment.careful is not None and offset >= assignment.frontier.position:
             assignment.careful.log_ends_at(offset)
 
@@ -449,12 +448,12 @@ class Engine:
         return self._flow.full(feed, self.assignments.values())
 
     def lopsided(self, feed: str) -> bool:
-        """Whether a partition of `feed` has less than half of its share of the room, and more to read."""
+        """Whether a partition of `feed` that may be read has less than half of its share of the room."""
         return self._flow.lopsided(feed, self.assignments.values())
 
-    def pauses(self, feed: str, *, crowded: bool = False) -> set[TopicPartition]:
+    def pauses(self, feed: str, *, crowded: bool = False, idle: bool = False) -> set[TopicPartition]:
         """Partitions that should not be read now; see `Flow.pauses`."""
-        return self._flow.pauses(feed, self.assignments.values(), crowded=crowded)
+        return self._flow.pauses(feed, self.assignments.values(), crowded=crowded, idle=idle)
 
     def waiting(self) -> int:
         """How many lanes wait for a retry."""

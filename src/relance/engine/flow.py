@@ -1,6 +1,6 @@
 """When reading stops and goes on: intake bounded in records and bytes, partition by partition for waits.
 
-Two marks each, because pausing drops what the client has fetched and so must be rare.
+Two marks each, because pausing drops what the client has fetched. When it is worth that: `kafka.intake`.
 """
 
 from __future__ import annotations
@@ -56,17 +56,19 @@ class Flow:
         return self._full[feed]
 
     def pauses(
-        self, feed: str, assignments: Iterable[Assignment], *, crowded: bool = False
+        self, feed: str, assignments: Iterable[Assignment], *, crowded: bool = False, idle: bool = False
     ) -> set[TopicPartition]:
         """Partitions that should not be read now: stopped, drained, or holding their share of waits.
 
         While `crowded` (full for long, or `lopsided`), also those that hold their share of what could start,
         until half of it is gone: else the one that fetched first would fill all the room again, and starve
-        the others.
+        the others. No longer, though, than workers have something to do, or there is no room: `idle`.
         """
         mine = [a for a in assignments if a.feed == feed]
         owners = len(mine)
         found = {a.tp for a in mine if self._held_up(a, owners)}
+        if idle and not self._full.get(feed):
+            self._crowding.difference_update(a.tp for a in mine)
         for assignment in mine:
             level = self._level_of(assignment, owners)
             if level > 0.5 and (assignment.tp in self._crowding or (crowded and level >= 1.0)):
@@ -77,12 +79,10 @@ class Flow:
         return found
 
     def lopsided(self, feed: str, assignments: Iterable[Assignment]) -> bool:
-        """Whether a partition that could be read holds less than half of its share, and is not at its end."""
+        """Whether a partition that may be read holds less than half of its share of what could start."""
         mine = [a for a in assignments if a.feed == feed]
         owners = len(mine)
-        return any(
-            self._level_of(a, owners) < 0.5 and not a.at_end() and not self._held_up(a, owners) for a in mine
-        )
+        return any(self._level_of(a, owners) < 0.5 and not self._held_up(a, owners) for a in mine)
 
     def holds_its_share(self, assignment: Assignment, owners: int) -> bool:
         """Whether as much waits in it as may, being one of `owners` partitions of its feed."""

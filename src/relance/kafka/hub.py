@@ -23,7 +23,7 @@ class Hub(Protocol):
     def positions(self, feed: str) -> dict[TopicPartition, int]: ...  # noqa: D102
     def full(self, feed: str) -> bool: ...  # noqa: D102
     def starved(self, feed: str) -> bool: ...  # noqa: D102
-    def wait_for_room(self, feed: str, timeout: float) -> bool: ...  # noqa: D102
+    def wait_for_room(self, feed: str, timeout: float, *, or_starved: bool) -> bool: ...  # noqa: D102
     def pauses(self, feed: str, *, crowded: bool) -> set[TopicPartition]: ...  # noqa: D102
     def commits(self, feed: str, only: Sequence[TopicPartition] | None) -> list[Commit]: ...  # noqa: D102
     def urgent(self, feed: str) -> bool: ...  # noqa: D102

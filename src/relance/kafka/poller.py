@@ -29,6 +29,7 @@ from relance.errors import KafkaErrorKind, RelanceError, SettingsError, kafka_er
 from relance.kafka.cluster import KafkaRefusedError, QuietLog, error_text, refusal
 from relance.kafka.commits import Committer, GroupCommitter
 from relance.kafka.hub import Hub
+from relance.kafka.intake import Intake
 from relance.kafka.starts import Feed, Start, start_at
 from relance.record import Record, TopicPartition
 
@@ -41,10 +42,9 @@ ASKING = 10.0
 """Seconds for which the group is asked where to start."""
 
 _POLL = 0.05  # seconds; the longest a command, a commit or a stop waits for an idle client
-_SHORT_POLL = 0.005  # seconds; the same while records wait for commits (`engine.crashes`), or for room
+_SHORT_POLL = 0.005  # seconds; while records wait for commits (`engine.crashes`), or workers for records
 _BATCH = 5000  # records; each call gives the lock of the interpreter away, and must get it back
 _MUCH = 100  # records in a call, after which there is no need to wait for the next one
-_PATIENCE = 0.5  # seconds of a full buffer before partitions are paused (pausing drops what was fetched)
 
 
 class Poller:
@@ -81,8 +81,7 @@ class Poller:
         """What the client was told to read: taking away what it does not hold is an error to it."""
         self._gone: list[TopicPartition] = []
         """Whose place in the log is gone: to be restarted when the batch at hand is passed on."""
-        self._patient_until: float | None = None
-        """While there is no room: how long, on the monotonic clock, it is only waited for."""
+        self._intake = Intake(hub, feed.name)
         self._hurried = False
         """The last call brought so many records that the next ones are there already."""
         self._lasting = LastingLog(_log.name)
@@ -159,20 +158,21 @@ class Poller:
             self._commands.get()()
         if self._owned:
             self._committer.commit_if_due(self._client)
-        if self._backed_up():
+        if self._intake.backed_up():
             return
         self._sync_pauses()
         if self._hurried:
             messages = self._client.consume(_BATCH, 0)
         else:
             # consume would wait until it has all: so wait for one, and then see what is there.
-            soon = self._patient_until is not None or self._hub.careful(self.feed.name)
+            soon = self._intake.hunting or self._hub.careful(self.feed.name)
             first = self._client.poll(_SHORT_POLL if soon else _POLL)
             messages = [] if first is None else [first, *self._client.consume(_BATCH, 0)]
         self._raise_problem()
         # Each call of the client gives the interpreter away and must get it back: one, while there is much.
         self._hurried = len(messages) >= _MUCH
         if messages:
+            self._intake.took(len(messages))
             self._take(messages)
 
     def _commit_before_leaving(self) -> None:
@@ -186,28 +186,8 @@ class Poller:
             self._client.poll(_POLL)  # what it brings is dropped: all is drained
             self._raise_problem()
 
-    def _backed_up(self) -> bool:
-        """True if nothing should be read now. Short of room: wait.
-
-        For longer, or while few partitions fill it and workers have nothing to do: pause these (that is
-        `_sync_pauses`), and keep polling.
-        """
-        hub, name = self._hub, self.feed.name
-        if not hub.full(name):
-            self._patient_until = None
-            return False
-        now = time.monotonic()
-        if self._patient_until is None:
-            self._patient_until = now + _PATIENCE
-        if now < self._patient_until:
-            if not hub.starved(name):
-                hub.wait_for_room(name, _POLL)
-                return True
-            self._patient_until = now
-        return False
-
     def _sync_pauses(self) -> None:
-        wanted = self._hub.pauses(self.feed.name, crowded=self._patient_until is not None) & self._owned
+        wanted = self._hub.pauses(self.feed.name, crowded=self._intake.crowded) & self._owned
         if wanted == self._paused:
             return
         pause, resume = wanted - self._paused, (self._paused - wanted) & self._owned

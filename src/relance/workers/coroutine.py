@@ -18,7 +18,7 @@ from relance.errors import Fatal, HandlerTimeoutError, HandlerWord
 from relance.runtime import Runtime
 from relance.workers.batch import Attempt, Batch, next_of
 from relance.workers.cancellation import not_by_us
-from relance.workers.turns import Turns
+from relance.workers.turns import SLICE, Hold
 
 __all__ = ["CoroutineBatchCall", "CoroutineCall"]
 
@@ -42,13 +42,13 @@ class CoroutineCall:
         self._shape = shape
         self._decoding = decoding
 
-    async def handle(self, run: Run, turns: Turns) -> bool:
+    async def handle(self, run: Run, hold: Hold) -> bool:
         """Handle the run, for some milliseconds if others wait. False if it was given back already."""
         decoding, handler, with_record = self._decoding, self._handler, self._shape.takes_record
         decode, decode_errors = decoding.decode, decoding.errors
         records, now = run.records, time.perf_counter
         began = now()
-        turn, until = turns.now(), began + _LONG
+        look, until = began + SLICE, began + _LONG
         i = run.done
         while i < len(records) and not run.cancelled:
             record = records[i]
@@ -71,12 +71,17 @@ class CoroutineCall:
                         self._runtime.returned(run, record)
             i += 1
             run.done = i
-            if now() > until:
-                if i < len(records) and (now() - began > _LONGEST or self._runtime.others_wait()):
-                    return True
-                if turn == turns.count:
+            if (at := now()) > look:
+                if at > until:
+                    if i < len(records) and (at - began > _LONGEST or self._runtime.others_wait()):
+                        return True
+                    until = at + _LONG
+                if hold.suspended():
+                    hold.begin(at)
+                elif at - hold.since > _LONG and i < len(records):
                     await asyncio.sleep(0)  # the handler may never suspend
-                turn, until = turns.now(), now() + _LONG
+                    hold.begin(now())
+                look = now() + SLICE
         return True
 
 
@@ -93,7 +98,7 @@ class CoroutineBatchCall(Batch):
     ) -> None:
         super().__init__(runtime, _awaitable(handler, shape.name, timeout), shape, decoding)
 
-    async def handle(self, run: Run, _turns: Turns) -> bool:
+    async def handle(self, run: Run, _hold: Hold) -> bool:
         """Handle the whole run. False if it was given back already."""
         attempt = Attempt()
         asks = self.asks(run, attempt)

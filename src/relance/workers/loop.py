@@ -13,20 +13,21 @@ from typing import Protocol
 
 from relance.engine.lanes import Run
 from relance.runtime import Runtime
-from relance.workers.turns import Turns
+from relance.workers.turns import SLICE, Hold, Turns
 
 __all__ = ["LoopCall", "LoopWorker"]
 
-_SLICE = 0.005  # seconds a task that never suspends may keep the loop
 _MAX_RUN = 64
 _ROUNDED = 0.0005  # seconds; loops like uvloop take the nearest millisecond, which may be too early
 
 
 class LoopCall(Protocol):
-    """How the records of a run are handled, on the loop whose `turns` it is told."""
+    """How the records of a run are handled."""
 
-    async def handle(self, run: Run, turns: Turns) -> bool:
+    async def handle(self, run: Run, hold: Hold) -> bool:
         """Handle the run. False if it was given back already (a record waits, or all stops).
+
+        `hold`: how long the task has kept the loop; a call that suspends on purpose says so there.
 
         Raises CancelledError only if the task itself was cancelled.
         """
@@ -66,7 +67,7 @@ class LoopWorker:
         try:
             async with asyncio.TaskGroup() as group:
                 for i in range(self._concurrency):
-                    group.create_task(self._work(turns), name=f"relance-worker-{i}")
+                    group.create_task(self._work(Hold(turns)), name=f"relance-worker-{i}")
             if not self._runtime.stopping:  # a group takes a task that is cancelled for one that has ended
                 raise RuntimeError("all workers were cancelled from outside, and nothing stops")
         finally:
@@ -129,14 +130,12 @@ class LoopWorker:
 
     # -- working -----------------------------------------------------------------------------------
 
-    async def _work(self, turns: Turns) -> None:
+    async def _work(self, hold: Hold) -> None:
         runtime = self._runtime
         task = asyncio.current_task()
         assert task is not None
         done: Run | None = None
         most = self._fixed or 1
-        turn: int | None = None  # in which it took the loop, and has kept it
-        kept_since = 0.0
         try:
             while True:
                 run = runtime.next(done, most, wait=False)
@@ -144,16 +143,16 @@ class LoopWorker:
                 if run is None:
                     if runtime.stopping:
                         return
+                    hold.end()
                     await self._sleep()
-                    turn = None
                     continue
                 if self._idle:
                     self._wake_one()
-                if turn is None:
-                    turn, kept_since = turns.now(), time.perf_counter()
+                if not hold.running:
+                    hold.begin(time.perf_counter())
                 self._tasks[run] = task
                 try:
-                    if await self._call.handle(run, turns):
+                    if await self._call.handle(run, hold):
                         done = run
                         if self._fixed is None:
                             # What a run has no time for is carried back and forth for nothing.
@@ -169,14 +168,14 @@ class LoopWorker:
                 finally:
                     if self._tasks.pop(run, None) is None:
                         task.uncancel()
-                if turn != turns.count:  # the handler has let others have theirs
-                    turn = None
-                elif time.perf_counter() - kept_since > _SLICE:
+                if hold.suspended():
+                    hold.end()
+                elif time.perf_counter() - hold.since > SLICE:
                     if done is not None:  # what others do meanwhile is not its time
                         runtime.give_back(done)
                         done = None
+                    hold.end()
                     await asyncio.sleep(0)
-                    turn = None
         finally:
             if done is not None:
                 runtime.give_back(done)

@@ -1,13 +1,16 @@
-"""Whether others have had their turn on a loop: who suspended has let them, and need not do it once more.
+"""How long a task has kept its loop: who suspends lets others have their turn, and need not do it once more.
 
-Promise: two equal numbers mean that between them the loop ran nobody else.
+Promise: what is taken for a suspension is one. Where a record's handler suspended, what it did after that is
+not counted: no task is told when it goes on.
 """
 
 from __future__ import annotations
 
 import asyncio
 
-__all__ = ["Turns"]
+__all__ = ["SLICE", "Hold", "Turns"]
+
+SLICE = 0.005  # seconds that a task may keep the loop from others
 
 
 class Turns:
@@ -17,15 +20,44 @@ class Turns:
         self._loop = loop
         self._asked = False
         self.count = 0
-        """The number of the present turn, if it is asked for by `now`."""
+        """The number of this turn, to be compared with what `now` said before."""
 
     def now(self) -> int:
-        """The number of this turn; it is another one when the loop has come round."""
+        """The number of this turn; it will be another one when the loop has come round."""
         if not self._asked:
             self._asked = True
-            self._loop.call_soon(self._ends)
+            self._loop.call_soon(self._end)
         return self.count
 
-    def _ends(self) -> None:
+    def _end(self) -> None:
         self._asked = False
         self.count += 1
+
+
+class Hold:
+    """The account of one task. Times are seconds, as `time.perf_counter` gives them."""
+
+    __slots__ = ("_turn", "_turns", "since")
+
+    def __init__(self, turns: Turns) -> None:
+        self._turns = turns
+        self._turn: int | None = None
+        self.since = 0.0
+        """When it took the loop."""
+
+    @property
+    def running(self) -> bool:
+        """Whether it has the loop, as far as its account goes."""
+        return self._turn is not None
+
+    def begin(self, now: float) -> None:
+        """It has the loop from now on."""
+        self._turn, self.since = self._turns.now(), now
+
+    def end(self) -> None:
+        """It suspends by itself."""
+        self._turn = None
+
+    def suspended(self) -> bool:
+        """Whether it has been suspended since it began."""
+        return self._turn != self._turns.count
