@@ -473,10 +473,10 @@ class Runtime:
             self._failures.write(assignment, record.log_offset, once_more(record, topic))
 
     def _notice_hunger(self, run: Run | None, now: float) -> None:
-        if run is not None:
-            self._hungry = self._hungry and not self.engine.others_wait(now)
-        elif not self._hungry and not self.engine.others_wait(now):
-            self._hungry = True
+        if run is not None and not self._hungry:
+            return
+        before, self._hungry = self._hungry, not self.engine.others_wait(now)
+        if self._hungry and not before:
             self._changed.notify_all()  # a poller may wait for room
 
     def _starved(self, feed: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from confluent_kafka import Message
 
 from relance.kafka import intake
 from relance.kafka.intake import Intake
@@ -54,6 +55,10 @@ class Bench:
         self.hub.is_full = True
 
 
+def records(count: int, size: int = 90) -> list[Message]:
+    return [Message(topic="orders", partition=0, offset=0, value=b"x" * size)] * count
+
+
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
     return Bench(monkeypatch)
@@ -76,7 +81,7 @@ def test_it_reads_the_others_at_once_while_workers_have_nothing_to_do_and_no_lon
     assert not bench.intake.backed_up()
     assert bench.intake.crowded
     assert bench.intake.hunting
-    bench.intake.took(1_000)
+    bench.intake.took(records(1_000))
     bench.hub.is_starved = False
     assert bench.intake.backed_up()
     assert bench.hub.waited == [True, True], "and it is to hear of it at once"
@@ -86,31 +91,67 @@ def test_it_reads_the_others_at_once_while_workers_have_nothing_to_do_and_no_lon
 
 def test_a_hunt_has_an_end_where_nothing_comes_and_is_made_again_after_seconds_only(bench: Bench) -> None:
     bench.hub.is_starved = True
-    assert 0.09 < bench.hunts_for() < 0.16
-    until = bench.clock.now + 4.9
+    assert intake._HUNT <= bench.hunts_for() < intake._HUNT + 2 * intake._WAIT
+    until = bench.clock.now + intake._FUTILE - 0.2
     while bench.clock.now < until:
         bench.goes_on()
         assert bench.intake.backed_up()
     assert not any(bench.hub.waited), "a wait that ends at once would be none"
-    bench.clock.advance(0.2)
+    bench.clock.advance(0.3)
     bench.goes_on()
     assert not bench.intake.backed_up()
 
 
-@pytest.mark.parametrize(("found", "again"), [(0, False), (499, False), (500, True)])
-def test_a_hunt_that_brought_less_than_what_was_dropped_is_not_made_again_at_once(
-    found: int, again: bool, bench: Bench
+def test_a_hunt_goes_on_as_long_as_much_comes_and_ends_without_blame_when_no_more_does(bench: Bench) -> None:
+    bench.hub.is_starved = True
+    for _ in range(100):
+        assert not bench.intake.backed_up()
+        assert bench.intake.hunting
+        bench.clock.advance(0.1)
+        bench.intake.took(records(1_000))
+    bench.hunts_for()
+    assert not bench.intake.hunting, "until there is room"
+    bench.goes_on()
+    assert not bench.intake.backed_up()
+    assert bench.intake.hunting, "it was worth it"
+
+
+def test_a_trickle_does_not_keep_a_hunt_going(bench: Bench) -> None:
+    bench.hub.is_starved = True
+    began = bench.clock.now
+    while not bench.intake.backed_up():
+        bench.clock.advance(0.01)
+        bench.intake.took(records(1))
+    assert bench.clock.now - began < 2 * intake._HUNT
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "again"), [(0, 0, False), (400, 90, False), (500, 90, True), (3, 100_000, True)]
+)
+def test_a_hunt_that_brought_too_little_for_what_was_dropped_is_not_made_again_at_once(
+    count: int, size: int, again: bool, bench: Bench
 ) -> None:
     bench.hub.is_starved = True
     assert not bench.intake.backed_up()
-    bench.intake.took(found)
+    if count:
+        bench.intake.took(records(count, size))
     bench.goes_on()
     assert (not bench.intake.backed_up()) == again
 
 
+def test_a_new_assignment_ends_the_doubt(bench: Bench) -> None:
+    bench.hub.is_starved = True
+    bench.hunts_for()
+    bench.goes_on()
+    assert bench.intake.backed_up()
+    bench.intake.reassigned()
+    bench.goes_on()
+    assert not bench.intake.backed_up()
+
+
 def test_what_was_read_while_there_was_room_does_not_count_for_the_hunt(bench: Bench) -> None:
     bench.goes_on()
-    bench.intake.took(5_000)
+    bench.intake.took(records(5_000))
     bench.hub.is_starved = True
     assert not bench.intake.backed_up()
     bench.goes_on()

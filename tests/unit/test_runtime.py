@@ -835,6 +835,25 @@ def test_a_poller_that_waits_for_room_hears_that_workers_starve() -> None:
     assert runtime.full("source")
 
 
+def test_who_crowded_is_read_again_when_workers_starve_and_there_is_room() -> None:
+    runtime = hungry_and_full()
+    assert runtime.pauses("source", crowded=True) == {ORDERS}
+    [run] = runtime.engine.assignments[ORDERS].running
+    run.done = 1
+    more = runtime.next(run, 1, wait=False)
+    assert more is not None
+    assert not runtime.full("source")
+    assert runtime.pauses("source") == set(), "one of two is its share, and a worker would take more"
+
+
+def test_hunger_ends_when_there_is_something_that_may_not_start_yet() -> None:
+    runtime = hungry_and_full()
+    [run] = runtime.engine.assignments[ORDERS].running
+    runtime.engine.settling = runtime.plan.limits.settling
+    assert runtime.next(run, 1, wait=False) is None
+    assert not runtime.starved("source"), "hand-offs are waited for, not records"
+
+
 def test_a_worker_that_only_had_to_wait_for_hand_offs_does_not_starve() -> None:
     runtime = a_real_runtime(Limits(ready=2, settling=0))
     runtime.assigned("source", [Start(OTHER, 0)])

@@ -9,6 +9,9 @@ where the others have next to nothing it is tried only now and again.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+
+from confluent_kafka import Message
 
 from relance.kafka.hub import Hub
 
@@ -16,9 +19,10 @@ __all__ = ["Intake"]
 
 _WAIT = 0.05  # seconds; the longest that the polling thread waits at a time
 _PATIENCE = 0.5  # seconds without room before partitions are paused, whether workers are idle or not
-_HUNT = 0.1  # seconds in which the others' records should come: some fetches
-_WORTH = 500  # records of the others that are worth what was dropped
-_FUTILE = 5.0  # seconds before it is tried again where it was not
+_HUNT = 0.3  # seconds in which the others' records should come: some fetches, from a broker that is far away
+_WORTH = 256 * 1024  # bytes of the others' records: a sixteenth of what may have been dropped for them
+_RECORD = 500  # bytes that each of them takes beside its value
+_FUTILE = 5.0  # seconds before it is tried again where it was not worth it
 
 
 class Intake:
@@ -32,44 +36,56 @@ class Intake:
         self.hunting = False
         """Workers have nothing to do, and it is the others' records that they wait for."""
         self._patient_until = 0.0  # while crowded
-        self._hunt_until: float | None = None
-        self._hunted = False  # since it was crowded
-        self._found = 0  # records, since then
+        self._hunted_since: float | None = None  # while crowded
+        self._found = 0.0  # bytes, while crowded
+        self._found_at = 0.0
         self._futile_until = 0.0
 
     def backed_up(self) -> bool:
         """True if nothing should be read now; it has then waited a moment for room."""
         hub, feed, now = self._hub, self._feed, time.monotonic()
         if not hub.full(feed):
-            if self._hunted and self._found < _WORTH:
+            if self._hunted_since is not None and self._found < _WORTH:
                 self._futile_until = now + _FUTILE
-            self.crowded = self.hunting = self._hunted = False
-            self._hunt_until = None
+            self.crowded = self.hunting = False
             return False
         if not self.crowded:
             self.crowded = True
             self._patient_until = now + _PATIENCE
-            self._found = 0
-        if self._hunts(now):
+            self._hunted_since = None
+            self._found = 0.0
+        hopeful = self._hopeful(now)
+        self.hunting = hopeful and hub.starved(feed)
+        if self.hunting:
+            if self._hunted_since is None:
+                self._hunted_since = now
             return False
         if now >= self._patient_until:
             return False
-        hub.wait_for_room(feed, _WAIT, or_starved=now >= self._futile_until)
+        hub.wait_for_room(feed, _WAIT, or_starved=hopeful)
         return True
 
-    def took(self, count: int) -> None:
-        """So many records were read."""
-        self._found += count
+    def took(self, messages: Sequence[Message]) -> None:
+        """These were read."""
+        if self.crowded:
+            some = messages[:: max(1, len(messages) // 8)]
+            mean = sum(len(message.value() or b"") for message in some) / len(some)
+            self._found += (mean + _RECORD) * len(messages)
+            self._found_at = time.monotonic()
 
-    def _hunts(self, now: float) -> bool:
-        self.hunting = now >= self._futile_until and self._hub.starved(self._feed)
-        if not self.hunting:
-            self._hunt_until = None
+    def reassigned(self) -> None:
+        """Other partitions may have more."""
+        self._futile_until = 0.0
+
+    def _hopeful(self, now: float) -> bool:
+        """Whether a hunt may begin, or go on: for a while, and as long as it is worth it."""
+        if now < self._futile_until:
             return False
-        if self._hunt_until is None:
-            self._hunt_until = now + _HUNT
-            self._hunted = True
-        if now >= self._hunt_until:
-            self._futile_until = now + _FUTILE
-            self.hunting = False
-        return self.hunting
+        if self._hunted_since is None:
+            return True
+        if self._found >= _WORTH:
+            return now - self._found_at < _HUNT
+        if now - self._hunted_since < _HUNT:
+            return True
+        self._futile_until = now + _FUTILE
+        return False

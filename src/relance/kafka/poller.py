@@ -172,7 +172,7 @@ class Poller:
         # Each call of the client gives the interpreter away and must get it back: one, while there is much.
         self._hurried = len(messages) >= _MUCH
         if messages:
-            self._intake.took(len(messages))
+            self._intake.took(messages)
             self._take(messages)
 
     def _commit_before_leaving(self) -> None:
@@ -240,6 +240,7 @@ class Poller:
             self._assign([TopicPartition(p.topic, p.partition) for p in partitions])
 
     def _assign(self, tps: list[TopicPartition]) -> None:
+        self._intake.reassigned()
         try:
             starts = self._starts(tps)
         except KafkaRefusedError as error:
