@@ -154,9 +154,12 @@ def test_a_handler_that_never_suspends_leaves_the_loop_its_turn() -> None:
     assert ticks == [1]
 
 
-def test_a_handler_that_has_let_others_have_their_turn_is_given_the_next_record_at_once() -> None:
+@pytest.mark.parametrize("seconds", [0.003, 0.01], ids=["some", "one"])
+def test_a_handler_that_has_let_others_have_their_turn_is_given_the_next_record_at_once(
+    seconds: float,
+) -> None:
     async def handler(value: int) -> None:
-        await asyncio.sleep(0.01)  # longer than a task that never suspends may keep the loop
+        await asyncio.sleep(seconds)  # some records, or one, take longer than a task may keep the loop
 
     bench = Bench(handler, 2, ordering="key")
     alone: list[Run] = []

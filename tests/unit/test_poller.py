@@ -587,6 +587,13 @@ def test_partitions_that_fill_all_the_room_are_paused_at_once_when_workers_have_
     assert bench.poller._intake._found > 200 * intake._RECORD, "and it is told what came of it"
 
 
+def test_what_brought_little_is_tried_at_once_with_other_partitions(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(monkeypatch)
+    bench.poller._intake._futile_until = bench.clock.now + 100.0
+    bench.run(lambda: bench.client.assign_now(ZERO, ONE))
+    assert bench.poller._intake._futile_until < bench.clock.now
+
+
 # -- marks that records wait for -------------------------------------------------------------------
 
 

@@ -826,7 +826,7 @@ def test_a_poller_that_waits_for_room_hears_that_workers_starve() -> None:
     runtime = a_real_runtime(Limits(ready=2), "partition")
     runtime.assigned("source", [Start(OTHER, 0)])
     runtime.received("source", ORDERS, [record(0), record(1), record(2)])
-    thread, found = in_thread(lambda: runtime.wait_for_room("source", 5.0, or_starved=True))
+    thread, found = in_thread(lambda: runtime.wait_for_room("source", 60.0, or_starved=True))
     wait_until(lambda: runtime._changed._waiters)
     assert runtime.next(None, 1, wait=False) is not None
     assert runtime.next(None, 1, wait=False) is None
