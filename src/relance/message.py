@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
-from typing import Final, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 from relance.errors import DecodeError
 
-__all__ = ["Extras", "HeaderList", "Kept", "Message", "Unreadable", "headers_of"]
+__all__ = ["Extras", "HeaderList", "Kept", "Message", "Unreadable", "headers_of", "mean_size"]
+
+_T = TypeVar("_T")
 
 HeaderList = list[tuple[str, bytes | None]]
 
@@ -115,3 +117,9 @@ class Unreadable(NamedTuple):
     def timestamp(self) -> tuple[int, int]:
         """The message's own."""
         return self.at
+
+
+def mean_size(found: Sequence[_T], value: Callable[[_T], bytes | None]) -> float:
+    """The mean bytes of a value, by some of `found`, which is not empty: to weigh each would cost too much."""
+    some = found[:: max(1, len(found) // 8)]
+    return sum(len(value(one) or b"") for one in some) / len(some)

@@ -34,7 +34,7 @@ class FrontierAgainstASet(RuleBasedStateMachine):
     @rule(data=st.data())
     def finish_one(self, data: st.DataObject) -> None:
         offset = data.draw(st.sampled_from(sorted(self.open)))
-        self.frontier.finish(offset)
+        self.frontier.finish_all([offset])
         self.open.remove(offset)
         self.finished.add(offset)
 
@@ -94,7 +94,7 @@ class FrontierAgainstASet(RuleBasedStateMachine):
         assert still_open <= set(again)
         for o in again:
             if o not in still_open:  # gaps that were never records
-                new.finish(o)
+                new.finish_all([o])
         self.frontier = new
         self.finished.clear()
 
@@ -117,9 +117,9 @@ TestFrontier.settings = settings(max_examples=200, stateful_step_count=40, deadl
 def test_a_second_finish_of_an_offset_is_refused(offsets: list[int]) -> None:
     frontier = Frontier(0)
     frontier.open(sorted(offsets))
-    frontier.finish(max(offsets))
+    frontier.finish_all([max(offsets)])
     with pytest.raises(ValueError, match="not open"):
-        frontier.finish(max(offsets))
+        frontier.finish_all([max(offsets)])
 
 
 class FrontierThatSweepsAtOnce(FrontierAgainstASet):

@@ -176,12 +176,13 @@ def test_a_handler_that_has_let_others_have_their_turn_is_given_the_next_record_
     assert not alone, "given back without asking for the next"
 
 
-def test_a_suspension_excuses_the_record_that_made_it_and_none_that_blocks_after_it() -> None:
+def what_each_found(suspends: int | None = None) -> list[int]:
+    """Of how many before it the loop had run a callback, for 12 that block long; one may suspend first."""
     seen: list[int] = []
     ticks: list[int] = []
 
     async def handler(value: int) -> None:
-        if value == 3:  # runs have one record, two, four: it is the first of four
+        if value == suspends:
             await asyncio.sleep(0)
         seen.append(len(ticks))
         asyncio.get_running_loop().call_soon(ticks.append, value)
@@ -190,6 +191,11 @@ def test_a_suspension_excuses_the_record_that_made_it_and_none_that_blocks_after
     with Bench(handler) as bench:
         bench.give(*records(12))
         wait_until(lambda: bench.base() == 12)
+    return seen
+
+
+def test_a_suspension_excuses_the_record_that_made_it_and_none_that_blocks_after_it() -> None:
+    seen = what_each_found(suspends=3)  # runs have one record, two, four: it is the first of four
     assert seen[:4] + seen[5:] == [0, 1, 2, 3, *range(5, 12)], "each found that all before it had their turn"
 
 
@@ -292,18 +298,7 @@ def test_a_retry_that_falls_due_has_its_turn_although_a_slow_lane_could_go_on() 
 
 
 def test_a_slow_handler_that_never_suspends_leaves_the_loop_its_turn_within_a_run() -> None:
-    seen: list[int] = []
-    ticks: list[int] = []
-
-    async def handler(value: int) -> None:
-        seen.append(len(ticks))
-        asyncio.get_running_loop().call_soon(ticks.append, value)
-        threading.Event().wait(0.025)
-
-    with Bench(handler) as bench:
-        bench.give(*records(12))
-        wait_until(lambda: bench.base() == 12)
-    assert seen == list(range(12)), "each found that all who came before it had had their turn"
+    assert what_each_found() == list(range(12)), "each found that all who came before it had had their turn"
 
 
 # -- waking ----------------------------------------------------------------------------------------

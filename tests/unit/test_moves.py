@@ -132,7 +132,7 @@ def test_a_million_finished_above_one_that_waits_take_hardly_any_memory_and_are_
     assert len(frontier._open) + len(frontier._done) < 20_000
     assert (frontier.base, frontier.position, frontier.open_count) == (0, 1_000_001, 1)
     assert frontier.map({}) == OffsetMap(0, 1_000_001, (0,))
-    frontier.finish(0)
+    frontier.finish_all([0])
     assert (frontier.base, frontier.open_count) == (1_000_001, 0)
 
 
@@ -158,5 +158,5 @@ def test_spans_above_a_record_that_takes_long_are_let_go_of_too() -> None:
         frontier.unfinished()  # as each commit asks
     assert sum(map(len, frontier._open)) + len(frontier._done) + len(frontier._spans) < 20_000
     assert (frontier.base, frontier.position, frontier.open_count) == (0, 1_000_000, 1)
-    frontier.finish(0)
+    frontier.finish_all([0])
     assert (frontier.base, frontier.open_count) == (1_000_000, 0)

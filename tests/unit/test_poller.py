@@ -15,7 +15,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as ClientPartition
 
-from relance.engine.flow import Limits
+from relance.engine.flow import RECORD_BYTES, Limits
 from relance.engine.offset_map import LIMIT, mark_text
 from relance.kafka import commits, intake, poller
 from relance.kafka.poller import Poller
@@ -584,7 +584,7 @@ def test_partitions_that_fill_all_the_room_are_paused_at_once_when_workers_have_
     assert paused == [{ZERO}], "it had taken all, and its other records come after the one that runs"
     assert polled == [pytest.approx(poller._SHORT_POLL)]
     assert bench.offsets_of(ONE)
-    assert bench.poller._intake._found > 200 * intake._RECORD, "and it is told what came of it"
+    assert bench.poller._intake._found > 200 * RECORD_BYTES, "and it is told what came of it"
 
 
 def test_what_brought_little_is_tried_at_once_with_other_partitions(monkeypatch: pytest.MonkeyPatch) -> None:

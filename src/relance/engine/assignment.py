@@ -17,6 +17,7 @@ from relance.engine.deferral import Failure
 from relance.engine.frontier import Frontier
 from relance.engine.lanes import Lane, Run
 from relance.engine.offset_map import LIMIT, Wait, decode_map, encode_map
+from relance.message import mean_size
 from relance.record import Record, TopicPartition
 
 __all__ = ["Assignment", "Commit", "Tried"]
@@ -89,9 +90,8 @@ class Assignment:
 
     def weigh(self, records: list[Record]) -> None:
         """Take some values of a batch into `mean_size`: large ones count at once, small ones slowly."""
-        some = records[:: max(1, len(records) // 8)]
-        if some:
-            mean = sum(len(r.raw) for r in some if r.raw is not None) / len(some)
+        if records:
+            mean = mean_size(records, lambda record: record.raw)
             self.mean_size = max(mean, self.mean_size + (mean - self.mean_size) / 16)
 
     def recall(self, records: list[Record], now: float, wall: float) -> dict[int, float]:

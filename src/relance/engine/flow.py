@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from relance.engine.assignment import Assignment
 from relance.record import TopicPartition
 
-__all__ = ["Flow", "Limits"]
+__all__ = ["RECORD_BYTES", "Flow", "Limits"]
 
 # Bytes, measured (`bench/`, the work `memory`): what a record takes beside its value, that is the client's
 # message and ours; and what a lane takes, with its place among those that wait.
-_RECORD = 500
+RECORD_BYTES = 500
 _LANE = 400
 
 
@@ -62,7 +62,7 @@ class Flow:
 
         While `crowded` (full for long, or `lopsided`), also those that hold their share of what could start,
         until half of it is gone: else the one that fetched first would fill all the room again, and starve
-        the others. No longer, though, than workers have something to do, or there is no room: `idle`.
+        the others. Not, though, while workers are `idle` and there is room.
         """
         mine = [a for a in assignments if a.feed == feed]
         owners = len(mine)
@@ -87,7 +87,7 @@ class Flow:
     def holds_its_share(self, assignment: Assignment, owners: int) -> bool:
         """Whether as much waits in it as may, being one of `owners` partitions of its feed."""
         limits, parked = self._limits, assignment.parked
-        size = parked * (assignment.mean_size + _RECORD) + len(assignment.waiting) * _LANE
+        size = parked * (assignment.mean_size + RECORD_BYTES) + len(assignment.waiting) * _LANE
         return parked >= limits.parked // owners or size >= limits.parked_bytes / owners
 
     def _held_up(self, assignment: Assignment, owners: int) -> bool:

@@ -92,12 +92,8 @@ class Frontier:
         if position > self.position:
             self.position = position
 
-    def finish(self, offset: int) -> None:
-        """One open offset is finished. Finishing what is not open is a defect of the caller."""
-        self.finish_all((offset,))
-
     def finish_all(self, offsets: Iterable[int]) -> None:
-        """Several open offsets are finished."""
+        """These open offsets are finished. Finishing what is not open is a defect of the caller."""
         done, position, base = self._done, self.position, self.base
         for offset in offsets:
             if offset == base and self._open:

@@ -13,7 +13,9 @@ from collections.abc import Sequence
 
 from confluent_kafka import Message
 
+from relance.engine.flow import RECORD_BYTES
 from relance.kafka.hub import Hub
+from relance.message import mean_size
 
 __all__ = ["Intake"]
 
@@ -21,7 +23,6 @@ _WAIT = 0.05  # seconds; the longest that the polling thread waits at a time
 _PATIENCE = 0.5  # seconds without room before partitions are paused, whether workers are idle or not
 _HUNT = 0.3  # seconds in which the others' records should come: some fetches, from a broker that is far away
 _WORTH = 256 * 1024  # bytes of the others' records: a sixteenth of what may have been dropped for them
-_RECORD = 500  # bytes that each of them takes beside its value
 _FUTILE = 5.0  # seconds before it is tried again where it was not worth it
 
 
@@ -68,9 +69,7 @@ class Intake:
     def took(self, messages: Sequence[Message]) -> None:
         """These were read."""
         if self.crowded:
-            some = messages[:: max(1, len(messages) // 8)]
-            mean = sum(len(message.value() or b"") for message in some) / len(some)
-            self._found += (mean + _RECORD) * len(messages)
+            self._found += (mean_size(messages, Message.value) + RECORD_BYTES) * len(messages)
             self._found_at = time.monotonic()
 
     def reassigned(self) -> None:

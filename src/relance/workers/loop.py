@@ -27,7 +27,7 @@ class LoopCall(Protocol):
     async def handle(self, run: Run, hold: Hold) -> bool:
         """Handle the run. False if it was given back already (a record waits, or all stops).
 
-        `hold`: how long the task has kept the loop; a call that suspends on purpose says so there.
+        `hold`: how long the task has kept the loop; a call that suspends by itself begins it anew.
 
         Raises CancelledError only if the task itself was cancelled.
         """
@@ -143,12 +143,11 @@ class LoopWorker:
                 if run is None:
                     if runtime.stopping:
                         return
-                    hold.end()
                     await self._sleep()
                     continue
                 if self._idle:
                     self._wake_one()
-                if not hold.running:
+                if hold.suspended():
                     hold.begin(time.perf_counter())
                 self._tasks[run] = task
                 try:
@@ -168,13 +167,10 @@ class LoopWorker:
                 finally:
                     if self._tasks.pop(run, None) is None:
                         task.uncancel()
-                if hold.suspended():
-                    hold.end()
-                elif time.perf_counter() - hold.since > SLICE:
+                if not hold.suspended() and time.perf_counter() - hold.since > SLICE:
                     if done is not None:  # what others do meanwhile is not its time
                         runtime.give_back(done)
                         done = None
-                    hold.end()
                     await asyncio.sleep(0)
         finally:
             if done is not None:

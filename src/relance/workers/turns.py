@@ -45,19 +45,10 @@ class Hold:
         self.since = 0.0
         """When it took the loop."""
 
-    @property
-    def running(self) -> bool:
-        """Whether it has the loop, as far as its account goes."""
-        return self._turn is not None
-
     def begin(self, now: float) -> None:
         """It has the loop from now on."""
         self._turn, self.since = self._turns.now(), now
 
-    def end(self) -> None:
-        """It suspends by itself."""
-        self._turn = None
-
     def suspended(self) -> bool:
-        """Whether it has been suspended since it began."""
+        """Whether it has been suspended since it began, or never began."""
         return self._turn != self._turns.count
