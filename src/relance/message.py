@@ -120,6 +120,6 @@ class Unreadable(NamedTuple):
 
 
 def mean_size(found: Sequence[_T], value: Callable[[_T], bytes | None]) -> float:
-    """The mean bytes of a value, by some of `found`, which is not empty: to weigh each would cost too much."""
+    """Mean bytes of a value, by some of `found` (not empty): to weigh each would cost too much."""
     some = found[:: max(1, len(found) // 8)]
     return sum(len(value(one) or b"") for one in some) / len(some)
