@@ -19,10 +19,8 @@ from typing import Any
 from bench import homes, machine, plot, report, rounds
 from bench.measure import Bench, Show
 from bench.peers import PEERS
-from bench.works import WORKS, Work
+from bench.works import QUICK_ROUNDS, ROUNDS, WORKS, Work
 from relance.broker import BrokerFailedError, LocalBroker, MissingToolError
-
-ROUNDS, QUICK_ROUNDS = 5, 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,8 +57,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--against", metavar="PEER,…", help=f"of: {', '.join(PEERS)} (default: all of a work)"
     )
-    parser.add_argument("--rounds", type=int, metavar="N", help=f"how many (default: {ROUNDS})")
+    once = ", ".join(work.name for work in WORKS.values() if work.rounds == 1)
+    parser.add_argument(
+        "--rounds",
+        type=_rounds,
+        metavar="N",
+        help=f"how many (default: {ROUNDS}, with --quick {QUICK_ROUNDS}; {once}: 1)",
+    )
     return parser
+
+
+def _rounds(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of rounds: 1 or more")
+    return int(text)
 
 
 def _interrupt(number: int, _frame: object) -> None:
@@ -69,7 +79,6 @@ def _interrupt(number: int, _frame: object) -> None:
 
 def _measure(works: Sequence[Work], options: argparse.Namespace, against: Sequence[str] | None) -> int:
     show = Show()
-    count = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
     facts = machine.facts() | {"measured_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
     entries: list[dict[str, Any]] = []
     if options.quick:
@@ -84,7 +93,7 @@ def _measure(works: Sequence[Work], options: argparse.Namespace, against: Sequen
     broker.purge()  # what an interrupted run left
     try:
         broker.start()
-        bench = Bench(broker.bootstrap, show, rounds=count, quick=options.quick, against=against)
+        bench = Bench(broker.bootstrap, show, rounds=options.rounds, quick=options.quick, against=against)
         for work in works:
             found = bench.measure(work)
             common = {"quick": options.quick, "machine": facts}

@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from bench.peers import PEERS
 from bench.rounds import Result
 from bench.runs import Asked, run
 from bench.topics import Topics
-from bench.works import Work
+from bench.works import QUICK_ROUNDS, Work
 
 LEAST, QUICK_LEAST = 10.0, 1.0  # seconds of each timed part
 _MARGIN = 1.25  # aimed at so much more: a warm-up's estimate is no promise
@@ -75,7 +75,7 @@ class Bench:
     """The works on one broker."""
 
     def __init__(
-        self, bootstrap: str, show: Show, *, rounds: int, quick: bool, against: Sequence[str] | None
+        self, bootstrap: str, show: Show, *, rounds: int | None, quick: bool, against: Sequence[str] | None
     ) -> None:
         self._topics = Topics(bootstrap)
         self._show = show
@@ -98,7 +98,7 @@ class Bench:
             elif work.name == "isolation":
                 found = self._isolation(work)
             else:
-                found = self._once(work, there)
+                found = self._paced(work, there)
         finally:
             if work.kind != "throughput" or self._quick:
                 self._topics.delete_filled()
@@ -150,20 +150,17 @@ class Bench:
             # A floor is for those who get there in a minute or two; a slow peer shows its speed with fewer.
             wanted = floor if floor / tried["records_per_s"] < 10 * least else 0
             sizes[name] = rounds.records_for(tried, least * _MARGIN, wanted)
-        able = list(sizes)
-        for round_ in range(self._rounds):
-            for name in rounds.rotated(able, round_):
-                where = f"round {round_ + 1} of {self._rounds}"
-                self._show.say(f"{work.name}: {name}: {where}, {sizes[name]:,} records")
+        for name, where in self._turns(work, list(sizes)):
+            self._show.say(f"{work.name}: {name}: {where}, {sizes[name]:,} records")
+            result = self._run(work, name, sizes[name])
+            if rounds.is_result(result) and result["seconds"] < least:
+                sizes[name] = rounds.records_for(result, least * _MARGIN, sizes[name])
+                self._show.say(f"{work.name}: {name}: {where} again, {sizes[name]:,} records")
                 result = self._run(work, name, sizes[name])
-                if rounds.is_result(result) and result["seconds"] < least:
-                    sizes[name] = rounds.records_for(result, least * _MARGIN, sizes[name])
-                    self._show.say(f"{work.name}: {name}: {where} again, {sizes[name]:,} records")
-                    result = self._run(work, name, sizes[name])
-                self._tell(work, name, where, result)
-                runs[name].append(result)
+            self._tell(work, name, where, result)
+            runs[name].append(result)
         entries = [rounds.entry(work.name, name, runs[name]) for name in peers]
-        rounds.add_ratios(entries, {name: _padded(runs[name], self._rounds) for name in peers})
+        rounds.add_ratios(entries, {name: _padded(runs[name], self._count(work)) for name in peers})
         if work.name == "fast-key":
             self._add_proof(work, entries)
         return entries
@@ -180,15 +177,15 @@ class Bench:
 
     # -- works of their own --------------------------------------------------------------------------
 
-    def _once(self, work: Work, peers: list[str]) -> list[Result]:
+    def _paced(self, work: Work, peers: list[str]) -> list[Result]:
+        """Where time is set by the work, and what counts is how late, or how large, somebody was."""
         n = work.quick_n if self._quick else work.n
-        entries = []
-        for name in peers:
-            self._show.say(f"{work.name}: {name}: {n:,} records")
-            result = self._run(work, name, n, self._lasts(work, n))
-            self._tell(work, name, "", result)
-            entries.append(rounds.entry(work.name, name, [result]))
-        return entries
+        runs: dict[str, list[Result]] = {name: [] for name in peers}
+        for name, where in self._turns(work, peers):
+            self._show.say(f"{work.name}: {name}: {where}, {n:,} records")
+            runs[name].append(self._run(work, name, n, self._lasts(work, n)))
+            self._tell(work, name, where, runs[name][-1])
+        return [rounds.entry(work.name, name, runs[name]) for name in peers]
 
     def _lasts(self, work: Work, n: int) -> float:
         """How many seconds it may take, beside its start."""
@@ -196,18 +193,29 @@ class Bench:
 
     def _isolation(self, work: Work) -> list[Result]:
         n = work.quick_n if self._quick else work.n
-        entries = []
-        clean: Result = {}
-        for case, failing in (("clean", False), ("failing", True)):
-            self._show.say(f"{work.name}: relance: {case}, {n:,} records")
-            result = self._run(work, "relance", n, self._lasts(work, n), options={"failing": failing})
-            self._tell(work, "relance", case, result)
-            if case == "clean":
-                clean = result
-            elif result.get("p99_ms") and clean.get("p99_ms"):
-                result["p99_ratio"] = round(result["p99_ms"] / clean["p99_ms"], 3)
-            entries.append(rounds.entry(work.name, "relance", [result], case=case))
-        return entries
+        runs: dict[str, list[Result]] = {"clean": [], "failing": []}
+        for case, where in self._turns(work, list(runs)):
+            self._show.say(f"{work.name}: relance: {case}: {where}, {n:,} records")
+            options = {"failing": case == "failing"}
+            runs[case].append(self._run(work, "relance", n, self._lasts(work, n), options=options))
+            self._tell(work, "relance", f"{case}: {where}", runs[case][-1])
+        clean, failing = (rounds.entry(work.name, "relance", runs[case], case=case) for case in runs)
+        ratios = rounds.paired_ratios(runs["failing"], runs["clean"], "p99_ms")
+        failing["p99_ratio"] = round(statistics.median(ratios), 3) if ratios else None
+        failing["p99_ratios"] = [round(value, 3) for value in ratios]
+        return [clean, failing]
+
+    # -- rounds --------------------------------------------------------------------------------------
+
+    def _count(self, work: Work) -> int:
+        return self._rounds or (min(QUICK_ROUNDS, work.rounds) if self._quick else work.rounds)
+
+    def _turns(self, work: Work, names: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """Who is next, and how that is called."""
+        count = self._count(work)
+        for round_ in range(count):
+            for name in rounds.rotated(names, round_):
+                yield name, f"round {round_ + 1} of {count}"
 
     def _tell(self, work: Work, peer: str, where: str, result: Result) -> None:
         speed = (

@@ -55,10 +55,12 @@ def estimated(run: Callable[[int], Result], quick: bool) -> Result:
     return result
 
 
-def paired_ratios(ours: Sequence[Result | None], theirs: Sequence[Result | None]) -> list[float]:
-    """Our speed over theirs, round by round, where both have a result."""
+def paired_ratios(
+    ours: Sequence[Result | None], theirs: Sequence[Result | None], figure: str = "records_per_s"
+) -> list[float]:
+    """Our figure over theirs, round by round, where both have a result."""
     return [
-        mine["records_per_s"] / other["records_per_s"]
+        mine[figure] / other[figure]
         for mine, other in zip(ours, theirs, strict=True)
         if is_result(mine) and is_result(other)
     ]
@@ -75,9 +77,19 @@ def middle(values: Iterable[float | int | None]) -> float | None:
     return median(there) if there else None
 
 
-_MEDIANS = ("seconds", "records_per_s", "whole_seconds", "whole_records_per_s", "cpu_seconds")
+_MEDIANS = (
+    "seconds",
+    "records_per_s",
+    "whole_seconds",
+    "whole_records_per_s",
+    "cpu_seconds",
+    "p50_ms",
+    "p99_ms",
+    "flaky_p50_ms",
+    "flaky_p99_ms",
+)
 _SUMS = ("duplicates", "key_disorder", "early")
-_MOST = ("max_rss_mb",)
+_MOST = ("max_rss_mb", "max_ms", "slope_mb_per_min")
 _DETAILS = ("settings", "versions")
 
 

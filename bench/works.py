@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 from bench.records import PARTITIONS
 
+ROUNDS, QUICK_ROUNDS = 5, 3
+
 Kind = Literal["throughput", "fed", "alone", "startup"]
 
 
@@ -47,6 +49,8 @@ class Work:
     quick_n: int = 0
     rate: int = 0
     """Records a second, where they are fed while the peer runs."""
+    rounds: int = ROUNDS
+    """How many, where nobody says otherwise: one, where a single run is minutes of samples."""
     options: Mapping[str, Any] = field(default_factory=dict)
     quick_options: Mapping[str, Any] = field(default_factory=dict)
     shows: tuple[str, ...] = ()
@@ -146,6 +150,7 @@ WORKS: dict[str, Work] = {
             n=201_000,
             quick_n=6_000,
             rate=500,
+            rounds=1,
             options={"backoff_ms": 100, "warm_up": 1000},
             shows=(
                 "p50_ms",
@@ -207,6 +212,7 @@ WORKS: dict[str, Work] = {
             partitions=48,
             n=1_000_000,
             quick_n=100_000,
+            rounds=1,
             # It settles when each has failed as often as its history has room for.
             options={"delay": 10.0, "settle_s": 120.0, "hold_s": 600.0},
             quick_options={"delay": 1.0, "settle_s": 12.0, "hold_s": 20.0},

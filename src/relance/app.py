@@ -72,9 +72,9 @@ _AWAY = 10.0  # seconds without an answer of any broker
 class App:
     """Consumers of one group.
 
-    `settings` wins over the environment (`RELANCE_...`), which is read when none is given; `client` are raw
-    settings of librdkafka, for this Python code only. `mask` says what is hidden in dead letters, logs and
-    figures. Raises SettingsError.
+    `settings` takes the place of the environment and the file (`RELANCE_...`), which are read when none is
+    given: `Settings.load(drain_timeout=20.0)` has both. `client` are raw settings of librdkafka, for this
+    Python code only. `mask` says what is hidden in dead letters, logs and figures. Raises SettingsError.
     """
 
     def __init__(
@@ -140,7 +140,8 @@ class App:
           the handler must then be importable. An async handler runs on the loop.
         batch: give the handler up to this many records at once, `handler(values)` or `handler(values,
           records)`, in the order that `ordering` promises. It fails one by one by raising BatchError;
-          whatever else it raises, the batch is handled again record by record, and each is judged alone.
+          whatever else it raises, the batch is handled again record by record, and each is judged alone;
+          where there is order, up to the first that fails, which those behind it wait for.
         timeout: seconds that the handler may take. An async one is cancelled then and a process ended, and
           the attempt has failed with HandlerTimeoutError; a thread cannot be ended, so health is DOWN.
         breaker: when to stop calling the handler because what it calls is down, and when to try again; see

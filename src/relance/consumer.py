@@ -34,7 +34,7 @@ from relance.outgoing import LARGEST
 from relance.record import Outgoing
 from relance.runtime import Runtime
 from relance.settings import Settings
-from relance.spec import ConsumerSpec, plan_of
+from relance.spec import ConsumerSpec, feeds_of, plan_of
 from relance.workers.inline import InlineWorker
 from relance.workers.loop import LoopWorker
 from relance.workers.make import make_worker
@@ -60,6 +60,7 @@ class Consumer:
         watch: TopicWatch,
         on_failure: Callable[[Exception], None],
         circuit: Circuit | None = None,
+        place: int = 1,
     ) -> None:
         self.spec = spec
         group = settings.group or ""
@@ -80,10 +81,7 @@ class Consumer:
         self._transactors: dict[str, Transactor] = {}
         """By feed; none where hand-offs are acknowledged one by one."""
         cooperative = is_cooperative(settings, spec.assignor)
-        feeds = [Feed("source", spec.topics, group, spec.start, spec.on_out_of_range)]
-        if spec.paths.retry_topic is not None:
-            # A retry record is our own promise: the first of them must not be skipped by start="latest".
-            feeds.append(Feed("retry", (spec.paths.retry_topic,), f"{group}.retry", "earliest", "earliest"))
+        feeds = feeds_of(spec, group)
         # By their client ids the members of a group are told apart, so each of a process needs its own.
         count = next(_numbers)
         number = f"-{count}" if count > 1 else ""
@@ -95,7 +93,13 @@ class Consumer:
             Poller(
                 feed,
                 self.runtime,
-                consumer_config(settings, feed=feed.name + number, group=feed.group, assignor=spec.assignor),
+                consumer_config(
+                    settings,
+                    feed=feed.name + number,
+                    group=feed.group,
+                    assignor=spec.assignor,
+                    place=place,
+                ),
                 cooperative=cooperative,
                 commit_interval=settings.commit_interval,
                 committer=self._transactors.get(feed.name),

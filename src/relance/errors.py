@@ -281,17 +281,14 @@ class HandlerWord(Exception):  # noqa: N818 (a word of the handler, no error: Re
 class Retry(HandlerWord):
     """Try this record again, in `after` seconds; None leaves the wait to the retry policy.
 
-    It overrides `retry_on`, not `max_attempts`: the attempt counts. Raises SettingsError where `after` is
-    not a number of seconds from 0 to MAX_WAIT (a day).
+    It overrides `retry_on`, not `max_attempts`: the attempt counts, and without a policy there is only one.
+    `after` is held to 0 to MAX_WAIT (a day): a Retry-After may be past, or absurd. Raises SettingsError where
+    it is no number.
     """
 
     def __init__(self, after: float | None = None, reason: str = "") -> None:
-        if after is not None and not _is_wait(after):
-            raise SettingsError(
-                "Retry.after", f"must be seconds from 0 to {MAX_WAIT:.0f} (a day), or None, not {after!r}"
-            )
         super().__init__(reason)
-        self.after = after
+        self.after = None if after is None else _held(after)
 
     def __str__(self) -> str:
         wait = "" if self.after is None else f" after {self.after:g}s"
@@ -301,16 +298,20 @@ class Retry(HandlerWord):
         return type(self), (self.after, self.reason)
 
 
-def _is_wait(value: object) -> bool:
-    # bool is an int to Python, but Retry(True) is a slip, not a second.
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MAX_WAIT
+def _held(wait: object) -> float:
+    # bool is an int to Python, but Retry(True) is a slip, not a second; nan is no number that equals itself.
+    if isinstance(wait, bool) or not isinstance(wait, int | float) or wait != wait:
+        raise SettingsError("Retry.after", f"must be seconds, or None, not {wait!r}")
+    return min(max(wait, 0), MAX_WAIT)
 
 
 class BatchError(HandlerWord):
     """Some records of a batch have failed, all others have been handled.
 
     `errors`: by index in the list that the handler was given, what each failed with; judged one by one as if
-    each had been handled alone.
+    each had been handled alone. Where there is order (`ordering` is not "none"), also name those of the same
+    key or partition behind one that is to be tried again, and don't handle them: whoever isn't named is
+    handled, and they would be so before it.
     """
 
     def __init__(self, errors: Mapping[int, Exception]) -> None:

@@ -121,8 +121,9 @@ class Runner:
                 watch=self.watch,
                 on_failure=self.fail,
                 circuit=circuit,
+                place=place,
             )
-            for spec, circuit in zip(self._specs, self._circuits, strict=True)
+            for place, (spec, circuit) in enumerate(zip(self._specs, self._circuits, strict=True), 1)
         ]
         self.watch.start()
         self._hooks.start()

@@ -17,7 +17,7 @@ from relance.engine.flow import Limits
 from relance.engine.outcome import Paths
 from relance.errors import MAX_WAIT, SettingsError
 from relance.kafka.cluster import checked_topic_name
-from relance.kafka.starts import Where
+from relance.kafka.starts import Feed, Where
 from relance.outgoing import NOTHING_HIDDEN
 from relance.policies.breaker import CircuitBreaker
 from relance.policies.masking import Mask
@@ -34,6 +34,7 @@ __all__ = [
     "check_spec",
     "checked_max_crashes",
     "default_workers",
+    "feeds_of",
     "plan_of",
 ]
 
@@ -149,6 +150,17 @@ def default_workers(shape: HandlerShape, concurrency: int) -> Workers:
     if shape.is_async:
         return "loop"
     return "inline" if concurrency == 1 else "threads"
+
+
+def feeds_of(spec: ConsumerSpec, group: str) -> list[Feed]:
+    """What it reads: its source, and its retry topic in a group of its own."""
+    feeds = [Feed("source", spec.topics, group, spec.start, spec.on_out_of_range)]
+    if spec.paths.retry_topic is not None:
+        # A retry record is our own promise: none is skipped because the source is read from its end on. If
+        # retention has taken some, that is a loss like any other.
+        lost: Where = "fail" if spec.on_out_of_range == "fail" else "earliest"
+        feeds.append(Feed("retry", (spec.paths.retry_topic,), f"{group}.retry", "earliest", lost))
+    return feeds
 
 
 def plan_of(spec: ConsumerSpec, settings: Settings) -> Plan:

@@ -464,6 +464,30 @@ def test_a_committed_offset_that_retention_passed_stops_the_partition_and_says_s
     assert committed(bootstrap, group) == {0: 10}
 
 
+def test_retries_that_retention_has_taken_stop_their_partition_too(
+    groups: GroupMaker,
+    send: Callable[..., None],
+    make_topic: Callable[..., str],
+    bootstrap: str,
+    admin: AdminClient,
+) -> None:
+    from confluent_kafka import Consumer
+    from confluent_kafka import TopicPartition as ClientPartition
+
+    retries = make_topic("retry", 1)
+    group = groups(partitions=1, retry_topic=retries)
+    send(retries, *ids("r", 10))
+    owner = Consumer({"bootstrap.servers": bootstrap, "group.id": f"{group.config['group']}.retry"})
+    owner.commit(offsets=[ClientPartition(retries, 0, 3)], asynchronous=False)
+    owner.close()
+    for future in admin.delete_records([ClientPartition(retries, 0, 5)]).values():
+        future.result(10)
+    member = group.start()
+    wait_until(lambda: "committed offset 3 is outside the log 5..10" in member.log, 15.0, lambda: member.log)
+    assert member.stop() == 0
+    assert committed(bootstrap, group, retry=True) == {0: 3}
+
+
 # -- keys ------------------------------------------------------------------------------------------
 
 

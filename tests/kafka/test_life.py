@@ -265,6 +265,33 @@ def test_consumers_of_one_process_are_told_apart_in_their_group(
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_static_members_of_one_app_do_not_fence_each_other(
+    protocol: str, bootstrap: str, make_topic: Callable[..., str]
+) -> None:
+    topics = [make_topic("t", 1), make_topic("u", 1)]
+    client = {"group.instance.id": "one", "group.protocol": protocol}
+    app = App(f"g-{topics[0]}", settings=settings(bootstrap, client=client))
+    handled: list[int] = []
+
+    async def handle(value: int) -> None:
+        handled.append(value)
+
+    for topic in topics:
+        app.consumer(topic)(handle)
+
+    async def main() -> None:
+        async with app.running():
+            for value in range(10):
+                await app.send(topics[value % 2], value)
+            await until(lambda: sorted(handled) == list(range(10)), what=handled)
+            found = Admin(bootstrap).group(f"g-{topics[0]}")
+            assert {member.instance_id for member in found.members} == {"one", "one-2"}
+            assert app.health().status == "UP"
+
+    asyncio.run(main())
+
+
 @pytest.fixture
 def group(tmp_path: Path, bootstrap: str, make_topic: Callable[..., str]) -> Iterator[Group]:
     topic = make_topic("source", 6)

@@ -16,12 +16,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from relance import App, Record, Reject, RetryPolicy
+from relance import App, BatchError, Record, Reject, RetryPolicy
 from relance.engine.assignment import Assignment, Commit
 from relance.engine.crashes import Mark
 from relance.engine.due import DueHeap
 from relance.engine.engine import Engine
+from relance.engine.lanes import Run
 from relance.testing import World
+from relance.workers.batch import Attempt, Batch
 
 SEEDS = 200  # for each ordering
 DELAYS = (1.0, 2.0, 4.0)
@@ -38,15 +40,19 @@ def quiet() -> Iterator[None]:
 class Schedule:
     """What one seed does."""
 
-    def __init__(self, seed: int, ordering: Any) -> None:
+    def __init__(self, seed: int, ordering: Any, batch: int | None = None) -> None:
         self.chance = chance = random.Random(seed)
-        self.seed, self.ordering = seed, ordering
+        self.seed, self.ordering, self.batch = seed, ordering, batch
         self.is_async = chance.random() < 0.6
         self.retry_topic = "t.retry" if ordering == "none" or chance.random() < 0.3 else None
         self.strict = self.retry_topic is None
         self.crashes = self.moves = 0
         self.sent: dict[str, dict[str, Any]] = {}
         self.handled: dict[str, int] = defaultdict(int)
+        self.order: dict[Any, list[int]] = defaultdict(list)
+        one, many = (
+            (self.handle_async, self.handle_all_async) if self.is_async else (self.handle, self.handle_all)
+        )
         app = App("g", bootstrap_servers="localhost:1")
         app.consumer(
             "t",
@@ -55,24 +61,43 @@ class Schedule:
             retry=RetryPolicy.exponential(max_attempts=4, initial_delay=1.0, jitter_factor=0),
             retry_topic=self.retry_topic,
             dead_letter_topic="t.DLT",
+            batch=batch,
             max_crashes=0,  # these crashes are nobody's fault
             max_in_memory_wait=chance.choice([0.0, 1.5, 10.0]) if self.retry_topic else 10.0,
-        )(self.handle_async if self.is_async else self.handle)
+        )(many if batch else one)
         self.world = World(
             app, partitions=chance.choice([1, 2, 4]), processes=chance.choice([1, 2]), seed=seed
         )
 
     def handle(self, value: dict[str, Any], record: Record) -> None:
-        if record.attempt <= value["fails"]:
-            raise TimeoutError("asked to")
-        if value["poison"]:
-            raise Reject("asked to")
+        if error := failure_of(value, record):
+            raise error
+        self.done(value, record)
+
+    def done(self, value: dict[str, Any], record: Record) -> None:
         self.handled[value["id"]] += 1
+        self.order[record.partition if self.ordering == "partition" else record.key].append(record.offset)
 
     async def handle_async(self, value: dict[str, Any], record: Record) -> None:
         if value["takes"]:
             await asyncio.sleep(value["takes"])
         self.handle(value, record)
+
+    def handle_all(self, values: list[dict[str, Any]], records: list[Record]) -> None:
+        """All, or nothing and not a word of whose fault it is; where there is no order, sometimes by name."""
+        found = [failure_of(value, record) for value, record in zip(values, records, strict=True)]
+        failed = {i: error for i, error in enumerate(found) if error is not None}
+        if failed and (self.ordering != "none" or self.seed % 2):
+            raise next(iter(failed.values()))
+        for i, (value, record) in enumerate(zip(values, records, strict=True)):
+            if i not in failed:
+                self.done(value, record)
+        if failed:
+            raise BatchError(failed)
+
+    async def handle_all_async(self, values: list[dict[str, Any]], records: list[Record]) -> None:
+        await asyncio.sleep(max(value["takes"] for value in values))
+        self.handle_all(values, records)
 
     def run(self) -> None:
         with self.world:
@@ -129,7 +154,7 @@ class Schedule:
         for call in self.world.calls:
             by_record[call.partition, call.offset].append(call)
         for calls in by_record.values():
-            if not self.crashes:
+            if not self.crashes and not self.batch:  # of a batch, one attempt may be two calls
                 assert [call.attempt for call in calls] == list(range(1, len(calls) + 1)), calls
             for call in calls:
                 # Any of the attempt before: after a crash there may be two copies in the retry topic.
@@ -137,7 +162,13 @@ class Schedule:
                     delay = DELAYS[call.attempt - 2] - EXACT
                     ends = [b.ended for b in calls if b.attempt == call.attempt - 1 and b.ended is not None]
                     assert any(ended + delay <= call.at for ended in ends), calls
-        if self.strict and self.ordering != "none" and not self.crashes:
+        if self.crashes:
+            return
+        assert max(self.handled.values(), default=0) <= 1, self.handled
+        if self.strict and self.ordering != "none":
+            for offsets in self.order.values():
+                assert offsets == sorted(offsets), offsets
+        if self.strict and self.ordering != "none" and not self.batch:
             lanes = defaultdict(list)
             for call in self.world.calls:
                 lanes[call.partition if self.ordering == "partition" else call.key].append(call.offset)
@@ -145,17 +176,26 @@ class Schedule:
                 assert offsets == sorted(offsets), offsets
 
 
+def failure_of(value: dict[str, Any], record: Record) -> Exception | None:
+    if record.attempt <= value["fails"]:
+        return TimeoutError("asked to")
+    return Reject("asked to") if value["poison"] else None
+
+
 def _id_of(text: str | None) -> str:
     return str(msgspec.json.decode(text or "")["id"])
 
 
+@pytest.mark.parametrize("batch", [None, 3], ids=["one-by-one", "batches"])
 @pytest.mark.parametrize("ordering", ["partition", "key", "none"])
-def test_whatever_happens_nothing_is_lost_early_out_of_order_or_committed_too_soon(ordering: str) -> None:
+def test_whatever_happens_nothing_is_lost_early_out_of_order_or_committed_too_soon(
+    ordering: str, batch: int | None
+) -> None:
     for seed in range(SEEDS):
         try:
-            Schedule(seed, ordering).run()
+            Schedule(seed, ordering, batch).run()
         except Exception as error:
-            error.add_note(f"seed {seed}, ordering {ordering}")
+            error.add_note(f"seed {seed}, ordering {ordering}, batch {batch}")
             raise
 
 
@@ -186,14 +226,31 @@ def a_lane_for_each_record(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Engine, "__init__", init)
 
 
+def the_others_of_a_batch_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = Batch._one_by_one
+
+    def one_by_one(self: Batch, found: Any, run: Run, attempt: Attempt) -> Any:
+        run.lane.keyed = False
+        yield from before(self, found, run, attempt)
+        run.lane.keyed = True
+
+    monkeypatch.setattr(Batch, "_one_by_one", one_by_one)
+
+
 def run_many(ordering: str) -> None:
     for seed in range(100):
-        Schedule(seed, ordering).run()
+        Schedule(seed, ordering, 3 if seed % 2 else None).run()
 
 
 @pytest.mark.parametrize(
     "mutant",
-    [commit_to_the_position, retry_at_once, forget_what_is_handed_off, a_lane_for_each_record],
+    [
+        commit_to_the_position,
+        retry_at_once,
+        forget_what_is_handed_off,
+        a_lane_for_each_record,
+        the_others_of_a_batch_go_on,
+    ],
 )
 def test_each_mutant_is_caught(
     mutant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch

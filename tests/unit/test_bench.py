@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bench import command, homes, page, plot, report, rounds
+from bench import command, homes, measure, page, plot, report, rounds
 from bench.peers import PEERS, Peer
 from bench.records import count_bad, is_bad, number_in, value
 from bench.runs import letters_problem, problem_of
@@ -130,6 +130,80 @@ def test_enough_records_are_asked_for_that_the_timed_part_is_as_long_as_it_must(
     assert rounds.records_for(run(1000), 10.0, least=2_000_000) == 2_000_000
 
 
+def test_of_several_rounds_a_delay_is_the_median_and_the_longest_the_longest() -> None:
+    each = [
+        run(10) | {"p50_ms": p50, "p99_ms": p99, "max_ms": most}
+        for p50, p99, most in ((1, 30, 50), (3, 10, 90), (2, 20, 40))
+    ]
+    told = rounds.entry("delays", "relance", each)
+    assert (told["p50_ms"], told["p99_ms"], told["max_ms"]) == (2, 20, 90)
+
+
+class NoTopics:
+    """Where no topic is filled."""
+
+    def __init__(self, bootstrap: str) -> None: ...
+
+    def delete_filled(self) -> None: ...
+
+
+@pytest.fixture
+def asked_for(monkeypatch: pytest.MonkeyPatch) -> list[measure.Asked]:
+    """A bench without programs: each run is noted, and its p99 is the number of the runs so far."""
+    asked: list[measure.Asked] = []
+
+    def ran(wanted: measure.Asked, *_: object) -> rounds.Result:
+        asked.append(wanted)
+        return run(2000) | {"p50_ms": 1.0, "p99_ms": float(len(asked)), "key_disorder": 0}
+
+    monkeypatch.setattr(measure, "Topics", NoTopics)
+    monkeypatch.setattr(measure, "run", ran)
+    monkeypatch.setattr(homes, "command_of", lambda peer, say: [peer.name])
+    return asked
+
+
+def a_bench(count: int | None = None, *, quick: bool = False) -> measure.Bench:
+    return measure.Bench("nowhere:1", measure.Show(), rounds=count, quick=quick, against=None)
+
+
+def test_isolation_is_the_median_of_ratios_within_a_round(asked_for: list[measure.Asked]) -> None:
+    clean, failing = a_bench().measure(WORKS["isolation"])
+    assert [asked.options["failing"] for asked in asked_for] == [
+        *(False, True),
+        *(True, False),
+        *(False, True),
+        *(True, False),
+        *(False, True),
+    ]
+    assert failing["p99_ratios"] == [round(value, 3) for value in (2 / 1, 3 / 4, 6 / 5, 7 / 8, 10 / 9)]
+    assert failing["p99_ratio"] == round(10 / 9, 3)
+    assert (clean["case"], clean["rounds"], failing["case"], failing["rounds"]) == ("clean", 5, "failing", 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "quick", "expected"),
+    [
+        ("delays", None, False, 5),
+        ("delays", None, True, 3),
+        ("delays", 2, False, 2),
+        ("memory", None, False, 1),
+        ("memory", None, True, 1),
+        ("memory", 2, False, 2),
+    ],
+)
+def test_a_work_has_its_rounds_unless_somebody_says_how_many(
+    name: str, count: int | None, quick: bool, expected: int, asked_for: list[measure.Asked]
+) -> None:
+    (ours,) = a_bench(count, quick=quick).measure(WORKS[name])
+    assert ours["rounds"] == len(asked_for) == expected
+
+
+def test_peers_of_a_paced_work_take_turns(asked_for: list[measure.Asked]) -> None:
+    a_bench(2).measure(WORKS["latency"])
+    names = [asked.peer.name for asked in asked_for]
+    assert names == [*WORKS["latency"].peers, *WORKS["latency"].peers[1:], WORKS["latency"].peers[0]]
+
+
 # -- what is told ------------------------------------------------------------------------------------
 
 
@@ -194,6 +268,9 @@ def test_the_plot_has_a_bar_for_each_ratio() -> None:
     [
         (["fats"], "no work fats; there are: fast"),
         (["fast", "--against", "bear"], "no peer bear; there are:"),
+        (["fast", "--rounds", "0"], "'0' is no number of rounds: 1 or more"),
+        (["fast", "--rounds", "-3"], "'-3' is no number of rounds: 1 or more"),
+        (["fast", "--rounds", "five"], "'five' is no number of rounds: 1 or more"),
     ],
 )
 def test_a_wrong_word_ends_with_status_2_and_the_right_ones(

@@ -20,7 +20,7 @@ import shlex
 import subprocess
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -267,7 +267,9 @@ def no_running(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @every_document
 @pytest.mark.usefixtures("no_running")
-def test_python_examples_use_public_names_and_run_up_to_the_broker(path: Path) -> None:
+def test_python_examples_use_public_names_and_run_up_to_the_broker(
+    path: Path, relance_world: Callable[..., relance.testing.World]
+) -> None:
     for number, code in enumerate(blocks(path, "python")):
         if path.name == "architecture.md" and "def __init__(" in code:
             continue  # a list of signatures, not code
@@ -282,6 +284,9 @@ def test_python_examples_use_public_names_and_run_up_to_the_broker(path: Path) -
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 exec(compile(code, name_of(path), "exec"), module.__dict__)
+            for name, example in list(vars(module).items()):
+                if name.startswith("test_"):
+                    example(relance_world)
         finally:
             del sys.modules[module.__name__]
 

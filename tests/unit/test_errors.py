@@ -102,7 +102,20 @@ def test_retry_takes_seconds_or_nothing(after: float | None) -> None:
     assert Retry(after).after == after
 
 
-@pytest.mark.parametrize("after", [-1, -0.1, math.nan, math.inf, True, "3", 10**400, errors.MAX_WAIT * 2])
+@pytest.mark.parametrize(
+    ("after", "held"),
+    [
+        (-1, 0),
+        (-0.1, 0),
+        (-math.inf, 0),
+        *((n, errors.MAX_WAIT) for n in (math.inf, 10**400, errors.MAX_WAIT * 2)),
+    ],
+)
+def test_a_wait_that_is_past_or_absurd_is_held_to_a_day(after: float, held: float) -> None:
+    assert Retry(after).after == held
+
+
+@pytest.mark.parametrize("after", [math.nan, True, "3"])
 def test_retry_refuses_what_is_not_a_wait(after: object) -> None:
     with pytest.raises(SettingsError, match=r"Retry\.after"):
         Retry(after)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ import pytest
 
 from relance import App, CircuitBreaker, RetryPolicy, Settings
 from relance.errors import SettingsError
-from relance.spec import checked_max_crashes, plan_of
+from relance.spec import checked_max_crashes, feeds_of, plan_of
 
 
 def an_app() -> App:
@@ -100,6 +100,18 @@ def test_the_words_for_a_place_to_start_are_taken_as_they_are(word: Any) -> None
     app = an_app()
     app.consumer("orders", start=word, on_out_of_range=word)(orders)
     assert [(spec.start, spec.on_out_of_range) for spec in app._specs] == [(word, word)]
+
+
+@pytest.mark.parametrize(
+    ("lost", "of_retries"), [("fail", "fail"), ("earliest", "earliest"), ("latest", "earliest")]
+)
+def test_no_retry_is_skipped_wherever_the_source_goes_on(lost: Any, of_retries: str) -> None:
+    app = an_app()
+    app.consumer("orders", start="latest", on_out_of_range=lost, retry_topic="orders.retry")(orders)
+    source, retry = feeds_of(app._specs[0], "g")
+    assert (source.group, source.start, source.on_out_of_range) == ("g", "latest", lost)
+    assert (retry.topics, retry.group) == (("orders.retry",), "g.retry")
+    assert (retry.start, retry.on_out_of_range) == ("earliest", of_retries)
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,10 @@ def is_cooperative(settings: Settings, assignor: str) -> bool:
     return settings.client.get("group.protocol") == "consumer" or assignor == "cooperative-sticky"
 
 
-def consumer_config(settings: Settings, *, feed: str, group: str, assignor: str) -> dict[str, Any]:
-    """For a poller's client."""
+def consumer_config(
+    settings: Settings, *, feed: str, group: str, assignor: str, place: int = 1
+) -> dict[str, Any]:
+    """For a poller's client; `place`: of its consumer in its App, from 1."""
     config: dict[str, Any] = {
         "group.id": group,
         "client.id": f"relance-{socket.gethostname()}-{os.getpid()}-{feed}",
@@ -51,4 +53,9 @@ def consumer_config(settings: Settings, *, feed: str, group: str, assignor: str)
         config["partition.assignment.strategy"] = assignor
         config["session.timeout.ms"] = int(settings.session_timeout * 1000)
         config["heartbeat.interval.ms"] = int(settings.heartbeat_interval * 1000)
-    return {**config, **common_config(settings)}
+    config |= common_config(settings)
+    if place > 1 and (instance := config.get("group.instance.id")) is not None:
+        # The consumers of an App are members of one group: under one id each would fence the one before. A
+        # number, and not the client id's, so that it is the same after a restart.
+        config["group.instance.id"] = f"{instance}-{place}"
+    return config

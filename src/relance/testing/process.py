@@ -23,7 +23,7 @@ from relance.kafka.starts import Feed, Start, start_at
 from relance.message import Kept
 from relance.record import Outgoing, Record, TopicPartition
 from relance.runtime import Runtime
-from relance.spec import ConsumerSpec, plan_of
+from relance.spec import ConsumerSpec, feeds_of, plan_of
 from relance.stats import CircuitBreakerOpen
 from relance.testing.clock import VirtualCondition
 from relance.testing.topics import StoredRecord
@@ -74,11 +74,7 @@ class Node:
         self.world, self.process, self.spec = world, process, spec
         settings = world.app.settings
         group = settings.group or ""
-        self.feeds = [Feed("source", spec.topics, group, spec.start, spec.on_out_of_range)]
-        if spec.paths.retry_topic is not None:
-            self.feeds.append(
-                Feed("retry", (spec.paths.retry_topic,), f"{group}.retry", "earliest", "earliest")
-            )
+        self.feeds = feeds_of(spec, group)
         self.runtime = Runtime(
             plan_of(spec, settings),
             clock=world.clock,

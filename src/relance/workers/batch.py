@@ -2,8 +2,9 @@
 
 Promises: a record counts as handled if a call that held it returned, or raised a BatchError that does not
 name it. A call that fails without naming anybody is repeated record by record, so that one poison record
-neither takes its neighbours along nor uses up their attempts. What ends the handling midway takes back
-nothing that was handled.
+neither takes its neighbours along nor uses up their attempts; where there is order, as far as the first that
+fails again, since who stands behind must wait for what becomes of it. What ends the handling midway takes
+back nothing that was handled.
 """
 
 from __future__ import annotations
@@ -110,6 +111,7 @@ class Batch:
             else:
                 attempt.bad.append((one[1], raised))
                 goes_on = self._runtime.called(run, (), attempt.bad[-1:]) and not self._ends_all(raised)
+                goes_on = goes_on and not run.lane.keyed
             if not goes_on:
                 return
 
