@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from tests.waiting import wait_until
 
+from relance.broker import LocalBroker
 from relance.errors import BrokerUnavailableError, SettingsError, TopicMissingError
 from relance.kafka.admin import Admin, GroupMissingError, KafkaRefusedError, Watermarks
 from relance.record import TopicPartition as TP
@@ -198,3 +202,26 @@ def test_a_broker_that_is_away_is_named_within_the_deadline(
 def test_an_address_that_says_nothing_is_a_setting_to_correct() -> None:
     with pytest.raises(SettingsError, match="localhost:9092"):
         Admin(" ")
+
+
+ASKS = """
+import sys, threading
+from relance.kafka.admin import Admin
+
+def ask(group):
+    print(Admin(sys.argv[1], timeout=30.0).committed(group), flush=True)
+
+threads = [threading.Thread(target=ask, args=(f"g{n}",)) for n in range(20)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_a_process_lives_that_asks_for_offsets_while_the_coordinators_begin(tmp_path: Path) -> None:
+    """NOT_COORDINATOR to that question is the end of a process by librdkafka's hand (#5040)."""
+    with LocalBroker(tmp_path, port=0) as fresh:
+        asked = [sys.executable, "-c", ASKS, fresh.bootstrap]
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout.split()) == (0, ["{}"] * 20), done.stderr

@@ -62,6 +62,7 @@ class FrontierAgainstASet(RuleBasedStateMachine):
     @rule()
     def look_at_what_is_unfinished(self) -> None:
         assert self.frontier.unfinished() == sorted(self.open)
+        assert sum(map(len, self.frontier._open)) == len(self.open)  # nothing is left to be looked at again
 
     @precondition(lambda self: self.finished)
     @rule(data=st.data())

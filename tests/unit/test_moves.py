@@ -148,6 +148,21 @@ def test_a_million_finished_above_many_that_wait_take_memory_by_those_that_wait(
     assert frontier.unfinished() == waiting
 
 
+def test_what_is_finished_above_one_that_waits_is_looked_at_by_one_commit_and_not_by_each_that_follows() -> (
+    None
+):
+    frontier = Frontier(0)
+    frontier.open([0])
+    for offset in range(1, 3001):  # one by one, as they trickle in
+        frontier.open([offset])
+        frontier.finish_all([offset])
+        if offset % 100 == 0:
+            assert len(frontier._open) == 101
+            assert frontier.map({}) == OffsetMap(0, offset + 1, (0,))
+            assert list(frontier._open) == [[0]]
+    assert (frontier.base, frontier.position, frontier.open_count) == (0, 3001, 1)
+
+
 def test_spans_above_a_record_that_takes_long_are_let_go_of_too() -> None:
     frontier = Frontier(0)
     for start in range(0, 1_000_000, 1000):

@@ -170,9 +170,7 @@ class Frontier:
         """Memory is by what is unfinished, not by how far one of it holds the base back."""
         finished = len(self._done) + self._spanned
         if finished > _SWEEP and 2 * finished > self._kept:
-            left = self._left()
-            self._open, self._head, self._kept = deque([left] if left else ()), 0, len(left)
-            self._done.clear()
+            self._left()
 
     def _spell_out(self) -> None:
         """Each finished offset by itself, where all are looked at anyway."""
@@ -191,13 +189,19 @@ class Frontier:
         self._head = head
 
     def _left(self) -> list[int]:
+        """The open ones; of what was read nothing else is kept, so that the next look is at what came since.
+
+        A commit looks once a second, under the lock: of ten thousand in short lists that took 5 to 20 ms.
+        """
         self._spell_out()
         done, head = self._done, self._head
-        found: list[int] = []
+        left: list[int] = []
         for offsets in self._open:
-            found.extend(offsets[head:] if not done else (o for o in offsets[head:] if o not in done))
+            left.extend(offsets[head:] if not done else [o for o in offsets[head:] if o not in done])
             head = 0
-        return found
+        self._open, self._head, self._kept = deque([left] if left else ()), 0, len(left)
+        done.clear()
+        return left
 
     def reopen(self, offsets: Collection[int]) -> None:
         """Finished offsets are not, after all: the transaction that finished them did not take effect."""
@@ -212,10 +216,8 @@ class Frontier:
 
     def unfinished(self) -> list[int]:
         """The open offsets, ascending, and those an earlier owner left open that were not read yet."""
-        found = self._left()
-        if self.replaying():
-            found.extend(sorted(o for o in self._unfinished if o >= self.position))
-        return found
+        later = sorted(o for o in self._unfinished if o >= self.position) if self.replaying() else []
+        return self._left() + later
 
     def map(self, waits: Mapping[int, Wait]) -> OffsetMap:
         """What a new owner must know beside `base`. `waits`: as `OffsetMap.waits`, of what waits here now."""

@@ -190,11 +190,26 @@ class Admin:
 
     def committed(self, group: str) -> dict[TopicPartition, Committed]:
         """What the group has committed, empty where it never did (or does not exist)."""
-        return self._committed([group], self._asker.deadline())[group]
+        deadline = self._asker.deadline()
+        self._described([group], deadline)
+        return self._committed([group], deadline)[group]
+
+    def _described(self, groups: Collection[str], deadline: float) -> dict[str, Any]:
+        """What the client knows of each that exists. Their coordinators are at work then."""
+        return self._asker.ask_coordinators(
+            "describe the groups",
+            lambda client, left: client.describe_consumer_groups(list(groups), request_timeout=left),
+            deadline,
+        )
 
     def _committed(
         self, groups: Collection[str], deadline: float
     ) -> dict[str, dict[TopicPartition, Committed]]:
+        """Only just after `_described`: it is the question whose refusal the client survives.
+
+        Who is asked for offsets and answers NOT_COORDINATOR, as each does while a cluster begins, ends the
+        process: librdkafka then looks for the group of an admin client, which has none (#5040).
+        """
         answers = self._asker.ask_coordinators(
             "read the committed offsets",
             # The client takes one group a call; the calls are on their way together.
@@ -217,11 +232,7 @@ class Admin:
 
     def members(self, groups: Collection[str]) -> dict[str, set[str]]:
         """The client ids of each group's members, none for a group that does not exist."""
-        described = self._asker.ask_coordinators(
-            "describe the groups",
-            lambda client, left: client.describe_consumer_groups(list(groups), request_timeout=left),
-            self._asker.deadline(),
-        )
+        described = self._described(groups, self._asker.deadline())
         return {g: {m.client_id for m in described[g].members} if g in described else set() for g in groups}
 
     def stable_ends(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
@@ -241,11 +252,7 @@ class Admin:
             return {}
         deadline = self._asker.deadline()
         # All questions leave before the first answer is waited for: one round trip, not one per group.
-        described = self._asker.ask_coordinators(
-            "describe the groups",
-            lambda client, left: client.describe_consumer_groups(list(names), request_timeout=left),
-            deadline,
-        )
+        described = self._described(names, deadline)
         committed = self._committed(names, deadline)
         holders: dict[str, dict[TopicPartition, str]] = {}
         members: dict[str, tuple[Member, ...]] = {}

@@ -221,6 +221,8 @@ class Asker:
                     if code not in _SETTLING or time.monotonic() >= deadline:
                         raise self.refused(what, error) from error
                     settling = True
+                    if code == KafkaError.NOT_COORDINATOR:  # it remembers whom to ask, also if that is over
+                        self._replace(client)
             if not settling:
                 return answers
             self.pause()
