@@ -337,10 +337,7 @@ def _repeats(events: Sequence[Event], epochs: Sequence[Epoch], *, exactly_once: 
     """
     unwritten = () if exactly_once else (e["id"] for e in events if e["event"] == "unwritten")
     found: Counter[str] = Counter(unwritten)
-    answered: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for event in events:
-        if event["event"] == "written":
-            answered[event["who"], event["id"]].append(event["t"])
+    answered = _answered(events)
     for epoch in epochs:
         if epoch.clean or epoch.ended == inf:  # of one that goes on nothing can be repeated
             continue
@@ -353,6 +350,29 @@ def _repeats(events: Sequence[Event], epochs: Sequence[Epoch], *, exactly_once: 
             done = max((t for t in answered[epoch.who, name] if ended <= t <= epoch.ended), default=inf)
             if not any(at >= done + _COMMITTED_BY for at in epoch.told):
                 found[name] += 1
+    return found
+
+
+def _answered(events: Sequence[Event]) -> dict[tuple[str, str], list[float]]:
+    """When what each member wrote of each record was acknowledged, and stayed so.
+
+    What it wrote in a transaction that then failed was not written: it comes again in a later one, and until
+    then a commit tells of it as unfinished.
+    """
+    found: dict[tuple[str, str], list[float]] = defaultdict(list)
+    waiting: dict[tuple[str, int], list[Event]] = defaultdict(list)
+    for event in events:
+        number: int = event.get("transaction") or 0  # none
+        match event["event"]:
+            case "written" if not number:
+                found[event["who"], event["id"]].append(event["t"])
+            case "written":
+                waiting[event["who"], number].append(event)
+            case "committed" if number:
+                for write in waiting.pop((event["who"], number), ()):
+                    found[write["who"], write["id"]].append(write["t"])
+            case "began":  # its numbers begin anew
+                waiting = defaultdict(list, {k: v for k, v in waiting.items() if k[0] != event["who"]})
     return found
 
 

@@ -245,6 +245,38 @@ class TestDelays:
 
 
 class TestRepeats:
+    @pytest.mark.parametrize("took_effect", [False, True])
+    def test_a_commit_tells_nothing_of_what_was_written_in_a_transaction_that_failed(
+        self, took_effect: bool, history: History
+    ) -> None:
+        history.order("a")
+        history.assigned()
+        history.begin("a")
+        history.end("a")
+        history.written("a", transaction=7)
+        if not took_effect:
+            history.truth.results.clear()  # who reads what is committed never sees it
+        history.tell("commit", number=70, offsets=[[SOURCE, 0, 0]])
+        if took_effect:
+            history.tell("committed", number=70, transaction=7)
+        history.now += 10.0
+        history.tell("commit", number=71, offsets=[[SOURCE, 0, 0]])
+        history.tell("committed", number=71, transaction=8)
+        history.tell("losing", partitions=[[SOURCE, 0]])
+        history.tell("lost", partitions=[[SOURCE, 0]])
+        history.now += 10.0
+        history.assigned()
+        history.begin("a")
+        history.end("a")
+        if not took_effect:
+            history.written("a", transaction=9)
+        history.tell("commit", number=72, offsets=[[SOURCE, 0, 1]])
+        history.tell("committed", number=72, transaction=9)
+        history.truth.committed[SOURCE, 0] = 1
+        verdict = history.check("transactional")
+        assert found_by(verdict) == ({"beyond_allowed"} if took_effect else set()), verdict.problems
+        assert verdict.repeated_attempts == 1
+
     def test_an_order_that_stands_in_its_topic_twice_has_two_results(self, history: History) -> None:
         for _ in range(2):
             history.order("a")
