@@ -119,7 +119,7 @@ def unread_forgotten() -> None:
     """Until it has read it, an owner leaves out of its map what the one before it left unfinished."""
 
     def unfinished(self: Frontier) -> list[int]:
-        return self._left()
+        return self._compact()
 
     Frontier.unfinished = unfinished  # type: ignore[method-assign]
 

@@ -61,6 +61,7 @@ __all__ = [
     "TopicMissingError",
     "TransientError",
     "WorkerDiedError",
+    "held_wait",
     "kafka_error",
 ]
 
@@ -68,6 +69,16 @@ __all__ = [
 MAX_WAIT: Final = 86_400.0
 """The longest wait before a retry, in seconds: a day. A longer one is a slip (milliseconds, infinity), or
 a schedule, which a retry topic is not."""
+
+
+def held_wait(asked: object) -> float | None:
+    """A wait in seconds, held to 0..MAX_WAIT (a Retry-After may be past, or absurd); None if it is none.
+
+    bool is an int to Python, but True is a slip, not a second; nan is no number that equals itself.
+    """
+    if isinstance(asked, bool) or not isinstance(asked, int | float) or asked != asked:
+        return None
+    return float(min(max(asked, 0.0), MAX_WAIT))
 
 
 class RelanceError(Exception):
@@ -288,7 +299,9 @@ class Retry(HandlerWord):
 
     def __init__(self, after: float | None = None, reason: str = "") -> None:
         super().__init__(reason)
-        self.after = None if after is None else _held(after)
+        self.after = held_wait(after)
+        if self.after is None and after is not None:
+            raise SettingsError("Retry.after", f"must be seconds, or None, not {after!r}")
 
     def __str__(self) -> str:
         wait = "" if self.after is None else f" after {self.after:g}s"
@@ -296,13 +309,6 @@ class Retry(HandlerWord):
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.after, self.reason)
-
-
-def _held(wait: object) -> float:
-    # bool is an int to Python, but Retry(True) is a slip, not a second; nan is no number that equals itself.
-    if isinstance(wait, bool) or not isinstance(wait, int | float) or wait != wait:
-        raise SettingsError("Retry.after", f"must be seconds, or None, not {wait!r}")
-    return min(max(wait, 0), MAX_WAIT)
 
 
 class BatchError(HandlerWord):

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer
+from confluent_kafka import TopicPartition as ClientPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 from members import Group, Member
 
@@ -69,6 +70,12 @@ def committed(bootstrap: str, group: Group, *, retry: bool = False) -> dict[int,
         for tp, found in Admin(bootstrap).committed(name).items()
         if tp.topic == topic
     }
+
+
+def delete_below(admin: AdminClient, topic: str, offset: int) -> None:
+    """As retention does, in partition 0."""
+    for future in admin.delete_records([ClientPartition(topic, 0, offset)]).values():
+        future.result(10)
 
 
 def ends(bootstrap: str, topic: str) -> dict[int, int]:
@@ -447,8 +454,6 @@ def test_partitions_that_are_added_are_read_and_the_break_in_the_order_of_keys_i
 def test_a_committed_offset_that_retention_passed_stops_the_partition_and_says_so(
     groups: GroupMaker, send: Callable[..., None], bootstrap: str, admin: AdminClient
 ) -> None:
-    from confluent_kafka import TopicPartition as ClientPartition
-
     group = groups(partitions=1)
     topic = group.config["topic"]
     send(topic, *ids("x", 10))
@@ -456,8 +461,7 @@ def test_a_committed_offset_that_retention_passed_stops_the_partition_and_says_s
     group.wait_handled(set(ids("x", 10)))
     assert member.stop() == 0
     send(topic, *ids("y", 10))
-    for future in admin.delete_records([ClientPartition(topic, 0, 15)]).values():
-        future.result(10)
+    delete_below(admin, topic, 15)
     again = group.start()
     wait_until(lambda: "is outside the log 15..20" in again.log, 15.0, lambda: again.log)
     assert again.stop() == 0
@@ -471,17 +475,13 @@ def test_retries_that_retention_has_taken_stop_their_partition_too(
     bootstrap: str,
     admin: AdminClient,
 ) -> None:
-    from confluent_kafka import Consumer
-    from confluent_kafka import TopicPartition as ClientPartition
-
     retries = make_topic("retry", 1)
     group = groups(partitions=1, retry_topic=retries)
     send(retries, *ids("r", 10))
     owner = Consumer({"bootstrap.servers": bootstrap, "group.id": f"{group.config['group']}.retry"})
     owner.commit(offsets=[ClientPartition(retries, 0, 3)], asynchronous=False)
     owner.close()
-    for future in admin.delete_records([ClientPartition(retries, 0, 5)]).values():
-        future.result(10)
+    delete_below(admin, retries, 5)
     member = group.start()
     wait_until(lambda: "committed offset 3 is outside the log 5..10" in member.log, 15.0, lambda: member.log)
     assert member.stop() == 0

@@ -166,13 +166,10 @@ class Schedule:
             return
         assert max(self.handled.values(), default=0) <= 1, self.handled
         if self.strict and self.ordering != "none":
-            for offsets in self.order.values():
-                assert offsets == sorted(offsets), offsets
-        if self.strict and self.ordering != "none" and not self.batch:
-            lanes = defaultdict(list)
-            for call in self.world.calls:
-                lanes[call.partition if self.ordering == "partition" else call.key].append(call.offset)
-            for offsets in lanes.values():
+            begun = defaultdict(list)
+            for call in () if self.batch else self.world.calls:
+                begun[call.partition if self.ordering == "partition" else call.key].append(call.offset)
+            for offsets in (*self.order.values(), *begun.values()):
                 assert offsets == sorted(offsets), offsets
 
 

@@ -170,7 +170,7 @@ class Frontier:
         """Memory is by what is unfinished, not by how far one of it holds the base back."""
         finished = len(self._done) + self._spanned
         if finished > _SWEEP and 2 * finished > self._kept:
-            self._left()
+            self._compact()
 
     def _spell_out(self) -> None:
         """Each finished offset by itself, where all are looked at anyway."""
@@ -188,8 +188,8 @@ class Frontier:
             head -= len(opened.popleft())
         self._head = head
 
-    def _left(self) -> list[int]:
-        """The open ones; of what was read nothing else is kept, so that the next look is at what came since.
+    def _compact(self) -> list[int]:
+        """Keep the open ones only, so that the next look is at what came since; that is they.
 
         A commit looks once a second, under the lock: of ten thousand in short lists that took 5 to 20 ms.
         """
@@ -217,7 +217,7 @@ class Frontier:
     def unfinished(self) -> list[int]:
         """The open offsets, ascending, and those an earlier owner left open that were not read yet."""
         later = sorted(o for o in self._unfinished if o >= self.position) if self.replaying() else []
-        return self._left() + later
+        return self._compact() + later
 
     def map(self, waits: Mapping[int, Wait]) -> OffsetMap:
         """What a new owner must know beside `base`. `waits`: as `OffsetMap.waits`, of what waits here now."""

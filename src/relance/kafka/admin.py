@@ -190,26 +190,27 @@ class Admin:
 
     def committed(self, group: str) -> dict[TopicPartition, Committed]:
         """What the group has committed, empty where it never did (or does not exist)."""
-        deadline = self._asker.deadline()
-        self._described([group], deadline)
-        return self._committed([group], deadline)[group]
+        _, committed = self._with_offsets([group], self._asker.deadline())
+        return committed[group]
 
     def _described(self, groups: Collection[str], deadline: float) -> dict[str, Any]:
-        """What the client knows of each that exists. Their coordinators are at work then."""
+        """What the client knows of each that exists."""
         return self._asker.ask_coordinators(
             "describe the groups",
             lambda client, left: client.describe_consumer_groups(list(groups), request_timeout=left),
             deadline,
         )
 
-    def _committed(
+    def _with_offsets(
         self, groups: Collection[str], deadline: float
-    ) -> dict[str, dict[TopicPartition, Committed]]:
-        """Only just after `_described`: it is the question whose refusal the client survives.
+    ) -> tuple[dict[str, Any], dict[str, dict[TopicPartition, Committed]]]:
+        """What `_described` says, and what each has committed; in this order: coordinators are at work then.
 
         Who is asked for offsets and answers NOT_COORDINATOR, as each does while a cluster begins, ends the
-        process: librdkafka then looks for the group of an admin client, which has none (#5040).
+        process: librdkafka then looks for the group of an admin client, which has none (#5040). The other
+        question's refusal it survives.
         """
+        described = self._described(groups, deadline)
         answers = self._asker.ask_coordinators(
             "read the committed offsets",
             # The client takes one group a call; the calls are on their way together.
@@ -221,7 +222,7 @@ class Admin:
             },
             deadline,
         )
-        return {
+        committed = {
             group: {
                 TopicPartition(each.topic, each.partition): Committed(each.offset, each.metadata or "")
                 for each in (answers[group].topic_partitions if group in answers else ())
@@ -229,6 +230,7 @@ class Admin:
             }
             for group in groups
         }
+        return described, committed
 
     def members(self, groups: Collection[str]) -> dict[str, set[str]]:
         """The client ids of each group's members, none for a group that does not exist."""
@@ -252,8 +254,7 @@ class Admin:
             return {}
         deadline = self._asker.deadline()
         # All questions leave before the first answer is waited for: one round trip, not one per group.
-        described = self._described(names, deadline)
-        committed = self._committed(names, deadline)
+        described, committed = self._with_offsets(names, deadline)
         holders: dict[str, dict[TopicPartition, str]] = {}
         members: dict[str, tuple[Member, ...]] = {}
         for name in names:

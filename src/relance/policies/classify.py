@@ -31,7 +31,6 @@ from enum import Enum
 from typing import Final, Protocol, TypeGuard
 
 from relance.errors import (
-    MAX_WAIT,
     BrokerUnavailableError,
     DecodeError,
     Fatal,
@@ -41,6 +40,7 @@ from relance.errors import (
     SendError,
     TopicMissingError,
     WorkerDiedError,
+    held_wait,
     kafka_error,
 )
 from relance.policies.retry import RetryPolicy
@@ -231,9 +231,5 @@ def _ask(rule: Callable[[Exception], bool | float | timedelta | None], error: Ex
 
 
 def _seconds(asked: object) -> float | None:
-    """A foreign wait, held to 0..MAX_WAIT (a Retry-After may be past, or absurd); None if it is none."""
-    if isinstance(asked, timedelta):
-        asked = asked.total_seconds()
-    if isinstance(asked, bool) or not isinstance(asked, int | float) or asked != asked:
-        return None
-    return float(min(max(asked, 0.0), MAX_WAIT))
+    """A foreign wait, which may be a timedelta, too; None if it is none."""
+    return held_wait(asked.total_seconds() if isinstance(asked, timedelta) else asked)

@@ -110,8 +110,8 @@ class Batch:
                 goes_on = self._runtime.called(run, [one[1]], ())
             else:
                 attempt.bad.append((one[1], raised))
-                goes_on = self._runtime.called(run, (), attempt.bad[-1:]) and not self._ends_all(raised)
-                goes_on = goes_on and not run.lane.keyed
+                goes_on = self._runtime.called(run, (), attempt.bad[-1:])
+                goes_on = goes_on and not run.lane.keyed and not self._ends_all(raised)
             if not goes_on:
                 return
 
