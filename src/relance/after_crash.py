@@ -10,8 +10,9 @@ import logging
 from relance.contracts import StartLike
 from relance.engine.assignment import Assignment
 from relance.engine.crashes import CALM, Careful, careful_after, read_mark
+from relance.engine.lanes import Run
 from relance.engine.offset_map import mark_text
-from relance.errors import CrashLoopError
+from relance.errors import CrashLoopError, HandlerExitError
 from relance.failures import Failures
 from relance.monitor import Monitor
 from relance.outgoing import failure_text
@@ -44,6 +45,35 @@ class AfterCrash:
             "".join(f"; the process died {n}x at offset {o}" for o, n in sorted(careful.crashes.items())),
         )
         return careful
+
+    def ended_by(self, run: Run, error: BaseException) -> None:
+        """The handler of the record at `run.done` raised what ends the process: all stops."""
+        record, assignment = run.records[run.done], run.lane.assignment
+        with self._monitor.lock:
+            self._monitor.halt()  # first: given back, the record would be taken again at once
+            if not assignment.closed:
+                assignment.deaths.add(record.log_offset)
+                assignment.changed = True
+            self._monitor.give_back(run)
+        self._stop([record], error)
+
+    def ended_somewhere(self, error: BaseException) -> None:
+        """The same, raised in a task of one of the handlers that are out; whose it was is not known."""
+        with self._monitor.lock:
+            self._monitor.halt()
+            runs = [run for a in self._monitor.engine.assignments.values() for run in a.running]
+            for run in runs:
+                run.lane.assignment.unclean = run.lane.assignment.changed = True
+        self._stop([record for run in runs for record in run.records[run.done : run.done + 1]], error)
+
+    def _stop(self, records: list[Record], error: BaseException) -> None:
+        plan = self._monitor.plan
+        places = [f"{record.topic}-{record.partition} at offset {record.offset}" for record in records]
+        code = error.code if isinstance(error, SystemExit) else None
+        status = code if isinstance(code, int) and 0 < code < 256 else 1
+        ended = HandlerExitError(plan.handler, places, plan.mask.text(failure_text(error)), status)
+        ended.__cause__ = error
+        self._monitor.on_failure(ended)
 
     def take(
         self,

@@ -28,6 +28,7 @@ from relance.encoding import checked_headers, checked_topic, encode, encode_key
 from relance.engine.engine import Ordering
 from relance.engine.outcome import Paths
 from relance.errors import (
+    HandlerExitError,
     RelanceError,
     SettingsError,
 )
@@ -269,7 +270,7 @@ class App:
             _log.critical("%s", error)
             sys.exit(1)
         if runner.failure is not None:
-            sys.exit(1)
+            sys.exit(runner.failure.status if isinstance(runner.failure, HandlerExitError) else 1)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

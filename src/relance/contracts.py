@@ -36,6 +36,8 @@ class Plan:
     """How many records the handler gets at once."""
     max_crashes: int = 2
     """Deaths of the process during one record after which it is dead-lettered; 0: never."""
+    handler: str = "?"
+    """The handler's name, for log lines and errors."""
     mask: Mask = field(default_factory=Mask)
     """What is hidden in what is written down about records."""
 

@@ -12,6 +12,7 @@
   · HandlerTimeoutError         a handler took longer than its timeout (also a TimeoutError)
   · WorkerDiedError             the process that ran a handler ended; always retried
   · CrashLoopError              each process that handled the record died; a class that dead letters carry
+  · HandlerExitError            a handler raised SystemExit or the like; the application stops
 
 Apart from the tree stand the handler's words, which a handler raises to override its retry policy. They
 are not RelanceErrors, so that an `except RelanceError` around a call to relance never swallows them:
@@ -33,7 +34,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from relance.kafka_errors import KAFKA_ERRORS, KafkaErrorKind, KafkaErrorRow, kafka_error
@@ -47,6 +48,7 @@ __all__ = [
     "CrashLoopError",
     "DecodeError",
     "Fatal",
+    "HandlerExitError",
     "HandlerTimeoutError",
     "HandlerWord",
     "HandoffError",
@@ -65,6 +67,8 @@ __all__ = [
     "kafka_error",
 ]
 
+
+_MOST_PLACES = 5  # that a message names
 
 MAX_WAIT: Final = 86_400.0
 """The longest wait before a retry, in seconds: a day. A longer one is a slip (milliseconds, infinity), or
@@ -197,6 +201,28 @@ class WorkerDiedError(RelanceError):
 
     def __str__(self) -> str:
         return f"{self.args[0]}: {self.how}"
+
+
+class HandlerExitError(RelanceError):
+    """A handler raised what ends a process: SystemExit, KeyboardInterrupt, GeneratorExit or the like.
+
+    The application stops with it, and it counts as a death of the process (see `max_crashes`). `status` is
+    the exit status that `App.run` leaves with: that of the SystemExit, but never 0.
+    """
+
+    def __init__(self, handler: str, places: Sequence[str], text: str, status: int = 1) -> None:
+        super().__init__(handler, tuple(places), text, status)
+        self.status = status
+
+    def __str__(self) -> str:
+        handler, places, text, _ = self.args
+        some = "; ".join(places[:_MOST_PLACES]) + ("; ..." if len(places) > _MOST_PLACES else "")
+        where = f"handler {handler} at {some}" if places else f"handler {handler}"
+        whose = " in a task of one of these" if len(places) > 1 else ""
+        return (
+            f"{where}: {text}, raised{whose}, ends the process and counts as one of its deaths (max_crashes);"
+            " a handler that means to stop the application raises Fatal or calls App.stop"
+        )
 
 
 class CrashLoopError(RelanceError):

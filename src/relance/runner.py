@@ -19,7 +19,8 @@ from relance.circuit import Circuit, make_circuits
 from relance.clock import SystemClock
 from relance.consumer import Consumer
 from relance.cores import SharedCore
-from relance.errors import BrokerUnavailableError, TopicMissingError
+from relance.endings import of_the_handler
+from relance.errors import BrokerUnavailableError, HandlerExitError, TopicMissingError
 from relance.hooks import Hooks
 from relance.kafka.admin import Admin
 from relance.kafka.config import common_config
@@ -142,9 +143,28 @@ class Runner:
                     self.consumers[0].worker.run()
                 else:
                     with asyncio.Runner(loop_factory=_loop_factory(self.settings.event_loop)) as runner:
-                        runner.run(self._work_on_loop(on_loop))
+                        try:
+                            runner.run(self._work_on_loop(on_loop))
+                        except BaseException as error:
+                            if not of_the_handler(error):
+                                raise
+                            self._ended_by_a_task(error)
         finally:
             self._worked.set()
+
+    def _ended_by_a_task(self, error: BaseException) -> None:
+        """A task that some handler has started ended the loop; whose it was is known if only one is out."""
+        if isinstance(self.failure, HandlerExitError):
+            return  # uvloop has let the handler that waits for the task hear of it first
+        out = [(consumer.runtime, run) for consumer in self.consumers for run in consumer.runtime.out()]
+        if not out:
+            raise error
+        if len(out) == 1:
+            [(runtime, run)] = out
+            runtime.ended_by(run, error)
+            return
+        for runtime in dict.fromkeys(runtime for runtime, _ in out):
+            runtime.ended_somewhere(error)
 
     def work_on(self, loop: asyncio.AbstractEventLoop) -> list[asyncio.Task[None]]:
         """Start the workers on a loop that runs already; sync ones get a thread each."""

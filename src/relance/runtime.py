@@ -15,6 +15,7 @@ from relance.after_crash import AfterCrash
 from relance.circuit import Circuit, Guard
 from relance.clock import Clock
 from relance.contracts import HooksLike, Look, Plan, StartLike, Writer
+from relance.endings import of_the_handler
 from relance.engine import transaction
 from relance.engine.assignment import Assignment, Commit
 from relance.engine.deferral import Deferral, NotOurs
@@ -65,8 +66,11 @@ class Runtime:
         self.failed = self._failures.failed
         self.failed_together = self._failures.failed_together
         self.returned = self._failures.returned
+        self.ended_somewhere = self._after_crash.ended_somewhere
         self.write_letters = self._failures.write_letters
         self.write_off_again = self._failures.write_off_again
+        self.of_the_handler: Callable[[BaseException], bool] = of_the_handler
+        """Whether what is no Exception, and came out of a handler, is its doing."""
         self.fail = on_failure
         """Nothing can go on: stop the application with this error."""
         self.on_work: Callable[[], None] = lambda: None
@@ -356,6 +360,18 @@ class Runtime:
     def called(self, run: Run, good: Sequence[Record], bad: Sequence[tuple[Record, Exception]]) -> bool:
         """One of several calls of a run has ended; all are judged later. Whether the next may be made."""
         return self._guard is None or self._guard.called(run, len(good), bad)
+
+    def ended_by(self, run: Run, error: BaseException) -> None:
+        """The handler of the record at `run.done` raised what ends the process; the run is given back."""
+        if self._guard is not None:
+            self._guard.ended(run)
+        self._after_crash.ended_by(run, error)
+
+    def out(self) -> list[Run]:
+        """Runs that are with a worker, which has some of their records still to handle."""
+        with self._lock:
+            owned = self.engine.assignments.values()
+            return [run for a in owned for run in a.running if run.done < len(run.records)]
 
     def give_back(self, run: Run) -> None:
         """Give a run back without taking another."""

@@ -179,6 +179,7 @@ def plan_of(spec: ConsumerSpec, settings: Settings) -> Plan:
         timeout=spec.timeout,
         batch=spec.batch or 1,
         max_crashes=spec.max_crashes,
+        handler=spec.shape.name,
         mask=spec.mask,
     )
 

@@ -35,6 +35,13 @@ from relance import (
 config: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text())
 lock = threading.Lock()
 
+ENDS: dict[str, BaseException] = {
+    "exit": SystemExit(0),
+    "interrupt": KeyboardInterrupt(),
+    "generator": GeneratorExit(),
+    "group": BaseExceptionGroup("two", [SystemExit(0), KeyboardInterrupt()]),
+}
+
 
 def tell(event: str, **more: object) -> None:
     line = json.dumps({"event": event, "at": time.monotonic(), **more})
@@ -102,6 +109,8 @@ def begin(value: dict[str, Any], record: Record) -> float:
     )
     if "exit" in value:
         sys.exit(value["exit"])
+    if value.get("end", "task") != "task":
+        raise ENDS[value["end"]]
     if value.get("abort") or record.attempt == value.get("abort_at"):
         os.abort()
     if value.get("reject"):
@@ -111,6 +120,10 @@ def begin(value: dict[str, Any], record: Record) -> float:
     if record.attempt <= value.get("fail", 0):
         raise TransientError(f"attempt {record.attempt} was asked to fail")
     return float(value.get("work", config.get("work", 0.0)))
+
+
+async def leave() -> None:
+    sys.exit(0)
 
 
 def end(value: dict[str, Any], record: Record) -> None:
@@ -135,7 +148,16 @@ options: dict[str, Any] = {
     "max_crashes": config.get("max_crashes", 2),
 }
 
-if config.get("sync"):
+if config.get("batch"):
+
+    @app.consumer(config["topic"], batch=config["batch"], **options)
+    def handle_all(values: list[dict], records: list[Record]) -> None:  # type: ignore[type-arg]
+        for value, record in zip(values, records, strict=True):
+            begin(value, record)
+        for value, record in zip(values, records, strict=True):
+            end(value, record)
+
+elif config.get("sync"):
 
     @app.consumer(config["topic"], concurrency=config.get("concurrency", 1), **options)
     def handle(value: dict, record: Record) -> None:  # type: ignore[type-arg]
@@ -152,6 +174,8 @@ else:
         if value.get("tell_loop"):
             tell("loop", module=type(asyncio.get_running_loop()).__module__)
         work = begin(value, record)
+        if "end" in value:  # a task of the handler's own: what ends it comes out of the loop
+            await asyncio.ensure_future(leave())
         await asyncio.to_thread(ask, value)
         deadline = time.monotonic() + work
         while work and (left := deadline - time.monotonic()) > 0:

@@ -151,3 +151,35 @@ def test_killing_a_healthy_consumer_under_load_costs_no_dead_letter(
     wait_until(lambda: after.owned() == {0, 1}, 30.0, lambda: after.log)
     assert "died at offset" not in after.log
     assert after.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("end", "config"),
+    [
+        ("exit", {"ordering": "partition", "sync": True}),
+        ("exit", {"ordering": "key", "sync": True, "concurrency": 4, "work": 0.02}),
+        ("interrupt", {"ordering": "key", "concurrency": 8, "work": 0.005, "handoff": "transactional"}),
+        ("group", {"ordering": "none", "batch": 10}),
+        ("task", {"ordering": "key", "concurrency": 1}),
+    ],
+    ids=["inline", "threads", "loop", "batch", "task"],
+)
+def test_a_record_whose_handler_ends_the_process_is_named_and_given_up_after_two_starts(
+    group: Callable[..., Group], bootstrap: str, end: str, config: dict[str, Any]
+) -> None:
+    ending = group(**config)
+    good = write(bootstrap, ending.config["topic"], 60, poison=21, end=end)
+    for _ in range(2):
+        member = ending.start()
+        assert member.ended(30.0) == 1, member.log
+        [line] = [line for line in member.log_lines if line.startswith("CRITICAL")]
+        assert f"{ending.config['topic']}-1 at offset 10" in line, line
+    last = ending.start()
+    ending.wait_handled(good)
+    wait_until(lambda: lag(bootstrap, ending, 60) == 0, 20.0, lambda: last.log)
+    assert last.stop() == 0
+    [letter] = letters(bootstrap, ending)
+    assert (letter.original_partition, letter.original_offset) == (1, 10)
+    assert (letter.error_class or "").endswith("CrashLoopError")
+    tries = [e for e in ending.told("start") if e["id"] == "r21"]
+    assert len(tries) in ((3, 4) if "batch" in config else (2,))  # with its batch, and alone

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from relance.engine.crashes import CALM, WINDOW, Careful, Mark, careful_after, read_mark
+from relance.engine.crashes import CALM, WINDOW, Careful, Mark, careful_after, read_mark, with_deaths
 from relance.engine.offset_map import mark_text
 from relance.errors import CrashLoopError, Reject, Retry, TransientError
 from relance.record import Record, TopicPartition
@@ -71,6 +71,19 @@ def test_how_to_go_on_follows_from_the_mark(mark: Mark | None, level: int | None
     found = careful_after(mark, 100, 2)
     assert (None if found is None else found.level) == level
     assert found is None or found.crashes == crashes
+
+
+@pytest.mark.parametrize(
+    ("mark", "offsets", "text"),
+    [
+        (Mark(True), {7}, "o2.8~7x1"),
+        (Mark(False), {7, 3}, "o2.8~3x1~7x1"),
+        (Mark(True, 1, 512, None, {7: 1}), {7}, "o2.8~7x2"),
+        (Mark(True, 2, 512, 9, {9: 1, 4: 2}), {9}, "o2.512~4x2~9x2"),
+    ],
+)
+def test_deaths_that_are_certain_are_counted_by_who_dies(mark: Mark, offsets: set[int], text: str) -> None:
+    assert with_deaths(mark, offsets).text() == text
 
 
 def test_none_is_condemned_where_that_is_not_wanted() -> None:

@@ -11,14 +11,15 @@ import pytest
 
 from relance.decoding import decoder_for, handler_shape
 from relance.engine.lanes import Run
-from relance.errors import Fatal, Reject, TransientError
+from relance.engine.offset_map import mark_text
+from relance.errors import Fatal, HandlerExitError, Reject, TransientError
 from relance.policies.retry import RetryPolicy
 from relance.record import Record, TopicPartition
 from relance.workers.batch import BatchCall
 from relance.workers.inline import InlineWorker
 from relance.workers.single import SingleCall
 from waiting import wait_until
-from world import ORDERS, Member, record
+from world import ORDERS, TOPIC_ID, Member, record
 
 OTHER = TopicPartition("orders", 1)
 
@@ -204,23 +205,58 @@ def test_a_fatal_error_ends_the_work_and_the_record_stays_unfinished() -> None:
 
 
 @pytest.mark.parametrize("count", [5, 200])  # a short run and a long one
-@pytest.mark.parametrize("end", [SystemExit(3), KeyboardInterrupt()])
-def test_what_ends_the_program_comes_through_and_its_record_stays_unfinished(
+@pytest.mark.parametrize(
+    "end", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), BaseExceptionGroup("g", [SystemExit(0)])]
+)
+def test_what_would_end_the_program_stops_all_and_counts_as_a_death_of_its_record(
     end: BaseException, count: int
 ) -> None:
+    calls: list[int] = []
+
     def handler(value: int) -> None:
+        calls.append(value)
         if value == 2:
             raise end
 
     with Bench(handler) as bench:
         bench.worker._max_run = 512
         bench.give(*records(count))
-        bench.thread.join(5)
-        assert bench.error is end
+        [failure] = wait_until(lambda: bench.member.failures)
+        assert isinstance(failure, HandlerExitError)
+        assert failure.__cause__ is end
+        assert "orders-0 at offset 2" in str(failure)
+        assert type(end).__name__ in str(failure)
+        assert failure.status == (3 if isinstance(end, SystemExit) else 1)
         assert bench.base() == 2
         assert bench.runtime.look().in_flight == 0
         assert bench.runtime.look().queued == count - 2
+    assert bench.error is None
+    assert calls == [0, 1, 2]
     assert bench.runtime.counters.handled == 2
+    bench.member.revoke(ORDERS)
+    assert mark_text(bench.member.broker.commits[ORDERS][1], TOPIC_ID) == "o2.3~2x1"
+
+
+def test_a_batch_that_would_end_the_program_names_the_record_that_does_it_alone() -> None:
+    calls: list[list[int]] = []
+
+    def handler(values: list[int]) -> None:
+        calls.append(values)
+        if 2 in values:
+            raise SystemExit
+
+    bench = Bench(lambda value: None, batch=4)
+    shape = handler_shape(handler, batch=True)
+    call = BatchCall(bench.runtime, handler, shape, decoder_for(shape.annotation))
+    bench.worker = InlineWorker(bench.runtime, call, fixed=4)
+    with bench:
+        bench.give(*records(4))
+        [failure] = wait_until(lambda: bench.member.failures)
+        assert "orders-0 at offset 2" in str(failure)
+    assert calls[-3:] == [[0], [1], [2]]
+    bench.member.revoke(ORDERS)
+    assert bench.member.broker.commits[ORDERS][0] == 2
+    assert mark_text(bench.member.broker.commits[ORDERS][1], TOPIC_ID) == "o2.3~2x1"
 
 
 def test_a_handler_that_returns_a_coroutine_ends_the_work_and_its_record_stays_unfinished() -> None:

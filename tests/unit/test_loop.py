@@ -14,14 +14,15 @@ import uvloop
 
 from relance.decoding import decoder_for, handler_shape
 from relance.engine.lanes import Run
-from relance.errors import Fatal, Reject, Retry, TransientError
+from relance.engine.offset_map import mark_text
+from relance.errors import Fatal, HandlerExitError, Reject, Retry, TransientError
 from relance.policies.retry import RetryPolicy
 from relance.record import Record, TopicPartition
 from relance.workers import coroutine
 from relance.workers.coroutine import CoroutineCall
 from relance.workers.loop import LoopWorker
 from waiting import wait_until
-from world import ORDERS, Member, record
+from world import ORDERS, TOPIC_ID, Member, record
 
 OTHER = TopicPartition("orders", 1)
 Handler = Callable[..., Coroutine[Any, Any, None]]
@@ -619,8 +620,12 @@ def test_a_task_that_is_cancelled_behind_our_back_is_not_a_clean_end() -> None:
 # -- ends ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("end", [SystemExit(3), KeyboardInterrupt()])
-def test_what_ends_the_program_comes_through_after_all_runs_are_given_back(end: BaseException) -> None:
+@pytest.mark.parametrize(
+    "end", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), BaseExceptionGroup("g", [SystemExit(0)])]
+)
+def test_what_would_end_the_program_stops_all_and_counts_as_a_death_of_its_record(
+    end: BaseException,
+) -> None:
     gate = Gate()
 
     async def handler(value: int) -> None:
@@ -632,11 +637,34 @@ def test_what_ends_the_program_comes_through_after_all_runs_are_given_back(end: 
 
     with Bench(handler, 3, ordering="key") as bench:
         bench.give(*records(3))
-        bench.thread.join(5)
-        assert type(bench.error) is type(end)
-        assert bench.base() == 0
-        assert bench.runtime.look().in_flight == 0
+        [failure] = wait_until(lambda: bench.member.failures)
+        assert isinstance(failure, HandlerExitError)
+        assert failure.__cause__ is end
+        assert "orders-0 at offset 2" in str(failure)
+        assert bench.runtime.look().in_flight == 2
+    assert bench.error is None
     assert sorted(gate.cancelled) == [0, 1]
+    bench.member.revoke(ORDERS)
+    assert mark_text(bench.member.broker.commits[ORDERS][1], TOPIC_ID) == "o2.3~2x1"
+
+
+def test_what_a_handler_makes_of_its_cancellation_at_the_drain_deadline_is_no_death() -> None:
+    inside = threading.Event()
+
+    async def handler(value: int) -> None:
+        try:
+            inside.set()
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise SystemExit(0) from None
+
+    with Bench(handler) as bench:
+        bench.give(*records(1))
+        assert inside.wait(5)
+    assert bench.error is None
+    assert bench.member.failures == []
+    bench.member.revoke(ORDERS)
+    assert mark_text(bench.member.broker.commits[ORDERS][1], TOPIC_ID) == "c"
 
 
 def test_a_fatal_error_starts_nothing_more_and_is_told() -> None:

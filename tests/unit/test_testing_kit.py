@@ -21,6 +21,7 @@ from relance import (
     RetryPolicy,
     SendError,
 )
+from relance.errors import HandlerExitError
 from relance.testing import World
 from relance.testing.topics import murmur2
 
@@ -526,3 +527,41 @@ def test_import_relance_does_not_import_the_kit_nor_pytest() -> None:
     code = "import relance, sys; print([m for m in sys.modules if m in ('pytest', 'relance.testing')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+# -- what ends a process -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_handler_that_exits_stops_the_application_with_its_record_named(is_async: bool) -> None:
+    def handle(value: int) -> None:
+        if value == 1:
+            sys.exit(0)
+
+    async def handle_async(value: int) -> None:
+        handle(value)
+
+    with World(app_with(handle_async if is_async else handle)) as world:
+        world.produce("t", 0)
+        world.produce("t", 1)
+        with pytest.raises(HandlerExitError, match="t-0 at offset 1: SystemExit: 0"):
+            world.run()
+
+
+def test_what_a_test_raises_in_a_handler_comes_out_of_the_world() -> None:
+    def handle(value: int) -> None:
+        pytest.fail("the handler must not be called")
+
+    with World(app_with(handle)) as world:
+        world.produce("t", 0)
+        with pytest.raises(pytest.fail.Exception, match="must not be called"):
+            world.run()
+
+
+def test_a_hook_that_exits_ends_nothing() -> None:
+    app = app_with(lambda value: None)
+    app.on_assigned(lambda tps: sys.exit(0))
+    with World(app) as world:
+        world.produce("t", 0)
+        world.finish()
+        assert offsets(world) == [0]

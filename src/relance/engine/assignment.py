@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from relance.engine.crashes import Careful, Mark
+from relance.engine.crashes import Careful, Mark, with_deaths
 from relance.engine.deferral import Failure
 from relance.engine.frontier import Frontier
 from relance.engine.lanes import Lane, Run
@@ -87,6 +87,10 @@ class Assignment:
     """Whether the last commit made says that somebody is at work here; None before the first."""
     heard: bool = False
     """Whether the broker has acknowledged any commit."""
+    deaths: set[int] = field(default_factory=set)
+    """Log offsets of records whose handlers have raised what ends the process."""
+    unclean: bool = False
+    """The handler of a record that is out here may have ended the process: no commit says that it is well."""
 
     def weigh(self, records: list[Record]) -> None:
         """Take some values of a batch into `mean_size`: large ones count at once, small ones slowly."""
@@ -161,7 +165,10 @@ class Assignment:
             for offset, (tries, due, delay, _) in self.tried.items()
         }
         found = self.frontier.map(waits)
-        mark = Mark(not last) if self.careful is None else self.careful.mark(found, open_=not last)
+        open_ = not last or self.unclean
+        mark = Mark(open_) if self.careful is None else self.careful.mark(found, open_=open_)
+        if self.deaths:
+            mark = with_deaths(mark, self.deaths)
         text, whole = encode_map(found, self.topic_id, self.map_limit, mark=mark.text())
         self.map_full = not whole
         if whole and text:

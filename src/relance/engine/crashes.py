@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from relance.engine.lanes import Lane
 from relance.engine.offset_map import OffsetMap
 
-__all__ = ["CALM", "WINDOW", "Careful", "Mark", "careful_after", "read_mark"]
+__all__ = ["CALM", "WINDOW", "Careful", "Mark", "careful_after", "read_mark", "with_deaths"]
 
 WINDOW = 512
 """Unfinished offsets that may be in flight at level 1, and that level 2 tries one at a time."""
@@ -221,6 +221,17 @@ class Careful:
         lanes = [*self.inside, *self._let_go()]
         self.inside.clear()
         return lanes
+
+
+def with_deaths(mark: Mark, offsets: Collection[int]) -> Mark:
+    """The last word of an owner whose handlers have ended the process, at these offsets, which are certain.
+
+    Each death is counted already, so the mark names no suspect; what is unfinished up to the last of them is
+    tried one at a time, as after any death.
+    """
+    crashes = {offset: mark.crashes.get(offset, 0) + 1 for offset in offsets}
+    end = mark.end if mark.level == 2 else 0
+    return Mark(True, 2, max(end, *(offset + 1 for offset in offsets)), None, {**mark.crashes, **crashes})
 
 
 def careful_after(mark: Mark | None, start: int, max_crashes: int) -> Careful | None:

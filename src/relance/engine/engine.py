@@ -523,7 +523,7 @@ class Engine:
         assignment.running.remove(run)
         self.in_flight -= 1
         self.report(run)
-        if assignment.careful is not None:
+        if assignment.careful is not None and not assignment.unclean:
             self._caution.came_back(assignment.careful, run)
         rest = run.records[run.done :]
         if rest:

@@ -43,6 +43,7 @@ _log = logging.getLogger("relance.testing")
 _READ = 500  # records at a time
 _RUN = 64
 _TOPIC_ID = "in-memory"
+_ENDS = (SystemExit, KeyboardInterrupt, GeneratorExit, BaseExceptionGroup)
 
 
 class Crash(BaseException):
@@ -86,6 +87,8 @@ class Node:
             condition=lambda lock: VirtualCondition(lock, world._go_on),
         )
         self.runtime.writer = self
+        # What else is no Exception is for the test: a crash of this world, or pytest.fail in a handler.
+        self.runtime.of_the_handler = lambda error: isinstance(error, _ENDS)
         self.positions: dict[TopicPartition, int] = {}
         self.writes: list[tuple[Assignment, int, tuple[Outgoing, ...]]] = []
         observed = _observed(self, spec)
@@ -194,9 +197,12 @@ class Node:
             anything = True
             try:
                 done = run if self._call.handle(run, math.inf) else None
-            except BaseException:
-                self.runtime.give_back(run)
-                raise
+            except BaseException as error:
+                if not self.runtime.of_the_handler(error):
+                    self.runtime.give_back(run)
+                    raise
+                self.runtime.ended_by(run, error)
+                done = None
         return anything
 
     def _see_to_the_task(self) -> None:
@@ -310,6 +316,6 @@ class _InlineHooks:
         for hook in hooks:
             try:
                 hook(given)
-            except Exception:  # noqa: BLE001  as on Kafka: a hook decides over no partition
+            except (Exception, *_ENDS):  # noqa: BLE001  as on Kafka: a hook decides over no partition
                 self._hooks.failures += 1
                 _log.exception("hook %s raised", getattr(hook, "__qualname__", hook))

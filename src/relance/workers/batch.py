@@ -25,7 +25,7 @@ from relance.workers.cancellation import not_by_us
 __all__ = ["Attempt", "Batch", "BatchCall", "next_of"]
 
 _Found = list[tuple[Any, Record]]
-_Asks = Generator[_Found, Exception | None, None]
+_Asks = Generator[_Found, BaseException | None, None]
 
 
 class Attempt:
@@ -34,6 +34,8 @@ class Attempt:
     def __init__(self) -> None:
         self.good: list[Record] = []
         self.bad: list[tuple[Record, Exception]] = []
+        self.ended: Record | None = None
+        """The one whose handler raised what ends the process."""
 
 
 class Batch:
@@ -66,18 +68,23 @@ class Batch:
             named = [(found[i][1], _judgeable(one)) for i, one in raised.errors.items()]
             attempt.bad.extend(named)
             self._runtime.called(run, attempt.good, named)
-        elif len(found) == 1 or self._ends_all(raised):
+        elif len(found) == 1 and not isinstance(raised, Exception):
+            attempt.ended = found[0][1]
+            raise raised
+        elif isinstance(raised, Exception) and (len(found) == 1 or self._ends_all(raised)):
             attempt.bad.append((found[0][1], raised))
         else:
             yield from self._one_by_one(found, run, attempt)
 
     def keep(self, run: Run, attempt: Attempt) -> None:
-        """What is handled so far is handled, although the run is not at its end."""
+        """What is handled so far is handled, although the run is not at its end; `attempt.ended` is next."""
         run.reorder(attempt.good)
         for record in attempt.good:
             if record.outbox is not None:
                 self._runtime.returned(run, record)
             run.done += 1
+        if attempt.ended is not None:
+            run.reorder([attempt.ended])
 
     def settle(self, run: Run, attempt: Attempt) -> bool:
         """False if the run was given back already (a record waits, or all stops)."""
@@ -108,6 +115,9 @@ class Batch:
             if raised is None:
                 attempt.good.append(one[1])
                 goes_on = self._runtime.called(run, [one[1]], ())
+            elif not isinstance(raised, Exception):
+                attempt.ended = one[1]
+                raise raised
             else:
                 attempt.bad.append((one[1], raised))
                 goes_on = self._runtime.called(run, (), attempt.bad[-1:])
@@ -127,7 +137,7 @@ class BatchCall(Batch):
         """Handle the whole run. False if it was given back already."""
         attempt = Attempt()
         asks = self.asks(run, attempt)
-        error: Exception | None = None
+        error: BaseException | None = None
         try:
             while (found := next_of(asks, error)) is not None:
                 error = None
@@ -137,13 +147,17 @@ class BatchCall(Batch):
                     error = not_by_us(cancelled)
                 except Exception as raised:  # noqa: BLE001  the policy judges it
                     error = raised
+                except BaseException as raised:
+                    if not self._runtime.of_the_handler(raised):
+                        raise
+                    error = raised  # which of them it was is found out one by one
         except BaseException:  # the end of the program
             self.keep(run, attempt)
             raise
         return self.settle(run, attempt)
 
 
-def next_of(asks: _Asks, error: Exception | None) -> _Found | None:
+def next_of(asks: _Asks, error: BaseException | None) -> _Found | None:
     """What to call the handler with next, after `error`; None at the end."""
     try:
         return asks.send(error)
@@ -151,7 +165,7 @@ def next_of(asks: _Asks, error: Exception | None) -> _Found | None:
         return None
 
 
-def _named(found: _Found, raised: Exception | None) -> Exception | None:
+def _named(found: _Found, raised: BaseException | None) -> BaseException | None:
     """What a call raised: a BatchError only if it names some of `found`, None if it names nobody."""
     if not isinstance(raised, BatchError):
         return raised

@@ -17,7 +17,7 @@ from relance.engine.lanes import Run
 from relance.errors import Fatal, HandlerTimeoutError, HandlerWord
 from relance.runtime import Runtime
 from relance.workers.batch import Attempt, Batch, next_of
-from relance.workers.cancellation import not_by_us
+from relance.workers.cancellation import is_current, not_by_us
 from relance.workers.turns import SLICE, Hold
 
 __all__ = ["CoroutineBatchCall", "CoroutineCall"]
@@ -102,7 +102,8 @@ class CoroutineBatchCall(Batch):
         """Handle the whole run. False if it was given back already."""
         attempt = Attempt()
         asks = self.asks(run, attempt)
-        error: Exception | None = None
+        error: BaseException | None = None
+        task = asyncio.current_task()
         try:
             while (found := next_of(asks, error)) is not None:
                 error = None
@@ -110,6 +111,12 @@ class CoroutineBatchCall(Batch):
                     await self.call(found)
                 except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001  the policy judges it
                     error = _as_failure(raised, run)
+                except BaseException as raised:
+                    if task is None or not is_current(task) or task.cancelling() > 0:
+                        raise
+                    if not self._runtime.of_the_handler(raised):
+                        raise
+                    error = raised  # which of them it was is found out one by one
         except BaseException:  # the end of the program, or our task is cancelled
             self.keep(run, attempt)
             raise

@@ -45,10 +45,13 @@ class InlineWorker:
             started = time.perf_counter()
             try:
                 given_back = not handle(run, started + _LONG)
-            except BaseException:
-                # The program ends (KeyboardInterrupt, SystemExit): nothing unfinished counts.
-                runtime.give_back(run)
-                raise
+            except BaseException as error:
+                if not runtime.of_the_handler(error):
+                    # The program ends (a true Ctrl-C), or this worker: nothing unfinished counts.
+                    runtime.give_back(run)
+                    raise
+                runtime.ended_by(run, error)
+                given_back = True
             done = None if given_back else run
             if self._fixed:
                 continue

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from relance.engine.lanes import Run
 from relance.runtime import Runtime
+from relance.workers.cancellation import is_current
 from relance.workers.turns import SLICE, Hold, Turns
 
 __all__ = ["LoopCall", "LoopWorker"]
@@ -161,9 +162,16 @@ class LoopWorker:
                     # Abandoned by us, the task goes on with other runs, unless somebody else cancels it too.
                     if run in self._tasks or task.cancelling() > 1:
                         raise
-                except BaseException:
-                    runtime.give_back(run)
-                    raise
+                except BaseException as error:
+                    if not (runtime.of_the_handler(error) and is_current(task)):
+                        runtime.give_back(run)
+                        raise
+                    if task.cancelling() == 0:
+                        runtime.ended_by(run, error)
+                    else:  # what the handler makes of its cancellation
+                        runtime.give_back(run)
+                        if run in self._tasks or task.cancelling() > 1:
+                            raise asyncio.CancelledError from error
                 finally:
                     if self._tasks.pop(run, None) is None:
                         task.uncancel()
