@@ -110,6 +110,8 @@ class Consumer:
         self._rebalance = settings.drain_timeout + asking
         patience = settings.session_timeout + settings.drain_timeout + _STALL_MARGIN
         self._stalls = [Stall(patience) for _ in self.pollers]
+        self._unreadable: dict[str, str] = {}
+        """Groups whose members cannot be read, and why; each is told once."""
         self.worker = make_worker(spec, self.runtime)
 
     def start(self) -> None:
@@ -138,12 +140,23 @@ class Consumer:
         """Whether the clients take part, seen from outside (one that doesn't joins again); what was stuck."""
         self.runtime.write_off_again()
         now = time.monotonic()
-        members = admin.members([poller.feed.group for poller in self.pollers])
+        members, unreadable = admin.members([poller.feed.group for poller in self.pollers])
+        for group, problem in unreadable.items() - self._unreadable.items():
+            _log.warning(
+                "group %s: its members cannot be read (%s): whether it counts this client among them is not"
+                " watched meanwhile",
+                group,
+                problem,
+            )
+        self._unreadable = unreadable
         for poller, stall in zip(self.pollers, self._stalls, strict=True):
             reading = self.runtime.reading(poller.feed.name)
+            group = poller.feed.group
             reason = stall.look(
                 now,
-                is_member=poller.client_id in members[poller.feed.group],
+                is_member=poller.client_id in members[group]
+                if (group := poller.feed.group) in members
+                else None,
                 reading=reading,
                 ends=admin.stable_ends(reading),
             )

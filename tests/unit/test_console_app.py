@@ -146,7 +146,65 @@ def visitor(cluster: Invented, **options: Any) -> Visitor:
     return Visitor(app)
 
 
+class Forged(Invented):
+    """A cluster with groups that can't be read, and one of which nobody knows the lag."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        left = (PartitionLag("orders", 0, 3, 10, 7, None),)
+        gone = (PartitionLag("lost", 0, None, None, None, "c-0"),)
+        member = Member("c-0", "c", "10.0.0.1", None, (TopicPartition("lost", 0),))
+        self.found = {
+            "unread": GroupInfo("unread", "unknown", "unknown", "", "", None, left, "wrote <b>"),
+            "nameless": GroupInfo("nameless", "empty", "classic", "", "k:1", (), None, "has no name"),
+            "goner": GroupInfo("goner", "stable", "classic", "range", "k:1", (member,), gone),
+            "left": GroupInfo("left", "empty", "classic", "", "k:1", (), left),
+        }
+
+    async def group(self, name: str) -> GroupInfo:
+        return self.found[name]
+
+    async def groups(self) -> list[tuple[GroupSummary, GroupInfo | None]]:
+        return [(GroupSummary(name, "stable", "classic"), info) for name, info in self.found.items()]
+
+
 # -- pages -----------------------------------------------------------------------------------------------
+
+
+def test_a_group_that_cannot_be_read_is_shown_as_that_among_the_others() -> None:
+    client = visitor(Forged())
+    page = client.get("/groups").text
+    assert page.count("unreadable") == 1
+    assert 'title="wrote &lt;b&gt;"' in page
+    alone = client.get("/groups/unread").text
+    assert "wrote &lt;b&gt;" in alone
+    assert "cannot be read" in alone
+    assert client.get("/groups/nameless").status_code == 200
+    found = {each["name"]: each for each in client.get("/api/groups").json()["groups"]}
+    assert found["unread"] == {
+        "name": "unread",
+        "state": "stable",
+        "protocol": "classic",
+        "members": None,
+        "lag": 7,
+        "problem": "wrote <b>",
+    }
+    assert (found["nameless"]["lag"], found["nameless"]["problem"]) == (None, "has no name")
+    told = client.get("/api/groups/unread").json()
+    assert (told["members"], told["problem"]) == (None, "wrote <b>")
+    assert client.get("/api/groups/nameless").json()["partitions"] is None
+
+
+def test_a_lag_that_nobody_knows_is_no_zero() -> None:
+    client = visitor(Forged())
+    assert client.get("/api/groups/goner").json()["lag"] is None
+    assert "<dt>Lag</dt><dd>–</dd>" in client.get("/groups/goner").text
+    assert "<dt>Lag</dt><dd>7</dd>" in client.get("/groups/left").text
+
+
+def test_a_group_without_members_is_not_counted_as_behind() -> None:
+    page = visitor(Forged()).get("/").text
+    assert "7 behind; 7 in groups without members" in page
 
 
 def test_the_way_of_the_lab_leads_from_the_front_page_to_the_records(client: Visitor) -> None:

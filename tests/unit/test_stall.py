@@ -18,6 +18,12 @@ def test_a_member_again_in_between_is_no_stall() -> None:
         assert stall.look(now, is_member=is_member, reading={}, ends={}) is None
 
 
+def test_where_nobody_can_tell_who_is_a_member_nobody_is_absent() -> None:
+    stall = Stall(20.0)
+    for now, is_member in ((0.0, False), (10.0, None), (21.0, False), (30.9, None), (60.0, None)):
+        assert stall.look(now, is_member=is_member, reading={}, ends={}) is None
+
+
 def test_a_partition_that_stands_while_records_wait_joins_again() -> None:
     stall = Stall(20.0)
     assert stall.look(0.0, is_member=True, reading={P0: 5, P1: 7}, ends={P0: 9, P1: 7}) is None

@@ -125,17 +125,23 @@ def _record(record: FetchedRecord) -> dict[str, Any]:
         "value": value,
         "valueEncoding": value_encoding,
         "headers": [[name, *json_value(raw)] for name, raw in record.headers],
-        **({"problem": record.problem} if record.problem else {}),
+        **_problem(record.problem),
     }
+
+
+def _problem(text: str) -> dict[str, str]:
+    """What could not be read, where there is such a thing."""
+    return {"problem": text} if text else {}
 
 
 def _group_line(summary: GroupSummary, info: GroupInfo | None) -> dict[str, Any]:
     return {
         "name": summary.name,
-        "state": info.state if info else summary.state,
+        "state": info.state if info and info.members is not None else summary.state,
         "protocol": summary.protocol,
-        "members": len(info.members) if info else None,
+        "members": None if info is None or info.members is None else len(info.members),
         "lag": info.lag if info else None,
+        **_problem(info.problem if info else ""),
     }
 
 
@@ -156,7 +162,9 @@ def _group(info: GroupInfo) -> dict[str, Any]:
                 "assignment": [[tp.topic, tp.partition] for tp in member.assignment],
             }
             for member in info.members
-        ],
+        ]
+        if info.members is not None
+        else None,
         "partitions": [
             {
                 "topic": row.topic,
@@ -167,5 +175,8 @@ def _group(info: GroupInfo) -> dict[str, Any]:
                 "memberId": row.member_id,
             }
             for row in info.partitions
-        ],
+        ]
+        if info.partitions is not None
+        else None,
+        **_problem(info.problem),
     }

@@ -7,6 +7,7 @@ has changed, which is why every page carries a digest (ETag) and an unchanged on
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -22,7 +23,7 @@ from relance.console.asks import Asks
 from relance.console.params import MAX_OFFSET, MAX_PARTITION, PAGE_SIZES, Look, cursor_text, integer, look
 from relance.console.problems import Problem
 from relance.console.show import RecordView
-from relance.kafka.admin import GroupInfo, Member, TopicInfo
+from relance.kafka.admin import Member, TopicInfo
 from relance.text import visible
 
 __all__ = ["problem_page", "routes"]
@@ -94,7 +95,8 @@ async def overview(request: Request) -> Response:
         dead=[each for each in topics if is_dead_letter_topic(each.name)],
         groups=groups,
         records=sum(each.records for each in topics),
-        lag=sum(info.lag for _, info in groups if info),
+        lag=sum(info.lag or 0 for _, info in groups if info and info.members != ()),
+        left=sum(info.lag or 0 for _, info in groups if info and info.members == ()),
     )
 
 
@@ -192,9 +194,9 @@ async def group(request: Request) -> Response:
         request,
         "group.html",
         group=found,
-        members=[(member, _held(member)) for member in found.members],
-        names={member.member_id: label for member, label in _labels(found)},
-        most=max((row.lag or 0 for row in found.partitions), default=0),
+        members=[(member, _held(member)) for member in found.members or ()],
+        names={member.member_id: label for member, label in _labels(found.members or ())},
+        most=max((row.lag or 0 for row in found.partitions or ()), default=0),
     )
 
 
@@ -250,10 +252,10 @@ def _held(member: Member) -> list[tuple[str, list[int]]]:
     return sorted(by_topic.items())
 
 
-def _labels(group: GroupInfo) -> list[tuple[Member, str]]:
+def _labels(members: Collection[Member]) -> list[tuple[Member, str]]:
     """The client id, told apart by the end of the member id where several share it."""
-    ids = [member.client_id for member in group.members]
+    ids = [member.client_id for member in members]
     return [
         (m, m.client_id if ids.count(m.client_id) == 1 else f"{m.client_id} …{m.member_id[-6:]}")
-        for m in group.members
+        for m in members
     ]

@@ -11,7 +11,7 @@ import time
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError
+from confluent_kafka import KafkaError
 from confluent_kafka.admin import ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]
 
 from relance.errors import BrokerUnavailableError, TopicMissingError
@@ -19,6 +19,7 @@ from relance.kafka.asking import Asker
 from relance.kafka.cluster import (
     INTERNAL_TOPICS,
     Committed,
+    Described,
     GroupInfo,
     GroupMissingError,
     GroupSummary,
@@ -30,7 +31,9 @@ from relance.kafka.cluster import (
     TopicInfo,
     Watermarks,
     checked_topic_name,
+    word,
 )
+from relance.kafka.group_process import GroupProcess
 from relance.record import TopicPartition
 
 __all__ = [
@@ -62,19 +65,14 @@ class Admin:
         self.bootstrap_servers = bootstrap_servers
         self.timeout = timeout
         self._asker = Asker(bootstrap_servers, client, timeout)
+        self._groups = GroupProcess(bootstrap_servers, client, timeout)
 
     # -- topics ------------------------------------------------------------------------------------------
     def topics(self) -> list[TopicInfo]:
         """All topics by name, Kafka's internal ones included."""
         deadline = self._asker.deadline()
         metadata = self._asker.metadata(deadline)
-        led = {
-            TopicPartition(name, p.id)
-            for name, topic in metadata.topics.items()
-            for p in topic.partitions.values()
-            if p.leader >= 0
-        }
-        marks = self._asker.offsets(led, deadline)
+        marks = self._asker.offsets(_led(metadata), deadline)
         found = []
         for name, topic in sorted(metadata.topics.items()):
             known = [mark for p in topic.partitions if (mark := marks.get(TopicPartition(name, p)))]
@@ -184,58 +182,34 @@ class Admin:
             "list the groups", lambda left: self._asker.client.list_consumer_groups(request_timeout=left)
         )
         return sorted(
-            (GroupSummary(g.group_id, _word(g.state), _word(g.type)) for g in listed.valid),
+            (GroupSummary(g.group_id, word(g.state), word(g.type)) for g in listed.valid),
             key=lambda each: each.name,
         )
 
     def committed(self, group: str) -> dict[TopicPartition, Committed]:
         """What the group has committed, empty where it never did (or does not exist)."""
-        _, committed = self._with_offsets([group], self._asker.deadline())
-        return committed[group]
+        deadline = self._asker.deadline()
+        # In this order: a coordinator that has described a group is at work. Who is asked for offsets and
+        # answers NOT_COORDINATOR, as each does while a cluster begins, ends the process that asked (#5040).
+        self._groups.ask("described", [group], deadline)
+        found, problems = self._groups.ask("committed", [group], deadline)
+        if group in problems:
+            raise KafkaRefusedError(
+                f"read the offsets of group {group!r}", self.bootstrap_servers, problems[group], None
+            )
+        offsets: dict[TopicPartition, Committed] = found.get(group, {})
+        return offsets
 
-    def _described(self, groups: Collection[str], deadline: float) -> dict[str, Any]:
-        """What the client knows of each that exists."""
-        return self._asker.ask_coordinators(
-            "describe the groups",
-            lambda client, left: client.describe_consumer_groups(list(groups), request_timeout=left),
-            deadline,
-        )
+    def members(self, groups: Collection[str]) -> tuple[dict[str, set[str]], dict[str, str]]:
+        """The client ids of each group's members, none for a group that does not exist.
 
-    def _with_offsets(
-        self, groups: Collection[str], deadline: float
-    ) -> tuple[dict[str, Any], dict[str, dict[TopicPartition, Committed]]]:
-        """What `_described` says, and what each has committed; in this order: coordinators are at work then.
-
-        Who is asked for offsets and answers NOT_COORDINATOR, as each does while a cluster begins, ends the
-        process: librdkafka then looks for the group of an admin client, which has none (#5040). The other
-        question's refusal it survives.
+        And, in place of them, why nobody can tell who is a member of a group.
         """
-        described = self._described(groups, deadline)
-        answers = self._asker.ask_coordinators(
-            "read the committed offsets",
-            # The client takes one group a call; the calls are on their way together.
-            lambda client, left: {
-                group: client.list_consumer_group_offsets(
-                    [ConsumerGroupTopicPartitions(group)], request_timeout=left
-                )[group]
-                for group in groups
-            },
-            deadline,
-        )
-        committed = {
-            group: {
-                TopicPartition(each.topic, each.partition): Committed(each.offset, each.metadata or "")
-                for each in (answers[group].topic_partitions if group in answers else ())
-                if each.offset >= 0
-            }
-            for group in groups
-        }
-        return described, committed
-
-    def members(self, groups: Collection[str]) -> dict[str, set[str]]:
-        """The client ids of each group's members, none for a group that does not exist."""
-        described = self._described(groups, self._asker.deadline())
-        return {g: {m.client_id for m in described[g].members} if g in described else set() for g in groups}
+        found, problems = self._groups.ask("described", groups, self._asker.deadline())
+        known = [name for name in groups if name not in problems]
+        return {
+            name: {m.client_id for m in found[name].members} if name in found else set() for name in known
+        }, problems
 
     def stable_ends(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         """The last stable offset of each partition that has a leader."""
@@ -249,34 +223,39 @@ class Admin:
         return found[name]
 
     def describe_groups(self, names: Collection[str]) -> dict[str, GroupInfo]:
-        """Many groups at the price of one; a group that does not exist is left out."""
+        """Many groups at the price of one; a group that does not exist is left out.
+
+        One that cannot be read is among them, with its `problem`.
+        """
         if not names:
             return {}
         deadline = self._asker.deadline()
-        # All questions leave before the first answer is waited for: one round trip, not one per group.
-        described, committed = self._with_offsets(names, deadline)
-        holders: dict[str, dict[TopicPartition, str]] = {}
-        members: dict[str, tuple[Member, ...]] = {}
-        for name in names:
-            about = described.get(name)
-            members[name] = tuple(sorted(map(_member, about.members if about else ()), key=_by_client))
-            holders[name] = {tp: m.member_id for m in members[name] for tp in m.assignment}
-        marks = self._asker.offsets(
-            {tp for name in names for tp in (*committed[name], *holders[name])}, deadline
-        )
+        about, unreadable = self._groups.ask("described", names, deadline)
+        offsets, unknown = self._groups.ask("committed", names, deadline)
+        holders = {
+            name: {tp: member.member_id for member in found.members for tp in member.assignment}
+            for name, found in about.items()
+        }
+        wanted = {tp for each in (*offsets.values(), *holders.values()) for tp in each}
+        marks = self._asker.offsets(wanted & _led(self._asker.metadata(deadline)), deadline) if wanted else {}
         found = {}
         for name in names:
-            about = described.get(name)
-            if not members[name] and not committed[name] and (about is None or _word(about.state) == "dead"):
+            here = about.get(name)
+            has_members = name in unreadable or (here is not None and here.members)
+            if not has_members and not offsets.get(name) and (here is None or here.state == "dead"):
                 continue
+            here = here or Described("unknown" if name in unreadable else "empty", "unknown", "", "", ())
             found[name] = GroupInfo(
                 name=name,
-                state=_word(about.state) if about else "empty",
-                protocol=_word(about.type) if about else "unknown",
-                assignor=about.partition_assignor if about else "",
-                coordinator=f"{about.coordinator.host}:{about.coordinator.port}" if about else "",
-                members=members[name],
-                partitions=_lags(committed[name], holders[name], marks),
+                state=here.state,
+                protocol=here.protocol,
+                assignor=here.assignor,
+                coordinator=here.coordinator,
+                members=None if name in unreadable else here.members,
+                partitions=None
+                if name in unknown
+                else _lags(offsets.get(name, {}), holders.get(name, {}), marks),
+                problem=unreadable.get(name) or here.problem or unknown.get(name, ""),
             )
         return found
 
@@ -303,6 +282,16 @@ class Admin:
             self._asker.pause()
 
 
+def _led(metadata: Any) -> set[TopicPartition]:
+    """The partitions that have a leader: of others nobody can say where they end."""
+    return {
+        TopicPartition(name, p.id)
+        for name, topic in metadata.topics.items()
+        for p in topic.partitions.values()
+        if p.leader >= 0
+    }
+
+
 def _lags(
     committed: Mapping[TopicPartition, Committed],
     holders: Mapping[TopicPartition, str],
@@ -316,25 +305,3 @@ def _lags(
         lag = None if at is None or end is None else max(0, end - at)
         rows.append(PartitionLag(tp.topic, tp.partition, at, end, lag, holders.get(tp)))
     return tuple(rows)
-
-
-def _member(described: Any) -> Member:
-    held = (TopicPartition(tp.topic, tp.partition) for tp in described.assignment.topic_partitions)
-    return Member(
-        member_id=described.member_id,
-        client_id=described.client_id,
-        host=described.host.lstrip("/"),
-        instance_id=described.group_instance_id,
-        assignment=tuple(sorted(held)),
-    )
-
-
-def _by_client(member: Member) -> tuple[str, str]:
-    return member.client_id, member.member_id
-
-
-def _word(enum: Any) -> str:
-    """An enum of the client as a lower-case word: PREPARING_REBALANCING → "preparing rebalance"."""
-    # "Rebalance" is Kafka's word for the state that the client calls rebalancing.
-    words = "unknown" if enum is None else str(enum.name).lower().replace("_", " ")
-    return words.replace("rebalancing", "rebalance")

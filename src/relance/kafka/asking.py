@@ -64,6 +64,9 @@ _SETTLING = frozenset(
 )
 
 
+# What the client says when the bytes of an answer end too early is "Broker handle destroyed for termination".
+_GARBLED = "what a member of the group wrote cannot be read"
+
 _NEVER = 3600.0  # seconds; the longest that the client takes
 
 _EARLIEST = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
@@ -136,7 +139,7 @@ class Asker:
         isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED,
     ) -> dict[TopicPartition, int]:
         found: dict[TopicPartition, int] = {}
-        gone = frozenset() if must_exist else _MISSING | {KafkaError._UNKNOWN_PARTITION}
+        gone = frozenset() if must_exist else _MISSING | {KafkaError._UNKNOWN_PARTITION, KafkaError._NOENT}
         # One partition without a leader must not hold up the view of all the others.
         patience = deadline if must_exist else min(deadline, time.monotonic() + 0.5)
         left = {tp: ClientTopicPartition(tp.topic, tp.partition) for tp in partitions}
@@ -152,7 +155,7 @@ class Asker:
                     code = _code(error)
                     if code in gone:
                         continue
-                    if code not in _SETTLING:
+                    if code not in _SETTLING | {KafkaError._NOENT}:  # "No leaders found" for any of them
                         raise self.refused(f"list the offsets of {tp}", error, must_exist) from error
                     if time.monotonic() < patience:
                         again[tp] = asked
@@ -192,20 +195,27 @@ class Asker:
             self.pause()
 
     def ask_coordinators(
-        self, what: str, start: Callable[[AdminClient, float], Mapping[str, Future[Any]]], deadline: float
-    ) -> dict[str, Any]:
-        """The answers by group, without those that do not exist (KIP-848 groups are told so).
+        self,
+        what: str,
+        groups: Collection[str],
+        start: Callable[[AdminClient, list[str], float], Mapping[str, Future[Any]]],
+        deadline: float,
+    ) -> tuple[dict[str, Any], dict[str, str]]:
+        """The answers by group, and what those say that were refused; without the groups that do not exist.
 
-        `start` is given the client, and after how many seconds it may give the question up by itself: never,
-        as far as that goes. When a coordinator comes back for which a question has timed out, librdkafka 2.16
-        uses what it has freed, and the process is gone. (`rd_kafka_admin_coord_request` drops the last
-        reference and has it used once more.) What it does survive is to end with open questions; so it is
-        replaced when ours is the end of patience.
+        `start` is given the client, the groups, and after how many seconds the client may give up by itself:
+        never, as far as that goes. When a coordinator comes back for which a question has timed
+        out, librdkafka 2.16 uses what it has freed, and the process is gone. (`rd_kafka_admin_coord_request`
+        drops the last reference and has it used once more.) What it does survive is to end with open
+        questions; so it is replaced when ours is the end of patience.
         """
-        while True:
+        answers: dict[str, Any] = {}
+        refusals: dict[str, str] = {}
+        asked = list(groups)
+        while asked:
             client = self.client
-            futures = self._start(what, partial(_without_end, start, client), deadline)
-            answers, settling = {}, False
+            futures = self._start(what, partial(_without_end, start, client, asked), deadline)
+            settling = []
             for name, future in futures.items():
                 try:
                     answers[name] = future.result(max(0.1, deadline - time.monotonic()))
@@ -214,18 +224,22 @@ class Asker:
                     problem = self.refused(what, error)
                     self._replace(client)
                     raise problem from error
-                except KafkaException as error:
+                except (KafkaException, ValueError, TypeError) as error:
                     code = _code(error)
                     if code == KafkaError.GROUP_ID_NOT_FOUND:
                         continue
-                    if code not in _SETTLING or time.monotonic() >= deadline:
+                    if code in _UNREACHABLE:
                         raise self.refused(what, error) from error
-                    settling = True
+                    if code not in _SETTLING or time.monotonic() >= deadline:
+                        refusals[name] = _GARBLED if code == KafkaError._DESTROY else error_text(error)
+                        continue
+                    settling.append(name)
                     if code == KafkaError.NOT_COORDINATOR:  # it remembers whom to ask, also if that is over
                         self._replace(client)
-            if not settling:
-                return answers
-            self.pause()
+            asked = settling
+            if asked:
+                self.pause()
+        return answers, refusals
 
     def _connect(self) -> AdminClient:
         return AdminClient(self._settings, logger=self._log)
@@ -285,8 +299,10 @@ def _refused_setting(text: str, bootstrap_servers: str, client: Mapping[str, Any
     return SettingsError("bootstrap_servers", f"{text} ({bootstrap_servers!r})")
 
 
-def _without_end(start: Callable[[AdminClient, float], T], client: AdminClient, _left: float) -> T:
-    return start(client, _NEVER)
+def _without_end(
+    start: Callable[[AdminClient, list[str], float], T], client: AdminClient, groups: list[str], _left: float
+) -> T:
+    return start(client, groups, _NEVER)
 
 
 def _list_offsets(

@@ -23,6 +23,7 @@ from relance.record import TopicPartition
 __all__ = [
     "INTERNAL_TOPICS",
     "Committed",
+    "Described",
     "GroupInfo",
     "GroupMissingError",
     "GroupSummary",
@@ -37,6 +38,7 @@ __all__ = [
     "client_settings",
     "error_text",
     "unreachable",
+    "word",
 ]
 
 # Kafka's own list (org.apache.kafka.common.internals.Topic): a leading underscore alone means nothing.
@@ -170,6 +172,18 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
+class Described:
+    """What a coordinator says of a group. `problem`: what of it could not be read, or empty."""
+
+    state: str
+    protocol: str
+    assignor: str
+    coordinator: str
+    members: tuple[Member, ...]
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class PartitionLag:
     """How far a group is behind in one partition.
 
@@ -186,20 +200,28 @@ class PartitionLag:
 
 @dataclass(frozen=True, slots=True)
 class GroupInfo:
-    """A group with its members and its lag."""
+    """A group with its members and its lag.
+
+    `problem` says what of it could not be read, or is empty. `members` is None where nobody can tell who is
+    in the group, `partitions` where nobody can tell what it has committed.
+    """
 
     name: str
     state: str
     protocol: str
     assignor: str
     coordinator: str
-    members: tuple[Member, ...]
-    partitions: tuple[PartitionLag, ...]
+    members: tuple[Member, ...] | None
+    partitions: tuple[PartitionLag, ...] | None
+    problem: str = ""
 
     @property
-    def lag(self) -> int:
-        """The lag of all partitions that have a commit."""
-        return sum(row.lag for row in self.partitions if row.lag is not None)
+    def lag(self) -> int | None:
+        """The lag of all partitions that have a commit; None where it is known of none of them."""
+        if self.partitions is None:
+            return None
+        known = [row.lag for row in self.partitions if row.lag is not None]
+        return sum(known) if known or not self.partitions else None
 
 
 # "FAIL [name#producer-1] [thrd:x/bootstrap]: x/bootstrap: Connect to ipv4#127.0.0.1:9092 failed: Connection
@@ -286,3 +308,10 @@ def error_text(error: BaseException) -> str:
     """The client's words about an error, without its wrapping."""
     first = error if isinstance(error, KafkaError) else next(iter(error.args), None)
     return first.str() if isinstance(first, KafkaError) else str(error)
+
+
+def word(enum: Any) -> str:
+    """An enum of the client as a lower-case word: PREPARING_REBALANCING → "preparing rebalance"."""
+    # "Rebalance" is Kafka's word for the state that the client calls rebalancing.
+    words = "unknown" if enum is None else str(enum.name).lower().replace("_", " ")
+    return words.replace("rebalancing", "rebalance")

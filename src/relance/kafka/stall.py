@@ -29,16 +29,17 @@ class Stall:
         self,
         now: float,
         *,
-        is_member: bool,
+        is_member: bool | None,
         reading: Mapping[TopicPartition, int],
         ends: Mapping[TopicPartition, int],
     ) -> str | None:
         """Why the client should join again, or None.
 
         `reading` are the next offsets it reads, `ends` the last stable offsets (what a `read_committed`
-        reader can reach: an open transaction is no stall).
+        reader can reach: an open transaction is no stall). `is_member` is None where nobody can tell: then
+        the client counts as one.
         """
-        if is_member:
+        if is_member is not False:
             self._absent_since = None
         elif self._absent_since is None:
             self._absent_since = now
