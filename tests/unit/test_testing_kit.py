@@ -243,14 +243,6 @@ def test_an_application_without_consumers_or_with_tables_has_no_world() -> None:
         World(app)
 
 
-def test_a_world_in_a_running_loop_is_refused_with_the_way_out() -> None:
-    async def test() -> None:
-        with pytest.raises(RelanceError, match="as a plain function, not as `async def`"):
-            World(app_with(lambda value: None)).__enter__()
-
-    asyncio.run(test())
-
-
 def test_an_application_has_one_world_at_a_time_and_another_one_later() -> None:
     app = app_with(lambda value: None)
     with World(app), pytest.raises(RelanceError, match="runs already"):
@@ -417,6 +409,280 @@ def test_a_crash_from_within_a_handler_ends_its_process_right_there(is_async: bo
         assert after == [0, 1, 0, 1, 2, 3]
         assert world.calls[2].ended is None
         assert world.committed("t") == 4
+
+
+def crash_and_go_on(world: World, record: Record) -> None:
+    try:
+        world.crash()
+    except BaseException:
+        record.send("out", "dead", key="k")
+
+
+SHAPES: list[dict[str, Any]] = [
+    {},
+    {"concurrency": 1, "ordering": "key"},
+    {"concurrency": 2, "ordering": "key"},
+    {"concurrency": 16, "ordering": "key"},
+    {"concurrency": 2},
+    {"concurrency": 2, "ordering": "none"},
+    {"workers": "threads", "concurrency": 4, "ordering": "key"},
+    {"batch": 10},
+    {"batch": 10, "concurrency": 3, "ordering": "none"},
+    {"timeout": 5.0, "concurrency": 2},
+    {"handoff": "transactional", "concurrency": 2, "ordering": "key"},
+]
+DEATHS = ["raised", "swallowed", "finally", "swallowed and awaited", "in a task", "in a thread"]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: " ".join(f"{k}={v}" for k, v in shape.items()))
+@pytest.mark.parametrize("how", ["sync", *DEATHS])
+def test_the_dead_stay_dead(shape: dict[str, Any], how: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("ERROR")
+    crashed: list[bool] = []
+    after: list[str] = []
+
+    async def crash_later() -> None:
+        await asyncio.sleep(0)
+        world.crash()
+
+    async def die(record: Record) -> None:
+        crashed.append(True)
+        match how:
+            case "raised":
+                world.crash()
+            case "swallowed":
+                crash_and_go_on(world, record)
+            case "swallowed and awaited":
+                crash_and_go_on(world, record)
+                await asyncio.sleep(0)
+                after.append("the dead went on")
+            case "finally":
+                try:
+                    world.crash()
+                finally:
+                    record.send("out", "dead", key="k")
+                    await asyncio.sleep(1)
+                    after.append("the dead went on")
+            case "in a task":
+                await asyncio.gather(crash_later(), asyncio.sleep(0.5))
+            case "in a thread":
+                await asyncio.to_thread(world.crash)
+
+    async def handle(value: int, record: Record) -> None:
+        if not crashed:
+            await die(record)
+        record.send("out", value, key="k")
+
+    async def handle_batch(values: list[int], records: list[Record]) -> None:
+        for value, record in zip(values, records, strict=True):
+            await handle(value, record)
+
+    def handle_sync(value: int, record: Record) -> None:
+        if not crashed:
+            crashed.append(True)
+            crash_and_go_on(world, record)
+        record.send("out", value, key="k")
+
+    def handle_sync_batch(values: list[int], records: list[Record]) -> None:
+        for value, record in zip(values, records, strict=True):
+            handle_sync(value, record)
+
+    is_sync = how == "sync" or "workers" in shape
+    single, several = (handle_sync, handle_sync_batch) if is_sync else (handle, handle_batch)
+    app = app_with(several if "batch" in shape else single, **{"timeout": None, **shape})
+    if is_sync and "timeout" in shape:
+        app = app_with(single, **{**shape, "timeout": None})
+    with World(app, real_io=how == "in a thread") as world:
+        world.topic("out", 1)
+        for value in range(3):
+            world.produce("t", value, key="k")
+        world.finish()
+        assert [record.value for record in world.records("out")] == [b"0", b"1", b"2"]
+        ended = [(call.process, call.offset) for call in world.calls if call.ended is not None]
+        assert [one for one in ended if one[0] == 2 or one[1] == 0] == [(2, 0), (2, 1), (2, 2)]
+        assert {call.process for call in world.calls if call.ended is None} == {1}
+        assert (world.lag("t"), world.dead_letters(), after) == (0, [], [])
+        assert app.stats().handled == 3, "the dead process has taken its figures with it"
+        world.assert_no_commit_past_unfinished()
+    assert caplog.messages == []
+
+
+def test_other_handlers_of_a_dead_process_go_no_further() -> None:
+    told: list[str] = []
+
+    async def handle(value: int, record: Record) -> None:
+        if value == 0 and len(world.calls) <= 2:
+            await asyncio.sleep(1)
+            world.crash()
+        try:
+            child = asyncio.create_task(asyncio.sleep(2))
+            await child
+            told.append(f"slept {value}")
+        finally:
+            await app.send("out", value)
+            told.append(f"sent {value}")
+
+    app = app_with(handle, ordering="none", concurrency=2)
+    with World(app) as world:
+        world.topic("out", 1)
+        world.produce("t", 0)
+        world.produce("t", 1)
+        world.finish()
+        assert sorted(told) == ["sent 0", "sent 1", "slept 0", "slept 1"]
+        assert len(world.records("out")) == 2
+        assert [call.process for call in world.calls] == [1, 1, 2, 2]
+        assert world.now == 3.0
+
+
+def test_a_lock_that_the_dead_held_is_free() -> None:
+    lock = asyncio.Lock()
+
+    async def handle(value: int) -> None:
+        async with lock:
+            await asyncio.sleep(1)
+
+    with World(app_with(handle, ordering="none", concurrency=3)) as world:
+        for value in range(3):
+            world.produce("t", value)
+        world.jump(0.5)
+        world.crash()
+        world.finish()
+        assert world.lag("t") == 0
+        assert [call.process for call in world.calls] == [1, 1, 1, 2, 2, 2]
+
+
+def test_the_other_consumers_of_a_process_die_with_it() -> None:
+    app = App("g", bootstrap_servers="localhost:1")
+    done: list[tuple[str, int]] = []
+
+    @app.consumer("a")
+    async def slow(value: int) -> None:
+        await asyncio.sleep(10)
+        done.append(("a", value))
+
+    @app.consumer("b")
+    def crashing(value: int) -> None:
+        if len(world.calls) == 2:
+            world.crash()
+        done.append(("b", value))
+
+    @app.consumer("c")
+    def later(value: int) -> None:
+        done.append(("c", value))
+
+    with World(app) as world:
+        world.produce("a", 1)
+        world.run()
+        world.produce("b", 2)
+        world.produce("c", 3)
+        world.finish()
+        assert done == [("b", 2), ("c", 3), ("a", 1)]
+        assert [(call.process, call.topic) for call in world.calls] == [
+            (1, "a"),
+            (1, "b"),
+            (2, "b"),
+            (2, "c"),
+            (2, "a"),
+        ] or {call.process for call in world.calls if call.ended is not None} == {2}
+
+
+def test_a_crash_in_a_hook_ends_its_process_and_no_hook_of_the_dead_is_called() -> None:
+    told: list[str] = []
+    app = app_with(lambda value: None)
+
+    @app.on_assigned
+    def crash_once(partitions: list[Any]) -> None:
+        told.append("first")
+        if len(told) == 1:
+            world.crash()
+
+    app.on_assigned(lambda partitions: told.append("second"))
+    world = World(app)
+    with world:
+        assert told == ["first", "first", "second"]
+        world.produce("t", 1)
+        world.run()
+        assert [call.process for call in world.calls] == [2]
+        world.crash()
+        assert told == ["first", "first", "second", "first", "second"], "nobody is revoked by a crash"
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_crash_in_the_hook_of_an_open_breaker_ends_its_process(is_async: bool) -> None:
+    died: list[bool] = []
+
+    def handle(value: int, record: Record) -> None:
+        if not died:
+            raise ConnectionError("down")
+        record.send("out", value)
+
+    async def handle_async(value: int, record: Record) -> None:
+        handle(value, record)
+
+    breaker = CircuitBreaker(minimum_calls=2, window=2, failure_rate=1.0, open_for=30.0)
+    app = app_with(handle_async if is_async else handle, ordering="none", breaker=breaker, concurrency=3)
+
+    @app.on_breaker_open
+    def crash(opened: object) -> None:
+        died.append(True)
+        world.crash()
+
+    with World(app) as world:
+        world.topic("out", 1)
+        for value in range(4):
+            world.produce("t", value)
+        world.finish()
+        assert len(died) == 1
+        assert sorted(record.value or b"" for record in world.records("out")) == [b"0", b"1", b"2", b"3"]
+        assert {call.process for call in world.calls if call.error is None and call.ended is not None} == {2}
+
+
+def test_a_process_that_dies_while_it_drains_holds_the_rebalance_up_no_longer() -> None:
+    revoked: list[object] = []
+
+    async def handle(value: int) -> None:
+        if len(world.calls) == 1:
+            await asyncio.sleep(1)
+            world.crash()
+
+    app = app_with(handle)
+    app.on_revoked(revoked.append)
+    with World(app, partitions=2) as world:
+        world.produce("t", 1, partition=1)
+        world.run()
+        world.rebalance(2)
+        assert world.now == 1.0
+        world.finish()
+        assert revoked == []
+        assert [call.process for call in world.calls] in ([1, 2], [1, 3])
+        assert world.lag("t") == 0
+
+
+@pytest.mark.parametrize(("handoff", "found"), [("acknowledged", 2), ("transactional", 1)])
+def test_a_crash_after_a_hand_off_repeats_it_unless_it_is_transactional(handoff: str, found: int) -> None:
+    def handle(value: int, record: Record) -> None:
+        record.send("out", value)
+
+    with World(app_with(handle, handoff=handoff)) as world:
+        world.topic("out", 1)
+        world.produce("t", 1)
+        world.run(commit=False)
+        world.crash()
+        world.finish()
+        assert len(world.records("out")) == found
+
+
+def test_a_sync_handler_that_returns_what_is_to_be_awaited_fails_as_on_kafka() -> None:
+    async def really(value: int) -> None:
+        """Never awaited."""
+
+    def handle(value: int) -> Any:
+        return really(value)
+
+    with World(app_with(handle)) as world:
+        world.produce("t", 1)
+        with pytest.raises(Fatal, match="has to be awaited"):
+            world.run()
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])

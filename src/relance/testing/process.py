@@ -7,6 +7,7 @@ Kafka; only what polls, writes and waits is other.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import dataclasses
 import logging
 import math
@@ -26,6 +27,7 @@ from relance.runtime import Runtime
 from relance.spec import ConsumerSpec, feeds_of, plan_of
 from relance.stats import CircuitBreakerOpen
 from relance.testing.clock import VirtualCondition
+from relance.testing.tasks import PROCESS, Crash, no_loop_runs
 from relance.testing.topics import StoredRecord
 from relance.workers.batch import BatchCall
 from relance.workers.inline import Call as SyncCall
@@ -36,7 +38,7 @@ from relance.workers.single import SingleCall
 if TYPE_CHECKING:
     from relance.testing.world import World
 
-__all__ = ["Crash", "Node", "Process"]
+__all__ = ["Node", "Process"]
 
 _log = logging.getLogger("relance.testing")
 
@@ -46,17 +48,15 @@ _TOPIC_ID = "in-memory"
 _ENDS = (SystemExit, KeyboardInterrupt, GeneratorExit, BaseExceptionGroup)
 
 
-class Crash(BaseException):
-    """The process dies here."""
-
-
 class Process:
     """All consumers of an application, as one process has them."""
 
     def __init__(self, world: World, number: int) -> None:
-        self.number = number
+        self.world, self.number = world, number
+        self.dead = False
+        """Whether it has crashed. Then nothing that its code still does has an effect."""
         specs = world.app._specs
-        self._hooks = _InlineHooks(world.app._hooks)
+        self._hooks = _InlineHooks(self, world.app._hooks)
         wanted = [(spec.breaker, spec.shape.name) for spec in specs]
         circuits = make_circuits(wanted, clock=world.clock, on_open=self._hooks.breaker_opened)
         self.circuits = list(dict.fromkeys(c for c in circuits if c is not None))
@@ -82,13 +82,13 @@ class Node:
             random=world.random.random,
             hooks=hooks,
             topic_id=lambda topic: _TOPIC_ID,
-            on_failure=world._on_failure,
+            on_failure=self._on_failure,
             circuit=circuit,
-            condition=lambda lock: VirtualCondition(lock, world._go_on),
+            condition=lambda lock: VirtualCondition(lock, self._go_on),
         )
         self.runtime.writer = self
         # What else is no Exception is for the test: a crash of this world, or pytest.fail in a handler.
-        self.runtime.of_the_handler = lambda error: isinstance(error, _ENDS)
+        self.runtime.of_the_handler = lambda error: isinstance(error, _ENDS) and not self.process.dead
         self.positions: dict[TopicPartition, int] = {}
         self.writes: list[tuple[Assignment, int, tuple[Outgoing, ...]]] = []
         observed = _observed(self, spec)
@@ -132,7 +132,10 @@ class Node:
         for feed in self.feeds:
             mine = [tp for tp in tps if tp.topic in feed.topics]
             if mine:
-                self.runtime.revoking(feed.name, mine)
+                try:
+                    self.runtime.revoking(feed.name, mine)
+                except Crash:  # while it drained
+                    return
                 self.commit(feed, mine)
                 self.runtime.revoked(feed.name, mine, lost=False)
         self._forget(tps)
@@ -151,6 +154,8 @@ class Node:
 
     def commit(self, feed: Feed, only: Sequence[TopicPartition] | None = None) -> None:
         """Commit what may be."""
+        if self.process.dead:
+            return
         for commit in self.runtime.commits(feed.name, only):
             self.world._on_commit(commit)
             self.runtime.committed(commit)
@@ -194,21 +199,31 @@ class Node:
         anything = False
         done: Run | None = None
         while (run := self.runtime.next(done, self._most, wait=False)) is not None:
+            if self.process.dead:  # in a hook
+                return True
             anything = True
             try:
                 done = run if self._call.handle(run, math.inf) else None
             except BaseException as error:
                 if not self.runtime.of_the_handler(error):
                     self.runtime.give_back(run)
+                    if self.process.dead:
+                        return True
                     raise
                 self.runtime.ended_by(run, error)
                 done = None
+            if self.process.dead:  # and the handler has caught that
+                return True
         return anything
 
     def _see_to_the_task(self) -> None:
         if self._task is None:
             assert self._worker is not None
-            self._task = self.world.loop.create_task(self._worker.run())
+            context = contextvars.copy_context()
+            context.run(PROCESS.set, self.process)
+            self._task = self.world.loop.create_task(self._worker.run(), context=context)
+            # Its error is raised here, or told by the world already.
+            self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
         if self._task.done() and not self.runtime.stopping:
             error = self._task.exception()
             raise _first(error) if error is not None else RelanceError("the worker has ended")
@@ -228,11 +243,15 @@ class Node:
             self.world._finished.add((assignment.tp, offset))
             self.runtime.settled(assignment, offset)
         self.writes += [write for write in again if not write[0].closed]
+        if anything and self.spec.handoff == "transactional":
+            for feed in self.feeds:  # in the same transaction: no crash comes in between
+                self.commit(feed)
         return anything
 
     def write(self, assignment: Assignment, offset: int, outgoing: Sequence[Outgoing]) -> None:
         """What the runtime hands off; written by `flush`."""
-        self.writes.append((assignment, offset, tuple(outgoing)))
+        if not self.process.dead:
+            self.writes.append((assignment, offset, tuple(outgoing)))
 
     def hurry(self, assignments: Collection[Assignment]) -> None:
         """`flush` tries all again each time, so it need only be waited for."""
@@ -240,12 +259,30 @@ class Node:
             if assignment in assignments:
                 self.runtime.tried_again(assignment, offset)
 
+    def die(self) -> None:
+        """Nothing of it counts any more."""
+        self.writes.clear()
+        self.positions.clear()
+        for feed in self.feeds:
+            self.runtime.revoked(feed.name, self.runtime.owned(), lost=False)
+        self.runtime.drain(0.0)
+
     def end(self) -> None:
         """Nothing of it runs any more."""
         self.runtime.drain(0.0)
         if self._task is not None and not self._task.done():
             self._task.cancel()
         self.writes.clear()
+
+    def _go_on(self, seconds: float) -> None:
+        """A rebalance waits for what runs here."""
+        self.world._go_on(seconds)
+        if self.process.dead:
+            raise Crash
+
+    def _on_failure(self, error: Exception) -> None:
+        if not self.process.dead:
+            self.world._on_failure(error)
 
     # -- as an App sees a consumer -----------------------------------------------------------------
 
@@ -260,18 +297,19 @@ def _observed(node: Node, spec: ConsumerSpec) -> ConsumerSpec:
     always = dataclasses.replace(shape, takes_record=True)
     if shape.is_async:
 
-        async def observe(value: Any, given: Any) -> None:
-            with world._calling(node, _list_of(given)):
-                await (handler(value, given) if shape.takes_record else handler(value))
+        async def observe(value: Any, given: Any) -> Any:
+            with world._calling(node, _list_of(given)), world._call_out(node, _list_of(given)):
+                return await (handler(value, given) if shape.takes_record else handler(value))
 
         return dataclasses.replace(spec, handler=observe, shape=always)
 
-    def observe_sync(value: Any, given: Any) -> None:
-        with world._calling(node, _list_of(given)):
-            if shape.takes_record:
-                handler(value, given)
-            else:
-                handler(value)
+    def observe_sync(value: Any, given: Any) -> Any:
+        token = PROCESS.set(node.process)
+        try:
+            with world._calling(node, _list_of(given)), no_loop_runs():
+                return handler(value, given) if shape.takes_record else handler(value)
+        finally:
+            PROCESS.reset(token)
 
     return dataclasses.replace(spec, handler=observe_sync, shape=always)
 
@@ -297,7 +335,8 @@ def _first(error: BaseException) -> BaseException:
 class _InlineHooks:
     """The application's hooks, called where they are due."""
 
-    def __init__(self, hooks: Hooks) -> None:
+    def __init__(self, process: Process, hooks: Hooks) -> None:
+        self._process = process
         self._hooks = hooks
 
     def assigned(self, tps: list[TopicPartition]) -> None:
@@ -313,9 +352,18 @@ class _InlineHooks:
         self._tell(self._hooks.on_breaker_open, opened)
 
     def _tell(self, hooks: Sequence[Callable[[Any], None]], given: Any) -> None:
-        for hook in hooks:
-            try:
-                hook(given)
-            except (Exception, *_ENDS):  # noqa: BLE001  as on Kafka: a hook decides over no partition
-                self._hooks.failures += 1
-                _log.exception("hook %s raised", getattr(hook, "__qualname__", hook))
+        token = PROCESS.set(self._process)
+        try:
+            for hook in hooks:
+                if self._process.dead:
+                    return
+                try:
+                    with no_loop_runs():
+                        hook(given)
+                except Crash:
+                    return
+                except (Exception, *_ENDS):  # noqa: BLE001  as on Kafka: a hook decides over no partition
+                    self._hooks.failures += 1
+                    _log.exception("hook %s raised", getattr(hook, "__qualname__", hook))
+        finally:
+            PROCESS.reset(token)

@@ -1,7 +1,8 @@
 """The world of a test: topics, processes and time, all in memory and in one thread.
 
-Promises: nothing waits in real time; the same test with the same seed goes the same way; what `run` does
-is done when it returns. Hand-offs are acknowledged in it, and offsets committed at its end.
+Promises: nothing waits in real time, unless handlers may do real I/O; the same test with the same seed goes
+the same way; what `run` does is done when it returns. Hand-offs are acknowledged in it, and offsets committed
+at its end. What cannot be done here (I/O, a wait that nothing ends) is an error, never a test that passes.
 """
 
 from __future__ import annotations
@@ -23,8 +24,12 @@ from relance.engine.assignment import Commit
 from relance.engine.deferral import PREFIX
 from relance.errors import BatchError, Fatal, RelanceError, SendError
 from relance.record import Outgoing, Record, TopicPartition
-from relance.testing.clock import VirtualClock, VirtualLoop
-from relance.testing.process import Crash, Node, Process, stored_of
+from relance.testing.clock import VirtualClock
+from relance.testing.limit import Blocked
+from relance.testing.loop import VirtualLoop
+from relance.testing.outside import CallOut, Outside
+from relance.testing.process import Node, Process, stored_of
+from relance.testing.tasks import CALL, PROCESS, Crash
 from relance.testing.topics import StoredRecord, Topics
 
 __all__ = ["Call", "StoredRecord", "World"]
@@ -53,10 +58,22 @@ class World:
     """An application in memory. Use it as a context manager.
 
     `app` is not changed and not started; `partitions` is how many its topics get; `processes` how many of it
-    run; `seed` decides jitter. Raises RelanceError for an application that needs what only Kafka has.
+    run; `seed` decides jitter. `real_io`: whether async handlers may use threads, sockets and programs. Then
+    these are waited for in real time, and virtual time stands still meanwhile; else a handler that does is an
+    error. `real_time_limit`: for how many seconds of real time, each. Raises RelanceError for an application
+    that needs what only Kafka has.
     """
 
-    def __init__(self, app: App, *, partitions: int = 1, processes: int = 1, seed: int = 0) -> None:
+    def __init__(
+        self,
+        app: App,
+        *,
+        partitions: int = 1,
+        processes: int = 1,
+        seed: int = 0,
+        real_io: bool = False,
+        real_time_limit: float = 30.0,
+    ) -> None:
         if app._tables:
             raise RelanceError(
                 f"tables ({', '.join(app._tables)}) are read from Kafka, not from a world in memory"
@@ -65,6 +82,8 @@ class World:
             raise RelanceError("the application has no consumer")
         if processes < 1 or partitions < 1:
             raise RelanceError("a world has at least one process, and topics at least one partition")
+        if not real_time_limit > 0:
+            raise RelanceError(f"real_time_limit is seconds of real time, above 0: {real_time_limit!r}")
         self.app = app
         self.seed = seed
         self.random = random.Random(seed)
@@ -83,19 +102,17 @@ class World:
         self._first: dict[TopicPartition, int] = {}
         self._finished: set[tuple[TopicPartition, int]] = set()
         self._problems: list[str] = []
-        self._calls_out = 0
+        self._outside = Outside(real_io=real_io, limit=real_time_limit)
         self._stepping = False
         self._entered = False
         self._moving = False
-        self._dying: list[Process] = []  # died while partitions move; buried when all of them have moved
 
     # -- entering and leaving ----------------------------------------------------------------------
 
     def __enter__(self) -> Self:
         if self.app._runner is not None:
             raise RelanceError("the application runs already: a world needs one of its own")
-        _check_no_loop_runs()
-        self.loop = VirtualLoop(self.clock)
+        self.loop = VirtualLoop(self.clock, self._outside)
         self.app._runner = _Runner(self)  # type: ignore[assignment]  # what App asks of one, and no more
         for spec in self.app._specs:
             for topic in spec.all_topics:
@@ -109,11 +126,12 @@ class World:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._entered = False
+        self._outside.close()
         for process in self._processes:
             self._end(process)
         self._processes.clear()
         self._owners.clear()
-        self.loop.close()
+        self.loop.end()
         self.app._runner = None
         if error is not None:
             error.add_note(f"(a World with seed={self.seed}, at {self.now:g} s)")
@@ -138,6 +156,9 @@ class World:
         Raises RelanceError for a topic or partition that isn't there, SendError for what can't be encoded.
         """
         self._need_entered()
+        process = PROCESS.get()
+        if process is not None and process.dead:  # also `app.send`
+            raise Crash
         raw_key, raw = encode_key(key), encode(value)
         ms = round(self.clock.wall * 1000)
         return self.topics.append(topic, raw_key, raw, checked_headers(headers), ms, partition)
@@ -201,13 +222,26 @@ class World:
         return began + self.run()
 
     def finish(self) -> int:
-        """Let time pass until nothing waits any more. Raises AssertionError if that takes a month."""
+        """Let time pass until nothing waits any more.
+
+        Raises AssertionError if that takes a month, or if a handler waits for what nothing here will end.
+        """
         until = self.clock.now + _LONGEST
         began = self.run()
-        while (due := self._due_in()) is not None:
-            if self.clock.now + due > until:
-                raise AssertionError(f"something still waits after {_LONGEST:g} s: {self.app.stats()}")
-            began += self.jump(due)
+        while True:
+            while (due := self._due_in()) is not None:
+                if self.clock.now + due > until:
+                    raise AssertionError(f"something still waits after {_LONGEST:g} s: {self.app.stats()}")
+                began += self.jump(due)
+            before = self._beats()
+            self._outside.patient = True
+            try:
+                began += self.run()
+            finally:
+                self._outside.patient = False
+            if self._due_in() is None and before == self._beats():
+                break
+        self._outside.check_all_ended()
         return began
 
     def next_due(self) -> float | None:
@@ -251,12 +285,15 @@ class World:
         `process` counts those that are alive. Another one starts in its place. Called from within a handler,
         the handler's own process dies there.
         """
-        if self._calls_out and self._stepping:
+        own = PROCESS.get()
+        if own is not None and own.world is self:
+            own.dead = True
             raise Crash
-        self._need_entered()
+        self._not_from_within("crash")
         if not 0 <= process < len(self._processes):
             raise RelanceError(f"there is no process {process}: {len(self._processes)} run, counted from 0")
-        self._bury(self._processes[process])
+        self._processes[process].dead = True
+        self._bury_the_dead()
 
     def assert_no_commit_past_unfinished(self) -> None:
         """Raise AssertionError if ever an offset was committed past a record that was not finished."""
@@ -269,7 +306,7 @@ class World:
         return [node for process in self._processes for node in process.nodes]
 
     def _living(self) -> list[Node]:
-        return [node for node in self._nodes() if node.process not in self._dying]
+        return [node for node in self._nodes() if not node.process.dead]
 
     def _owned(self, node: Node) -> list[TopicPartition]:
         return [tp for tp, owner in self._owners.items() if owner is node]
@@ -287,16 +324,13 @@ class World:
 
     @contextlib.contextmanager
     def _partitions_move(self) -> Iterator[None]:
-        """While they do, handlers run, and a process that dies in one is buried at the end."""
+        """While they do, handlers and hooks run, and a process that dies in one is buried at the end."""
         self._moving = True
         try:
             yield
         finally:
             self._moving = False
-        while self._dying:
-            process = self._dying.pop()
-            if process in self._processes:
-                self._bury(process)
+        self._bury_the_dead()
 
     def _spread(self) -> None:
         alive = set(self._nodes())
@@ -342,15 +376,18 @@ class World:
             node.end()
         self.loop.run_ready()
 
-    def _bury(self, process: Process) -> None:
-        for node in process.nodes:
-            node.writes.clear()
-            node.positions.clear()
-            for feed in node.feeds:
-                node.runtime.revoked(feed.name, node.runtime.owned(), lost=False)
-        self._processes.remove(process)
-        self._end(process)
+    def _bury_the_dead(self) -> bool:
+        """Have another process start for each that has died; whether one had."""
+        dead = [process for process in self._processes if process.dead]
+        if not dead or self._moving:
+            return False
+        for process in dead:
+            self._processes.remove(process)
+            for node in process.nodes:
+                node.die()
+            self.loop.kill(process)
         self._start_processes()
+        return True
 
     def _need_entered(self) -> None:
         if not self._entered:
@@ -374,24 +411,32 @@ class World:
 
     def _step(self) -> bool:
         """Whether anything has happened."""
+        with self._outside.alarm.watching():
+            try:
+                return self._one_step()
+            except Blocked:
+                self._outside.check()
+                raise
+
+    def _one_step(self) -> bool:
         anything = False
         for node in self._living():
             anything |= node.read()
         for node in self._living():
-            try:
+            if not node.process.dead:  # by what another of its consumers has done
                 anything |= node.work()
-            except Crash:
-                if self._moving:
-                    self._dying.append(node.process)
-                else:
-                    self._bury(node.process)
-                return True
+        self._outside.check()
         before = self._beats()
-        self.loop.run_ready()
+        self._run_loop()
         for node in self._living():
             anything |= node.flush()
             node.commit_if_urgent()
-        return anything or before != self._beats()
+        return self._bury_the_dead() or anything or before != self._beats()
+
+    def _run_loop(self) -> float | None:
+        timer = self.loop.run_ready()
+        self._outside.check()
+        return timer
 
     def _beats(self) -> tuple[int, int, int]:
         ended = sum(call.ended is not None for call in self.calls[-1000:])
@@ -413,15 +458,20 @@ class World:
         # What is due already waits for a worker that is busy, and that one is among the loop's timers.
         times = [due for node in self._nodes() if (due := node.runtime.due_in())]
         times += [1.0 for node in self._nodes() if node.held_up()]
-        timer = self.loop.run_ready()
+        timer = self._run_loop()
         return min(times, default=None) if timer is None else min([timer, *times])
 
     @contextlib.contextmanager
     def _calling(self, node: Node, records: Sequence[Record]) -> Iterator[None]:
-        number = node.process.number
+        process = node.process
+        if process.dead:
+            raise Crash
+        if self._outside.alarm.problem is not None:
+            raise Blocked
+        self._outside.alarm.again()
+        number = process.number
         calls = [Call(self.now, r.topic, r.partition, r.offset, r.key, r.attempt, number) for r in records]
         self.calls += calls
-        self._calls_out += 1
         error: BaseException | None = None
         try:
             yield
@@ -429,14 +479,30 @@ class World:
             error = raised
             raise
         finally:
-            self._calls_out -= 1
-            if not isinstance(error, Crash) and node.process in self._processes:
+            if process.dead:
+                raise Crash from error  # whatever the handler has made of it
+            if process in self._processes:
                 failed = _errors(error, len(records), node.spec.batch is not None)
                 for i, (call, record) in enumerate(zip(calls, records, strict=True)):
                     call.ended, call.error = self.now, failed.get(i)
                     if i not in failed and record.outbox is None:
                         stored = stored_of(record)
                         self._finished.add((TopicPartition(stored.topic, stored.partition), stored.offset))
+
+    @contextlib.contextmanager
+    def _call_out(self, node: Node, records: Sequence[Record]) -> Iterator[None]:
+        task = asyncio.current_task()
+        assert task is not None
+        module = str(getattr(node.spec.handler, "__module__", ""))
+        stepped, package = self.loop.stepped[task], module.partition(".")[0]
+        call = CallOut(node.spec.shape.name, package, records, stepped)
+        self._outside.calls.append(call)
+        token = CALL.set(call)
+        try:
+            yield
+        finally:
+            self._outside.calls.remove(call)
+            CALL.reset(token)
 
     def _write(self, outgoing: Sequence[Outgoing]) -> str | None:
         """Write all of it, or say why not."""
@@ -465,17 +531,6 @@ class World:
 
     def _on_failure(self, error: Exception) -> None:
         self.failure = self.failure or error
-
-
-def _check_no_loop_runs() -> None:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return
-    raise RelanceError(
-        "a world has an event loop of its own and cannot be used within another: write the test as a plain"
-        " function, not as `async def`"
-    )
 
 
 def _errors(error: BaseException | None, count: int, batch: bool) -> dict[int, BaseException]:
