@@ -177,19 +177,19 @@ class Outside:
         self, open_descriptors: bool
     ) -> tuple[list[tuple[CallOut | None, asyncio.Future[Any]]], list[asyncio.Future[Any]]]:
         """What certainly waits for the outside, and what might."""
-        threads = any(t is not threading.current_thread() for t in threading.enumerate())
+        threads = threading.active_count() > 1
         certain: list[tuple[CallOut | None, asyncio.Future[Any]]] = [
             (call, future) for future, call in self._jobs.items()
         ]
-        unknown = []
+        unknown: list[asyncio.Future[Any]] = []
+        if not open_descriptors and not threads:
+            return certain, unknown
         for call in self.calls:
             kinds = list(_kinds(call))
-            found = [future for kind, future in kinds if kind is Kind.OUTSIDE]
+            certain += [(call, future) for kind, future in kinds if kind is Kind.OUTSIDE]
             here = [future for kind, future in kinds if kind is Kind.HERE]
-            if open_descriptors or threads:
-                certain += [(call, future) for future in found]
-                if self.patient and self.real_io:
-                    certain += [(call, future) for future in here]
+            if self.patient and self.real_io:
+                certain += [(call, future) for future in here]
             if threads:
                 unknown += here
         return certain, unknown

@@ -103,6 +103,7 @@ class World:
         self._finished: set[tuple[TopicPartition, int]] = set()
         self._problems: list[str] = []
         self._outside = Outside(real_io=real_io, limit=real_time_limit)
+        self._ended = 0  # calls
         self._stepping = False
         self._entered = False
         self._moving = False
@@ -439,8 +440,7 @@ class World:
         return timer
 
     def _beats(self) -> tuple[int, int, int]:
-        ended = sum(call.ended is not None for call in self.calls[-1000:])
-        return len(self.calls), ended, sum(len(node.writes) for node in self._nodes())
+        return len(self.calls), self._ended, sum(len(node.writes) for node in self._nodes())
 
     def _go_on(self, seconds: float) -> None:
         """Somebody waits for the end of what runs, for at most so long."""
@@ -482,6 +482,7 @@ class World:
             if process.dead:
                 raise Crash from error  # whatever the handler has made of it
             if process in self._processes:
+                self._ended += len(calls)
                 failed = _errors(error, len(records), node.spec.batch is not None)
                 for i, (call, record) in enumerate(zip(calls, records, strict=True)):
                     call.ended, call.error = self.now, failed.get(i)
