@@ -7,15 +7,17 @@ value of the annotated type or an error that says why not; never a crash, never 
 |---------------------------------|------------------------------------------------------------------|
 | msgspec.Struct, dataclass,      | JSON, strictly typed ("3" is no int), by msgspec                 |
 |   TypedDict, dict, list, int... |                                                                  |
-| a pydantic model                | JSON that msgspec accepts, then validated by pydantic            |
+| a pydantic model, or what says  | JSON that msgspec accepts, then validated by pydantic            |
+|   something in pydantic's words |                                                                  |
 | none, Any or object             | JSON as plain Python; a null value is None                       |
 | str                             | the bytes as UTF-8, strictly; not a JSON string                  |
 | bytes                           | the bytes                                                        |
 | X | None                        | X, or None where the record's value is null (a tombstone)        |
 
-A null value is refused unless the annotation allows None. JSON's own `null` is not a tombstone: for
-`Order | None` it is an error. Empty bytes are not null either. Where a JSON object repeats a key the last
-one counts, and unknown fields of a struct are ignored, as in msgspec.
+Names (NewType, aliases) and `Annotated` are seen through first: see `annotations`. A null value is refused
+unless the annotation allows None. JSON's own `null` is not a tombstone: for `Order | None` it is an error.
+Empty bytes are not null either. Where a JSON object repeats a key the last one counts, and unknown fields of
+a struct are ignored, as in msgspec.
 
 The decoder is chosen once, when the handler is registered. For msgspec types it is the C method itself, so
 the hot path enters no Python frame of ours.
@@ -24,14 +26,14 @@ the hot path enters no Python frame of ours.
 from __future__ import annotations
 
 import inspect
-import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 
+from relance.annotations import Words, expanded, is_word, unwrapped, without_none, words_of
 from relance.errors import DecodeError, SettingsError
 from relance.record import Record
 
@@ -80,28 +82,42 @@ class Decoding:
 def decoder_for(annotation: Any) -> Decoding:
     """The decoding for an annotation; `inspect.Parameter.empty` stands for none.
 
-    Raises SettingsError for a type that could never be decoded from JSON.
+    Raises SettingsError for a type that could never be decoded from JSON, and for a constraint in words that
+    the library which reads the type does not know.
     """
-    if annotation in (inspect.Parameter.empty, Any, object):
-        return Decoding(_or_none(msgspec.json.Decoder().decode), "any JSON")
-    inner, nullable = _without_none(annotation)
-    decode = _decode_for(inner)
-    name = _name(inner)
-    return Decoding(_or_none(decode), f"{name} | None") if nullable else Decoding(decode, name)
+    given = Any if annotation is inspect.Parameter.empty else annotation
+    rest, nullable = without_none(given)
+    inner, added = unwrapped(rest)
+    if inner is typing.Never:
+        return Decoding(_or_none(_refuse), "null only")
+    untyped = inner in (Any, object)
+    name = "any JSON" if untyped else _name(rest)
+    words = words_of(rest)
+    if words.foreign:
+        decode = _by_pydantic(rest, inner, words, name, nullable and not untyped)
+    else:
+        decode = _by_msgspec(expanded(rest), inner, added, name)
+    if not nullable:
+        return Decoding(decode, name)
+    expects = name if untyped else f"{name} | None"
+    if any(is_word(word) for word in unwrapped(given)[1]):
+        # What stands around the None may have something to say about a null value, too.
+        return Decoding(_or_none(decode, _pydantic(name).null_decode(given, name)), expects)
+    return Decoding(_or_none(decode), expects)
 
 
-def _decode_for(annotation: Any) -> Callable[[Any], Any]:
-    if annotation is str:
-        return bytes.decode  # UTF-8, strict; as a C method it costs no frame, and refuses None
-    if annotation is bytes:
-        return bytes  # the same object, unless it is None
-    if _mentions_pydantic(annotation):
-        return _pydantic_decode(annotation)
+def _by_msgspec(annotation: Any, inner: Any, added: tuple[Any, ...], name: str) -> Callable[[Any], Any]:
+    if inner in (str, bytes):
+        # C methods cost no frame, and both refuse None: UTF-8, strict; or the same object.
+        raw: Callable[[Any], Any] = bytes.decode if inner is str else bytes
+        if not any(isinstance(word, msgspec.Meta) for word in added):
+            return raw
+        return lambda value: msgspec.convert(raw(value), annotation)
     try:
         decoder = msgspec.json.Decoder(annotation)
         custom = next(_undecodable(msgspec.inspect.type_info(annotation), set()), None)
-    except (TypeError, ValueError, NameError) as error:
-        raise SettingsError("handler", f"cannot decode JSON into {_name(annotation)}: {error}") from error
+    except (TypeError, ValueError, NameError, RecursionError) as error:
+        raise SettingsError("handler", f"cannot decode JSON into {name}: {error}") from error
     if custom is not None:
         problem = (
             f"cannot decode JSON into {_name(custom)}; annotate with a msgspec.Struct, a dataclass,"
@@ -109,6 +125,37 @@ def _decode_for(annotation: Any) -> Callable[[Any], Any]:
         )
         raise SettingsError("handler", problem)
     return decoder.decode
+
+
+def _by_pydantic(
+    annotation: Any, inner: Any, words: Words, name: str, nullable: bool
+) -> Callable[[Any], Any]:
+    if words.structs:
+        struct, word = words.structs[0].__name__, words.foreign[0]
+        place = f" at {word.place}" if word.place else ""
+        problem = (
+            f"cannot decode JSON into {name}: {word.what}{place} is a word of pydantic's, which msgspec does"
+            f" not know, and {struct} is a msgspec.Struct, which pydantic does not read: say it in msgspec's"
+            f" words (Annotated[int, msgspec.Meta(gt=0)]), or let {struct} be a dataclass or a pydantic model"
+        )
+        raise SettingsError("handler", problem)
+    pydantic_values = _pydantic(name)
+    decode: Callable[[Any], Any]
+    if inner in (str, bytes):
+        decode = pydantic_values.raw_decode(expanded(annotation), name, inner)
+    else:
+        decode = pydantic_values.pydantic_decode(expanded(annotation), name, nullable=nullable)
+    return decode
+
+
+def _pydantic(name: str) -> Any:
+    # Only where a handler uses its words: it costs 60 ms and is no dependency.
+    try:
+        from relance import pydantic_values
+    except ImportError as error:
+        problem = f"{name} says something in words of pydantic or annotated_types: install pydantic ({error})"
+        raise SettingsError("handler", problem) from error
+    return pydantic_values
 
 
 def _undecodable(info: Any, seen: set[int]) -> Iterator[Any]:
@@ -130,57 +177,21 @@ def _undecodable(info: Any, seen: set[int]) -> Iterator[Any]:
             yield from _undecodable(entry, seen)
 
 
-def _or_none(decode: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _nothing() -> None:
+    return None
+
+
+def _or_none(
+    decode: Callable[[Any], Any], null: Callable[[], Any] = _nothing
+) -> Callable[[bytes | None], Any]:
     def decode_or_none(raw: bytes | None) -> Any:
-        return None if raw is None else decode(raw)
+        return null() if raw is None else decode(raw)
 
     return decode_or_none
 
 
-def _without_none(annotation: Any) -> tuple[Any, bool]:
-    annotation = _resolve(annotation)
-    if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
-        return annotation, False
-    arms = typing.get_args(annotation)
-    rest = [arm for arm in arms if arm is not type(None)]
-    if len(rest) == len(arms):
-        return annotation, False
-    return typing.Union[tuple(rest)], True  # noqa: UP007  the arms are only known now
-
-
-def _resolve(annotation: Any) -> Any:
-    # `type Name = ...` (3.12) and NewType: the name stands for the type behind it.
-    while True:
-        if type(annotation).__name__ == "TypeAliasType":
-            annotation = annotation.__value__
-        elif isinstance(annotation, typing.NewType):
-            annotation = annotation.__supertype__
-        else:
-            return annotation
-
-
-def _mentions_pydantic(annotation: Any) -> bool:
-    if isinstance(annotation, type) and hasattr(annotation, "__pydantic_validator__"):
-        return True
-    return any(_mentions_pydantic(arg) for arg in typing.get_args(annotation))
-
-
-def _pydantic_decode(annotation: Any) -> Callable[[Any], Any]:
-    import pydantic  # only where a handler names one of its models: it costs 60 ms and is no dependency
-
-    try:
-        validate = pydantic.TypeAdapter(annotation).validate_json
-    except pydantic.errors.PydanticUserError as error:
-        raise SettingsError("handler", f"cannot decode JSON into {_name(annotation)}: {error}") from error
-    # pydantic takes NaN and Infinity, which are not JSON, and reads 1e400 as infinity. The same bytes must be
-    # right or wrong whichever library the handler's author prefers.
-    check = msgspec.json.Decoder().decode
-
-    def decode(raw: bytes | None) -> Any:
-        check(raw)  # type: ignore[arg-type]  # None is refused there
-        return validate(raw)  # type: ignore[arg-type]
-
-    return decode
+def _refuse(raw: bytes) -> Any:
+    raise msgspec.ValidationError("a value, where the annotation allows only null")
 
 
 def _told_by_pydantic(error: BaseException) -> str | None:
@@ -253,7 +264,7 @@ def handler_shape(
         problem = f"needs {', '.join(map(repr, extra))} too; it gets (value) or (value, record)"
         raise SettingsError(key, problem)
     annotation = _annotation_of(positional[0], code, key, localns)
-    if annotation is Record:
+    if unwrapped(annotation)[0] is Record:
         raise SettingsError(key, "takes the record second: handler(value, record)")
     if batch:
         annotation = _element_of(annotation, key)
@@ -266,12 +277,16 @@ def handler_shape(
 
 
 def _element_of(annotation: Any, key: str) -> Any:
-    kind, of = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
+    values, added = unwrapped(annotation)
+    kind, of = typing.get_origin(values) or values, typing.get_args(values)
     if kind is inspect.Parameter.empty:
         return kind
-    if kind in (list, Sequence, Iterable) and len(of) <= 1:
-        return of[0] if of else inspect.Parameter.empty
-    raise SettingsError(key, f"with batch= it gets a list of values: list[{_name(annotation)}]")
+    if kind not in (list, Sequence, Iterable, Collection) or len(of) > 1:
+        raise SettingsError(key, f"with batch= it gets a list of values: list[{_name(annotation)}]")
+    if word := next((word for word in added if is_word(word) or isinstance(word, msgspec.Meta)), None):
+        problem = f"{word!r} is said of a batch, which nobody checks: say it of the values in it"
+        raise SettingsError(key, problem)
+    return of[0] if of else inspect.Parameter.empty
 
 
 def _wants_record(parameter: inspect.Parameter, batch: bool) -> bool:

@@ -2,36 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import operator
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import is_dataclass
 from typing import Any, Final
 
 import msgspec
 
-from relance.errors import SendError
+from relance.annotations import words_of
+from relance.errors import SendError, SettingsError
 from relance.text import is_unicode
 
 __all__ = ["checked_headers", "checked_topic", "encode", "encode_key", "is_topic_name"]
 
 _VALUE_SERIALIZATION: Final = -161  # librdkafka's code: the record is at fault, so nothing is retried
 
+# What is looked at for each value is made once: `list | tuple` in a function is made anew each time.
+_BYTES: Final = (bytes, bytearray, memoryview)
+_SEQUENCES: Final = (list, tuple)
+_PLAIN: Final = frozenset((str, int, float, bool, type(None), bytes))
+
 
 def encode(value: Any) -> bytes | None:
     """The bytes to send for a value; None is a null value (a tombstone).
 
-    bytes are sent as they are, str as UTF-8, a pydantic model as its `model_dump_json`, all else as JSON by
-    msgspec, in which NaN and infinities become null. Raises SendError (not written) for what has no JSON.
+    bytes are sent as they are, str as UTF-8, all else as JSON: by msgspec, in which NaN and infinities become
+    null; what is pydantic's, at any depth, by pydantic and with its aliases, so that the same model reads it.
+    Raises SendError (not written) for what has no JSON.
     """
     if value is None or type(value) is bytes:
         return value
     try:
         if isinstance(value, str):
             return value.encode()
-        if isinstance(value, bytes | bytearray | memoryview):
+        if isinstance(value, _BYTES):
             return bytes(value)
-        if hasattr(value, "model_dump_json"):
-            text: str = value.model_dump_json()
-            return text.encode()
-        return msgspec.json.encode(value, enc_hook=_plain)
+        if (write := _writer_of(type(value))) is not None:
+            return write(value)
+        return msgspec.json.encode(_prepared(value), enc_hook=_by_pydantic)
     except (TypeError, ValueError, OverflowError, RecursionError, NotImplementedError) as error:
         problem = f"a value of type {type(value).__name__} cannot be encoded: {error}"
         raise SendError(problem, maybe_written=False, code=_VALUE_SERIALIZATION) from error
@@ -85,7 +95,54 @@ def _refused(problem: str) -> SendError:
     return SendError(problem, maybe_written=False, code=_VALUE_SERIALIZATION)
 
 
-def _plain(value: Any) -> Any:
-    if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
-    raise NotImplementedError(f"no JSON for {type(value).__name__}")
+# -- what is pydantic's --------------------------------------------------------------------------------
+
+
+def _prepared(value: Any) -> Any:
+    """The same for msgspec, with the JSON of those dataclasses in their places that pydantic reads.
+
+    msgspec would write them by itself, without their aliases. A program that has imported neither of the two
+    modules uses none of their words.
+    """
+    if not ("pydantic" in sys.modules or "annotated_types" in sys.modules):
+        return value
+    if isinstance(value, dict):
+        changed = {}
+        for key, old in value.items():
+            if type(old) not in _PLAIN and (new := _prepared(old)) is not old:
+                changed[key] = new
+        return {**value, **changed} if changed else value
+    if isinstance(value, _SEQUENCES):
+        if _PLAIN.issuperset(map(type, value)):
+            return value
+        parts = [_prepared(part) for part in value]
+        return value if all(map(operator.is_, parts, value)) else parts
+    return _by_pydantic(value) if _writer_of(type(value)) is not None else value
+
+
+def _by_pydantic(value: Any) -> msgspec.Raw:
+    """The JSON of what pydantic would read; also msgspec's hook for what it cannot write."""
+    if (write := _writer_of(type(value))) is None:
+        raise NotImplementedError(f"no JSON for {type(value).__name__}")
+    return msgspec.Raw(write(value))
+
+
+def _find_writer(kind: Any) -> Callable[[Any], bytes] | None:
+    """What writes such a value as pydantic reads it; None where msgspec does."""
+    serializer: Any = getattr(kind, "__pydantic_serializer__", None)
+    if serializer is None:
+        if not is_dataclass(kind) or not words_of(kind).foreign:
+            return None
+        try:
+            from relance.pydantic_values import adapter_of
+
+            serializer = adapter_of(kind, f"{kind}").serializer
+        except (SettingsError, ImportError):  # no handler could read it
+            return None
+    config = getattr(kind, "model_config", None) or getattr(kind, "__pydantic_config__", None) or {}
+    # One that reads its fields by their names only is written so, too.
+    by_alias = config.get("serialize_by_alias", config.get("validate_by_alias", True))
+    return functools.partial(serializer.to_json, by_alias=by_alias)
+
+
+_writer_of: Callable[[type], Callable[[Any], bytes] | None] = functools.lru_cache(maxsize=1024)(_find_writer)

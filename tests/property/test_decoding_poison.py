@@ -1,5 +1,7 @@
 """No bytes whatever crash a decoder, and no library decides differently what is JSON."""
 
+from decimal import Decimal
+
 import msgspec
 import pydantic
 from hypothesis import given
@@ -21,7 +23,14 @@ class OrderModel(pydantic.BaseModel):
     amount: float = 0.0
 
 
-DECODINGS = [decoder_for(a) for a in (Order, OrderModel, dict, list, str, bytes, int, Order | None, object)]
+class ExactModel(pydantic.BaseModel):
+    amount: Decimal
+    rate: float = 0.0
+
+
+DECODINGS = [
+    decoder_for(a) for a in (Order, OrderModel, ExactModel, dict, list, str, bytes, int, Order | None, object)
+]
 
 # A few characters that matter, rather than all of Unicode, whose tables take a second to build.
 texts = st.text(st.sampled_from('a1 é\u4e2d\U0001f600"\\/\n\x00\x7f\ufeff'), max_size=8)
@@ -68,3 +77,13 @@ def test_msgspec_and_pydantic_read_the_same_order(order_id: str, amount: float) 
     raw = encode(Order(order_id, amount))
     ours, theirs = decoder_for(Order).decode(raw), decoder_for(OrderModel).decode(raw)
     assert (ours.orderId, ours.amount) == (theirs.orderId, theirs.amount) == (order_id, amount)
+
+
+literals = st.from_regex(r"-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,2})?", fullmatch=True)
+
+
+@given(literals)
+def test_a_decimal_of_pydantics_is_the_number_that_stands_there(literal: str) -> None:
+    raw = f'{{"amount":{literal},"rate":{literal}}}'.encode()
+    got = decoder_for(ExactModel).decode(raw)
+    assert (got.amount, got.rate) == (Decimal(literal), float(literal))
