@@ -132,6 +132,8 @@ def test_a_page_of_large_records_is_cut_by_bytes_and_paging_still_brings_all(
     page = small.page(topic, 12)
     assert ([r.offset for r in page.records], page.cut) == ([11, 10], "bytes")
     assert sorted(r.offset for r in read_all(small, topic, 12)) == list(range(12))
+    assert [r.offset for r in small.latest(topic, 12)] == list(range(11, -1, -1))
+    assert [r.offset for r in small.latest(topic, 7)] == list(range(11, 4, -1))
     tiny = Browser(bootstrap, timeout=15.0, max_bytes=1)
     assert [r.offset for r in read_all(tiny, topic, 5)] == list(range(11, -1, -1))
 

@@ -168,7 +168,33 @@ class Forged(Invented):
         return [(GroupSummary(name, "stable", "classic"), info) for name, info in self.found.items()]
 
 
+class Cut(Invented):
+    """Each page is cut, for a reason that can be set."""
+
+    why = "bytes"
+
+    async def page(self, topic: str, look: Look) -> Page:
+        page = await super().page(topic, look)
+        return Page(page.records[: 0 if self.why == "time" else None], {0: 1}, page.scanned, self.why)
+
+
 # -- pages -----------------------------------------------------------------------------------------------
+
+
+def test_a_page_that_was_cut_says_why_and_how_to_go_on() -> None:
+    client = visitor(cluster := Cut())
+    page = client.get("/topics/orders").text
+    assert "2 of 50: the records are large, so the page is shorter; “Older” goes on from there" in page
+    assert 'rel="next"' in page
+    told = client.get("/api/topics/orders/records").json()
+    assert (told["cut"], told["next"]) == ("bytes", "0:1")
+    cluster.why = "time"
+    page = client.get("/topics/orders").text
+    assert "Not read in time" in page
+    assert "transaction markers" not in page
+    alone = client.get("/topics/orders/0/1")
+    assert "orders-0@1 was not read in time" in alone.text
+    assert alone.status_code == 503, "that it holds no record would not be true"
 
 
 def test_a_group_that_cannot_be_read_is_shown_as_that_among_the_others() -> None:

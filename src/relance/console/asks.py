@@ -21,7 +21,7 @@ from relance.errors import BrokerUnavailableError, RelanceError
 from relance.kafka.admin import Admin, GroupInfo, GroupSummary, PartitionInfo, TopicInfo
 from relance.kafka.browse import Browser, FetchedRecord, Page
 
-__all__ = ["Asks", "StoppingError", "TopicView"]
+__all__ = ["Asks", "NotInTimeError", "StoppingError", "TopicView"]
 
 T = TypeVar("T")
 
@@ -31,6 +31,10 @@ class StoppingError(RelanceError):
 
     def __str__(self) -> str:
         return "the console is being stopped"
+
+
+class NotInTimeError(RelanceError):
+    """Brokers answer, but not with what was asked for within the time there is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,8 @@ class Asks:
     async def record(self, topic: str, partition: int, offset: int) -> FetchedRecord | None:
         """The record at that place, or None: compaction, retention or a transaction marker has it."""
         page = await self.page(topic, Look(limit=1, partition=partition, before=((partition, offset + 1),)))
+        if page.cut and not page.records:
+            raise NotInTimeError(f"{topic}-{partition}@{offset} was not read in time: the broker is slow")
         return next((record for record in page.records if record.offset == offset), None)
 
     async def groups(self) -> list[tuple[GroupSummary, GroupInfo | None]]:

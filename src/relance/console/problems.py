@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from relance.console.asks import StoppingError
+from relance.console.asks import NotInTimeError, StoppingError
 from relance.console.params import BadInputError
 from relance.errors import BrokerUnavailableError, RelanceError, SettingsError, TopicMissingError
 from relance.kafka.admin import GroupMissingError
@@ -57,6 +57,8 @@ def problem_of(error: Exception) -> Problem:
             return Problem(error.status_code, title, error.detail)
         case StoppingError():
             return Problem(503, "The console stops", str(error), retry=2)
+        case NotInTimeError():
+            return Problem(503, "Not read in time", str(error), retry=2)
         case RelanceError():
             return Problem(502, "The cluster refused", str(error))
         case _:

@@ -16,7 +16,7 @@ from typing import Any, cast
 from confluent_kafka import Consumer, KafkaError, Message
 from confluent_kafka import TopicPartition as ClientTopicPartition
 
-from relance.errors import DecodeError, RelanceError, SettingsError, TopicMissingError
+from relance.errors import BrokerUnavailableError, DecodeError, RelanceError, SettingsError, TopicMissingError
 from relance.kafka.admin import Admin, Watermarks
 from relance.kafka.cluster import (
     KafkaRefusedError,
@@ -27,6 +27,9 @@ from relance.kafka.cluster import (
 from relance.message import Extras, headers_of
 
 __all__ = ["Browser", "FetchedRecord", "Page"]
+
+MOST_BYTES = 256 * 1024 * 1024
+"""What `latest` holds at most, about: a page at a time is added."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +117,31 @@ class Browser:
     def latest(
         self, topic: str, n: int, partition: int | None = None, before: Mapping[int, int] | None = None
     ) -> list[FetchedRecord]:
-        """The newest `n` records, newest first; `page` tells where the next ones start."""
-        return list(self.page(topic, n, partition=partition, before=before).records)
+        """The newest `n` records, newest first: fewer only where the topic holds no more.
+
+        It reads page after page, each within `timeout`. Raises BrokerUnavailableError where a page brings
+        nothing in that time, and RelanceError where the records take more than MOST_BYTES.
+        """
+        found: list[FetchedRecord] = []
+        size = 0
+        while len(found) < n:
+            page = self.page(topic, n - len(found), partition=partition, before=before)
+            found += page.records
+            size += sum(record.size for record in page.records)
+            if page.before is None:
+                break
+            if size > MOST_BYTES and len(found) < n:
+                raise RelanceError(
+                    f"the newest {len(found)} of {n} records of {topic} take {size // 2**20} MiB, and more"
+                    f" than {MOST_BYTES // 2**20} are not read at once: ask for fewer"
+                )
+            if page.before == before:
+                raise BrokerUnavailableError(
+                    f"reading {topic} at {self.bootstrap_servers} brought nothing within {self.timeout:g} s"
+                    f" after {len(found)} of {n} records; ask again, or for fewer"
+                )
+            before = page.before
+        return found
 
     def page(
         self,

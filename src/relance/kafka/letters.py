@@ -27,7 +27,9 @@ class DeadLetters:
         return self._browser.count(self.topic)
 
     def latest(self, n: int) -> list[DeadLetter]:
-        """The `n` newest letters, newest first.
+        """The `n` newest letters, newest first; fewer only where the topic holds no more.
+
+        Raises RelanceError, too, where they take more than 256 MiB: ask for fewer then.
 
         A record that is no envelope comes as one: its bytes as the value, the reason as its error.
         """
