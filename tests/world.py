@@ -96,6 +96,7 @@ class Start:
     metadata: str = ""
     topic_id: str = TOPIC_ID
     problem: str | None = None
+    home: str = ""
 
 
 @dataclass(eq=False, slots=True)
@@ -186,7 +187,6 @@ class Member:
             clock=self.clock,
             random=lambda: 0.5,
             hooks=self.hooks,
-            topic_id=lambda topic: TOPIC_ID,
             on_failure=self.failures.append,
             circuit=self.circuit,
             condition=self._condition,

@@ -69,7 +69,6 @@ class Consumer:
             clock=SystemClock(),
             random=random.random,
             hooks=hooks,
-            topic_id=watch.topic_id,
             max_record=watch.max_record,
             on_failure=on_failure,
             circuit=circuit,
@@ -104,6 +103,8 @@ class Consumer:
                 commit_interval=settings.commit_interval,
                 committer=self._transactors.get(feed.name),
                 asking=asking,
+                logs=watch,
+                others=partial(committed_offsets, common_config(settings), feed.group, stable=False),
             )
             for feed in feeds
         ]

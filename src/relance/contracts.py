@@ -100,6 +100,10 @@ class StartLike(Protocol):
         """The topic's present incarnation; "" where brokers have none."""
 
     @property
+    def home(self) -> str:
+        """What its commits say of the cluster, and of the group's beginning."""
+
+    @property
     def problem(self) -> str | None:
         """Why nothing of it may be read, or None."""
 

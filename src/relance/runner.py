@@ -113,6 +113,7 @@ class Runner:
         written = [topic for spec in self._specs for topic in spec.written]
         self.watch = TopicWatch(admin, topics, self._topic_seen, self._look, self.fail, written=written)
         self.watch.learn_limits()
+        self.watch.remember()
         self.consumers = [
             Consumer(
                 spec,

@@ -22,7 +22,7 @@ from relance.engine.deferral import Deferral, NotOurs
 from relance.engine.deferral import wait as wait_of
 from relance.engine.frontier import Frontier
 from relance.engine.lanes import Run
-from relance.engine.offset_map import OffsetMap, decode_map, is_ours
+from relance.engine.offset_map import OffsetMap, decode_map, read_head
 from relance.engine.parallel_consumer import read_parallel_consumer_map
 from relance.engine.transaction import Settling, Taken
 from relance.errors import DecodeError
@@ -49,7 +49,6 @@ class Runtime:
         clock: Clock,
         random: Callable[[], float],
         hooks: HooksLike,
-        topic_id: Callable[[str], str],
         max_record: Callable[[str], int] = lambda topic: MAX_RECORD,
         on_failure: Callable[[Exception], None],
         circuit: Circuit | None = None,
@@ -81,7 +80,6 @@ class Runtime:
         """The shared deadline of the whole stop, on the monotonic clock, once stopping."""
         self._clock = clock
         self._hooks = hooks
-        self._topic_id = topic_id
         self._stopping = False
         self._hungry = False  # a worker asked in vain, and nothing that could start has been seen since
         self._guard = (
@@ -102,17 +100,15 @@ class Runtime:
 
     # -- for pollers (kafka.poller.Hub) ------------------------------------------------------------
 
-    def topic_id(self, topic: str) -> str:
-        """The id of the topic's present incarnation, or "" where brokers have none."""
-        return self._topic_id(topic)
-
     def assigned(self, feed: str, starts: Sequence[StartLike]) -> None:
         """Own these partitions from now on."""
         found = [(start, _known(start), self._after_crash.how(start)) for start in starts]
         with self._lock:
             for start, known, careful in found:
                 frontier = Frontier(start.offset, known)
-                assignment = self.engine.assign(start.tp, feed, frontier, start.topic_id, careful)
+                assignment = self.engine.assign(
+                    start.tp, feed, frontier, start.topic_id, careful, home=start.home
+                )
                 if start.problem is not None:
                     self.engine.refuse(assignment, start.problem)
             if self._monitor.halted:  # a rebalance need not know that we are leaving
@@ -555,6 +551,6 @@ def _log_going_on(assignment: Assignment) -> None:
 
 def _known(start: StartLike) -> OffsetMap | None:
     """What is finished above the commit that `start` comes from."""
-    if is_ours(start.metadata):
+    if read_head(start.metadata) is not None:
         return decode_map(start.metadata, start.topic_id, start.offset)
     return read_parallel_consumer_map(start.metadata, start.offset)

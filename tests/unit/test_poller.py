@@ -6,7 +6,8 @@ The client is strict where the real one is: what it does not hold it will not gi
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -18,10 +19,12 @@ from confluent_kafka import TopicPartition as ClientPartition
 from relance.engine.flow import RECORD_BYTES, Limits
 from relance.engine.offset_map import LIMIT, mark_text
 from relance.kafka import commits, intake, poller
+from relance.kafka.cluster import Identity, Watermarks
+from relance.kafka.commits import read_committed_offsets
 from relance.kafka.poller import Poller
-from relance.kafka.starts import Feed
+from relance.kafka.starts import Feed, Seen
 from relance.record import Record, TopicPartition
-from world import Broker, FakeClock, Member, Out, a_plan
+from world import TOPIC_ID, Broker, FakeClock, Member, Out, a_plan
 
 ZERO, ONE = TopicPartition("orders", 0), TopicPartition("orders", 1)
 MODES = pytest.mark.parametrize("cooperative", [True, False], ids=["cooperative", "eager"])
@@ -122,9 +125,6 @@ class Client:
     def resume(self, tps: list[ClientPartition]) -> None:
         self.paused -= {TopicPartition(p.topic, p.partition) for p in tps}
 
-    def get_watermark_offsets(self, tp: ClientPartition, timeout: float) -> tuple[int, int]:
-        return self.logs[TopicPartition(tp.topic, tp.partition)]
-
     # -- records -----------------------------------------------------------------------------------
 
     def poll(self, timeout: float) -> Message | None:
@@ -187,6 +187,29 @@ class Client:
         self._on_commit(None, answers)
 
 
+@dataclass(slots=True)
+class Logs:
+    """What the cluster says of the logs that the client reads."""
+
+    client: Client
+    cluster: str = "here"
+    ids: dict[str, str] = field(default_factory=dict)
+    first: dict[str, Identity] = field(default_factory=dict)
+    asked: int = 0
+
+    def seen(self, topics: Collection[str]) -> Seen:
+        self.asked += 1
+        counts = Counter(tp.topic for tp in self.client.logs)
+        now = {topic: Identity(self.ids.get(topic, TOPIC_ID), counts[topic]) for topic in topics}
+        for topic, found in now.items():
+            self.first.setdefault(topic, found)
+        return Seen(self.cluster, now, dict(self.first))
+
+    def ends(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, Watermarks]:
+        self.asked += 1
+        return {tp: Watermarks(*self.client.logs[tp]) for tp in tps}
+
+
 class Bench:
     """A poller, its scripted client, and a member whose runtime it serves."""
 
@@ -211,8 +234,12 @@ class Bench:
             {"client.id": "c"},
             cooperative=cooperative,
             commit_interval=commit_interval,
+            logs=self,
+            others=lambda tps: read_committed_offsets(self.client, tps, 1.0),  # type: ignore[arg-type]
         )
         self.client: Client = self.poller._client  # type: ignore[assignment]
+        self.logs = Logs(self.client)
+        self.seen, self.ends = self.logs.seen, self.logs.ends
         self.client.clock = self.clock
         self.client.logs = {ZERO: (0, 200), ONE: (0, 200)}
 

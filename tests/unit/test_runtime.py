@@ -730,7 +730,6 @@ def a_real_runtime(limits: Limits | None = None, ordering: Ordering = "none") ->
         clock=SystemClock(),
         random=lambda: 0.5,
         hooks=Hooks(),
-        topic_id=lambda topic: "",
         on_failure=lambda error: None,
     )
     runtime.assigned("source", [Start(ORDERS)])

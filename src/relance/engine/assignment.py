@@ -43,6 +43,8 @@ class Assignment:
     epoch: int
     frontier: Frontier
     topic_id: str = ""
+    home: str = ""
+    """What its commits say of the cluster, and of the group's beginning; see `offset_map.home_text`."""
     lanes: dict[bytes | None, Lane] = field(default_factory=dict)
     waiting: set[Lane] = field(default_factory=set)
     running: set[Run] = field(default_factory=set)
@@ -169,7 +171,7 @@ class Assignment:
         mark = Mark(open_) if self.careful is None else self.careful.mark(found, open_=open_)
         if self.deaths:
             mark = with_deaths(mark, self.deaths)
-        text, whole = encode_map(found, self.topic_id, self.map_limit, mark=mark.text())
+        text, whole = encode_map(found, self.topic_id, self.map_limit, mark=mark.text(), home=self.home)
         self.map_full = not whole
         if whole and text:
             self.map_end = None

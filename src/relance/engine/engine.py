@@ -64,11 +64,13 @@ class Engine:
         frontier: Frontier,
         topic_id: str = "",
         careful: Careful | None = None,
+        *,
+        home: str = "",
     ) -> Assignment:
         """Own `tp` from now on. An ownership that was not given back is fenced first."""
         self.close([tp])
         self._epoch += 1
-        assignment = Assignment(tp, feed, self._epoch, frontier, topic_id, careful=careful)
+        assignment = Assignment(tp, feed, self._epoch, frontier, topic_id, home, careful=careful)
         assignment.committed = frontier.base
         self.assignments[tp] = assignment
         return assignment

@@ -4,8 +4,11 @@ Promise: a map that cannot be read, or belongs to another incarnation of the top
 map: records are then handled again rather than skipped wrongly. What does not fit into the broker's limit
 is left out from the far end, so a short map, too, only costs repeats.
 
-The text is `r1:<topic id>:<mark>:<kind><payload>`; the mark is the owner's (`crashes`), the payload unpadded
-URL-safe base64 of varints:
+The text is `r1:<topic id>:<mark>@<cluster id>+<partitions>:<kind><payload>`. The mark is the owner's
+(`crashes`); the cluster's id is percent-encoded; the partitions are as many as the topic had when the group
+began (`kafka.starts`). Either of the two may be missing; older texts have neither, nor the `@`; the oldest have
+no mark. An older version reads the topic id and the map of a new text, and finds no mark in it. The payload is
+unpadded URL-safe base64 of varints:
 
     kind `-`  nothing is finished above the base (no payload)
     kind `R`  run lengths   kind `B`  bit set   (lower case: deflated)
@@ -20,12 +23,25 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
+from urllib.parse import quote, unquote
 
-__all__ = ["LIMIT", "OffsetMap", "Wait", "belongs", "decode_map", "encode_map", "is_ours", "mark_text"]
+__all__ = [
+    "LIMIT",
+    "Head",
+    "OffsetMap",
+    "Wait",
+    "belongs",
+    "decode_map",
+    "encode_map",
+    "home_text",
+    "mark_text",
+    "read_head",
+]
 
 LIMIT = 4095
 """Characters. The broker's default maximum is 4096, and it refuses just that (measured)."""
@@ -40,6 +56,26 @@ _MAX_BITS = LIMIT * 8 * 8  # beyond it run lengths win: deflate gains less than 
 _MAX_WAITS = 100_000  # that are believed; what is written is bounded by its room
 
 _VERSION = "r1"
+
+_TEXT = re.compile(
+    rf"{_VERSION}:(?P<topic>[^:]*):"
+    r"(?:(?P<mark>[oc][^:@]*)(?:@(?P<cluster>[^:@+]*)(?:\+(?P<began>\d{1,9}))?)?:)?"
+    r"(?P<kind>[-RrBb])(?P<payload>[\w-]*)",
+    re.ASCII,
+)
+
+
+class Head(NamedTuple):
+    """What stands before the map."""
+
+    topic_id: str
+    """"" where brokers have none."""
+    mark: str
+    """The owner's, for `crashes.read_mark`."""
+    cluster: str
+    """Its id; "" where it was not known, or an older version wrote."""
+    began: int | None
+    """How many partitions the topic had when the group began; None: not known."""
 
 
 class Wait(NamedTuple):
@@ -71,9 +107,18 @@ class OffsetMap:
         )
 
 
-def encode_map(found: OffsetMap, topic_id: str, limit: int = LIMIT, *, mark: str = "o") -> tuple[str, bool]:
+def home_text(cluster: str, began: int | None) -> str:
+    """What `encode_map` takes as `home`: the cluster, and how many partitions there were at the beginning."""
+    if not cluster and began is None:
+        return ""
+    return f"@{quote(cluster, safe='')}" + ("" if began is None else f"+{began}")
+
+
+def encode_map(
+    found: OffsetMap, topic_id: str, limit: int = LIMIT, *, mark: str = "o", home: str = ""
+) -> tuple[str, bool]:
     """(text, whole): at most `limit` characters; `whole` is False where the far end had to be left out."""
-    head = f"{_VERSION}:{topic_id}:{mark}:"
+    head = f"{_VERSION}:{topic_id}:{mark}{home}:"
     whole = True
     if len(head) >= limit:  # a broker that takes hardly any metadata: no map, so repeats after a move
         return "", True
@@ -98,13 +143,11 @@ def decode_map(text: str | None, topic_id: str, committed: int) -> OffsetMap | N
     """The map beside the offset `committed`; None where there is none that may be believed."""
     if not text:
         return None
-    parts = text.split(":", 3)
-    if len(parts) != 4 or parts[0] != _VERSION or not parts[3] or not belongs(text, topic_id):
+    read = _TEXT.fullmatch(text)
+    if read is None or read["mark"] is None or not belongs(text, topic_id):
         return None
-    kind, payload = parts[3][0], parts[3][1:]
+    kind, payload = read["kind"], read["payload"]
     if kind == "-":
-        return None
-    if kind not in "RrBb":
         return None
     try:
         raw = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
@@ -119,15 +162,19 @@ def decode_map(text: str | None, topic_id: str, committed: int) -> OffsetMap | N
     return found if found.base == committed else None
 
 
+def read_head(text: str | None) -> Head | None:
+    """What stands before the map in a text of ours; None where another program wrote beside its commit."""
+    read = _TEXT.fullmatch(text or "")
+    if read is None:
+        return None
+    began = None if read["began"] is None else int(read["began"])
+    return Head(read["topic"], read["mark"] or "", unquote(read["cluster"] or ""), began)
+
+
 def mark_text(text: str, topic_id: str) -> str:
     """The owner's mark in `text`; "" where there is none that may be believed."""
-    parts = text.split(":", 3)
-    return parts[2] if len(parts) == 4 and is_ours(text) and belongs(text, topic_id) else ""
-
-
-def is_ours(text: str) -> bool:
-    """False if another program wrote `text` beside its commit."""
-    return text.startswith(f"{_VERSION}:")
+    head = read_head(text)
+    return head.mark if head is not None and belongs(text, topic_id) else ""
 
 
 def belongs(text: str | None, topic_id: str) -> bool:
@@ -135,8 +182,8 @@ def belongs(text: str | None, topic_id: str) -> bool:
 
     Where one of the two ids is not known, the commit is believed, and so is its map.
     """
-    parts = (text or "").split(":", 2)
-    return not (len(parts) == 3 and parts[0] == _VERSION and parts[1] and topic_id and parts[1] != topic_id)
+    head = read_head(text)
+    return head is None or not head.topic_id or not topic_id or head.topic_id == topic_id
 
 
 def _candidates(found: OffsetMap) -> list[tuple[str, str]]:

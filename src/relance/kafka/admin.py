@@ -118,10 +118,12 @@ class Admin:
 
     def identity(self, topic: str) -> Identity:
         """The same, and how many partitions the topic has."""
-        described = self._asker.describe(topic, self._asker.deadline())
-        # The client prints plain base64, Kafka the URL-safe alphabet.
-        spelt = str(described.topic_id).replace("+", "-").replace("/", "_")
-        return Identity(spelt, len(described.partitions))
+        return _identity(self._asker.describe(topic, self._asker.deadline()))
+
+    def identities(self, topics: Collection[str]) -> tuple[str, dict[str, Identity]]:
+        """The cluster's id ("" where it has none), and what `identity` says of each of these topics."""
+        cluster, described = self._asker.describe_all(topics, self._asker.deadline())
+        return cluster, {topic: _identity(one) for topic, one in described.items()}
 
     def configs(self, topic: str, *, defaults: bool = False) -> dict[str, str | None]:
         """The topic's settings: those given to it, or with `defaults` all of them."""
@@ -215,6 +217,22 @@ class Admin:
         """The last stable offset of each partition that has a leader."""
         return self._asker.stable_ends(partitions, self._asker.deadline())
 
+    def stable_marks(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, Watermarks]:
+        """Where each log begins, and its last stable offset.
+
+        Raises KafkaRefusedError where one has no leader now.
+        """
+        deadline = self._asker.deadline()
+        marks = self._asker.offsets(partitions, deadline, stable=True)
+        if missing := sorted(set(partitions) - marks.keys()):
+            raise KafkaRefusedError(
+                f"list the offsets of {missing[0]}",
+                self.bootstrap_servers,
+                "it has no leader, or is gone",
+                KafkaError.LEADER_NOT_AVAILABLE,
+            )
+        return marks
+
     def group(self, name: str) -> GroupInfo:
         """Members, what each holds, and the lag of each partition; GroupMissingError if there is none."""
         found = self.describe_groups([name])
@@ -290,6 +308,12 @@ def _led(metadata: Any) -> set[TopicPartition]:
         for p in topic.partitions.values()
         if p.leader >= 0
     }
+
+
+def _identity(described: Any) -> Identity:
+    # The client prints plain base64, Kafka the URL-safe alphabet.
+    spelt = str(described.topic_id).replace("+", "-").replace("/", "_")
+    return Identity(spelt, len(described.partitions))
 
 
 def _lags(

@@ -115,12 +115,46 @@ class Asker:
             deadline=deadline,
         )
 
+    def describe_all(self, topics: Collection[str], deadline: float) -> tuple[str, dict[str, Any]]:
+        """The cluster's id ("" where it has none) and a TopicDescription of each topic, asked at once."""
+        names = TopicCollection([checked_topic_name(topic) for topic in sorted(set(topics))])
+
+        def start(left: float) -> tuple[Future[Any], dict[str, Future[Any]]]:
+            client = self.client
+            asked = client.describe_cluster(request_timeout=left)
+            return asked, client.describe_topics(names, request_timeout=left)
+
+        while True:
+            cluster, futures = self._start("describe the topics", start, deadline)
+            what, topic = "describe the cluster", None
+            try:
+                cluster_id = self._wait(cluster, deadline).cluster_id or ""
+                found = {}
+                for topic, future in futures.items():
+                    what = f"describe topic {topic}"
+                    found[topic] = self._wait(future, deadline)
+            except (KafkaException, FutureTimeoutError) as error:
+                if _code(error) not in _SETTLING or time.monotonic() >= deadline:
+                    raise self.refused(what, error, topic) from error
+            else:
+                return cluster_id, found
+            self.pause()
+
     def offsets(
-        self, partitions: Collection[TopicPartition], deadline: float, *, must_exist: str | None = None
+        self,
+        partitions: Collection[TopicPartition],
+        deadline: float,
+        *,
+        must_exist: str | None = None,
+        stable: bool = False,
     ) -> dict[TopicPartition, Watermarks]:
-        """Both ends of many partitions; one that has vanished is left out, unless it is of `must_exist`."""
+        """Both ends of many partitions; one that has vanished is left out, unless it is of `must_exist`.
+
+        `stable`: only up to the first open transaction, as `read_committed` readers read.
+        """
+        isolation = IsolationLevel.READ_COMMITTED if stable else IsolationLevel.READ_UNCOMMITTED
         begins = self._offsets_at(partitions, _EARLIEST, deadline, must_exist)
-        ends = self._offsets_at(begins, _LATEST, deadline, must_exist)
+        ends = self._offsets_at(begins, _LATEST, deadline, must_exist, isolation)
         # A log cut short between the two questions must not count backwards.
         return {tp: Watermarks(min(begins[tp], end), end) for tp, end in ends.items()}
 

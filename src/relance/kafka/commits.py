@@ -17,11 +17,11 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import TopicPartition as ClientPartition
 
 from relance.engine.assignment import Commit
-from relance.kafka.cluster import error_text
+from relance.kafka.cluster import Committed, error_text
 from relance.kafka.hub import Hub
 from relance.record import TopicPartition
 
-__all__ = ["STALE", "Committer", "GroupCommitter", "wire"]
+__all__ = ["STALE", "Committer", "GroupCommitter", "read_committed_offsets", "wire"]
 
 _rebalance_log = logging.getLogger("relance.rebalance")
 
@@ -159,3 +159,19 @@ def wire(commit: Commit) -> ClientPartition:
     """As the client takes it."""
     tp = commit.assignment.tp
     return ClientPartition(tp.topic, tp.partition, commit.offset, commit.metadata)
+
+
+def read_committed_offsets(
+    client: Client, tps: Sequence[TopicPartition], timeout: float
+) -> dict[TopicPartition, Committed]:
+    """What the client's group has committed for `tps`, asked at once; offset -1 where it never did.
+
+    Raises KafkaException where nobody says, within `timeout` seconds.
+    """
+    answers = client.committed([ClientPartition(*tp) for tp in tps], timeout=timeout)
+    for answer in answers:
+        if answer.error is not None:
+            raise KafkaException(answer.error)
+    return {
+        TopicPartition(a.topic, a.partition): Committed(max(-1, a.offset), a.metadata or "") for a in answers
+    }

@@ -16,7 +16,6 @@ __all__ = ["Hub", "TransactionHub"]
 class Hub(Protocol):
     """What a poller serves. All calls come from the poller's thread and must not run user code on it."""
 
-    def topic_id(self, topic: str) -> str: ...  # noqa: D102
     def assigned(self, feed: str, starts: list[Start]) -> None: ...  # noqa: D102
     def received(self, feed: str, tp: TopicPartition, records: list[Record]) -> None: ...  # noqa: D102
     def end_reached(self, tp: TopicPartition, offset: int) -> None: ...  # noqa: D102

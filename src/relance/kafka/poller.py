@@ -15,9 +15,8 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 from confluent_kafka import Consumer as Client
 from confluent_kafka import KafkaError, KafkaException, Message
@@ -25,15 +24,24 @@ from confluent_kafka import TopicPartition as ClientPartition
 
 from relance.burst import LastingLog
 from relance.cores import SharedCore
-from relance.errors import KafkaErrorKind, RelanceError, SettingsError, kafka_error
-from relance.kafka.cluster import KafkaRefusedError, QuietLog, error_text, refusal
-from relance.kafka.commits import Committer, GroupCommitter
+from relance.errors import (
+    BrokerUnavailableError,
+    KafkaErrorKind,
+    RelanceError,
+    SettingsError,
+    TopicMissingError,
+    kafka_error,
+)
+from relance.kafka.cluster import Committed, KafkaRefusedError, QuietLog, error_text, refusal
+from relance.kafka.commits import Committer, GroupCommitter, read_committed_offsets
 from relance.kafka.hub import Hub
 from relance.kafka.intake import Intake
-from relance.kafka.starts import Feed, Start, start_at
+from relance.kafka.starts import Feed, Logs, Start, Telling, needs_others, starts_of
 from relance.record import Record, TopicPartition
 
 __all__ = ["ASKING", "Poller"]
+
+T = TypeVar("T")
 
 _log = logging.getLogger("relance.kafka")
 _rebalance_log = logging.getLogger("relance.rebalance")
@@ -60,6 +68,8 @@ class Poller:
         commit_interval: float = 1.0,
         committer: Committer | None = None,
         asking: float = ASKING,
+        logs: Logs,
+        others: Callable[[Sequence[TopicPartition]], dict[TopicPartition, Committed]],
     ) -> None:
         self.feed = feed
         self.client_id = str(config["client.id"])
@@ -91,6 +101,9 @@ class Poller:
             hub, feed.name, commit_interval, self._lasting.warning
         )
         self._asking = asking
+        self._logs = logs
+        self._others = others
+        """Asks for commits of partitions that others own, which may be in a transaction just now."""
         try:
             self._client = Client(
                 {**config, "on_commit": self._on_commit, "error_cb": self._on_error}, logger=QuietLog()
@@ -115,7 +128,7 @@ class Poller:
         return not self._thread.is_alive()
 
     def restart(self, tps: Sequence[TopicPartition]) -> None:
-        """Read `tps` anew from their committed offsets: their topic was made again. Any thread may ask."""
+        """Read `tps` anew: their topic was made again. Any thread may ask."""
         self._commands.put(lambda: self._restart(list(tps)))
 
     def rejoin(self) -> None:
@@ -243,8 +256,8 @@ class Poller:
         self._intake.reassigned()
         try:
             starts = self._starts(tps)
-        except KafkaRefusedError as error:
-            if error.code is None or not _passes(error.code):
+        except RelanceError as error:
+            if not _passes(error):
                 raise
             # Nobody says where to start, so nothing may be read; the group must hear that we hold nothing.
             _rebalance_log.warning("[REBALANCE] %s", error)
@@ -278,33 +291,45 @@ class Poller:
         self._client.resume(placed)
 
     def _starts(self, tps: list[TopicPartition]) -> list[Start]:
-        found = []
-        ids = {topic: self._hub.topic_id(topic) for topic in {tp.topic for tp in tps}}
-        asked = [ClientPartition(*tp) for tp in tps]
+        """Each question is one for all partitions, however many there are."""
+        if not tps:
+            return []
+        # First which topics they are: one that is made again meanwhile has another id for the watch then.
+        seen = self._patiently(lambda: self._logs.seen({tp.topic for tp in tps}))
+        committed = self._patiently(lambda: self._committed(tps))
+        if others := needs_others(tps, committed, seen):
+            committed |= self._patiently(lambda: self._others(sorted(others)))
+        ends = self._patiently(lambda: self._logs.ends(tps))
+        telling = Telling()
+        starts = starts_of(tps, committed, ends, seen, self.feed, telling)
+        telling.log()
+        return starts
+
+    def _committed(self, tps: list[TopicPartition]) -> dict[TopicPartition, Committed]:
         # Asked again after that: a stop must not wait until the transaction of one who crashed is given up.
         wait = min(10.0, self._asking / 6 if self._asking > ASKING else ASKING)
-        committed = self._patiently(lambda: self._client.committed(asked, timeout=wait)) if asked else []
-        for entry in committed:
-            tp = TopicPartition(entry.topic, entry.partition)
-            begin, end = self._patiently(partial(self._client.get_watermark_offsets, entry, timeout=10.0))
-            found.append(
-                start_at(tp, entry.offset, entry.metadata or "", ids[tp.topic], begin, end, self.feed)
-            )
-        return found
+        return read_committed_offsets(self._client, tps, wait)
 
-    def _patiently(self, ask: Callable[[], Any]) -> Any:
+    def _patiently(self, ask: Callable[[], T]) -> T:
         """Ask again while the answer is one that passes, for a time."""
         deadline = time.monotonic() + self._asking
         while True:
             try:
-                return ask()
-            except KafkaException as error:
-                row = kafka_error(error.args[0].code())
-                if not _passes(row.code) or time.monotonic() > deadline or self._stopping.is_set():
-                    raise KafkaRefusedError(
-                        "say where to start", "Kafka", error_text(error), row.code
-                    ) from error
+                answer = ask()
+            except (KafkaException, RelanceError) as error:
+                if isinstance(error, KafkaException):
+                    code = error.args[0].code()
+                    refused: RelanceError = KafkaRefusedError(
+                        "say where to start", "Kafka", error_text(error), code
+                    )
+                else:
+                    refused = error
+                if not _passes(refused) or time.monotonic() > deadline or self._stopping.is_set():
+                    raise refused from error
                 time.sleep(0.05)
+            else:
+                self.last_tick = time.monotonic()  # an answer is progress
+                return answer
 
     def _on_revoke(self, _: Client, partitions: list[ClientPartition]) -> None:
         with self._guard():
@@ -346,7 +371,11 @@ class Poller:
             self._unplace(tps)
         else:
             self._placed.difference_update(tps)
-        self._assign(tps)
+        self.rebalancing = True  # it asks as a rebalance does, and may take as long
+        try:
+            self._assign(tps)
+        finally:
+            self.rebalancing = False
 
     # -- inside ------------------------------------------------------------------------------------
 
@@ -422,6 +451,9 @@ _WAITED_FOR = frozenset(
 )  # fmt: skip
 
 
-def _passes(code: int) -> bool:
+def _passes(error: RelanceError) -> bool:
     """Whether asking again may help: for one who consumes, also where a topic is missing."""
-    return kafka_error(code).retriable or code in _WAITED_FOR
+    if isinstance(error, BrokerUnavailableError | TopicMissingError):
+        return True
+    code = error.code if isinstance(error, KafkaRefusedError) else None
+    return code is not None and (kafka_error(code).retriable or code in _WAITED_FOR)

@@ -1,21 +1,30 @@
 """Where reading of a partition begins; the rule of decision 11: an explicit offset always, no silent reset.
 
-Pure: what was committed and what the log holds come in, a `Start` comes out.
+Pure: what was committed and what the cluster says of the logs come in; starts, and what to tell of them, come
+out.
+
+A partition without a commit was there before its group began, or has appeared since; of the latter nothing
+may be skipped. Which it is says what stands beside the commits of the topic's other partitions
+(`engine.offset_map`): how many there were when the group began. That outlives the process.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple, Protocol
 
-from relance.engine.offset_map import belongs, is_ours
+from relance.engine.offset_map import Head, belongs, home_text, read_head
 from relance.engine.parallel_consumer import read_parallel_consumer_map
+from relance.kafka.cluster import Committed, Identity, Watermarks
 from relance.record import TopicPartition
 
-__all__ = ["Feed", "Start", "Where", "start_at"]
+__all__ = ["Feed", "Logs", "Seen", "Start", "Telling", "Where", "needs_others", "starts_of"]
 
 _log = logging.getLogger("relance.kafka")
+
+_NAMED = 3  # partitions in a line that stands for many
 
 Where = Literal["earliest", "latest", "fail"]
 
@@ -41,62 +50,242 @@ class Start:
     topic_id: str
     problem: str | None = None
     """Why nothing of it may be read (its committed offset is gone), or None."""
+    home: str = ""
+    """What its commits say of cluster and beginning; see `offset_map.home_text`."""
 
 
-def start_at(
-    tp: TopicPartition, committed: int, metadata: str, topic_id: str, begin: int, end: int, feed: Feed
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Which topics they are now, on which cluster; and which they were when this process began."""
+
+    cluster: str
+    """"" where nobody says."""
+    now: Mapping[str, Identity]
+    first: Mapping[str, Identity]
+
+
+class Logs(Protocol):
+    """Whom a poller asks about the logs. Both raise RelanceError where nobody says."""
+
+    def seen(self, topics: Collection[str]) -> Seen:
+        """Which topics they are."""
+
+    def ends(self, tps: Collection[TopicPartition]) -> Mapping[TopicPartition, Watermarks]:
+        """Both ends of their logs, as far as a `read_committed` reader may read."""
+
+
+class _Began(NamedTuple):
+    """How many partitions a topic had when its group began; those beyond have appeared since."""
+
+    partitions: int
+    sure: bool = True
+    """False where it is only guessed by the partitions that have a commit."""
+
+
+_NOTHING = Committed(-1, "")
+
+
+def _began_with(
+    topic: str,
+    committed: Mapping[TopicPartition, Committed],
+    seen: Seen,
+    feed: Feed,
+    assigned: Collection[TopicPartition],
+) -> _Began:
+    """What the group's commits in `topic` say of its beginning; `assigned`: what is given out is there."""
+    now, first = seen.now[topic], seen.first.get(topic)
+    there = max([now.partitions, *(1 + tp.partition for tp in assigned if tp.topic == topic)])
+    of_topic = {tp.partition: c for tp, c in committed.items() if tp.topic == topic and c.offset >= 0}
+    heads = [read_head(c.metadata) for c in of_topic.values()]
+    ours = [head for head in heads if head is not None]
+    known = [h.began for h in ours if h.began is not None and _of_this(h, seen.cluster, now.id)]
+    if known:
+        began = _Began(min(known))
+    elif any(not _of_this(head, seen.cluster, now.id) for head in ours) or _other(first, now):
+        # The group is older than this log, so nothing in it was there before the group.
+        began = _Began(0)
+    elif of_topic and feed.start != "fail":  # which asks a person rather than guess
+        began = _Began(1 + max(of_topic), sure=False)
+    else:
+        began = _Began(there)
+    if first is not None and first.id == now.id and first.partitions < began.partitions:
+        began = _Began(first.partitions, began.sure)
+    return began
+
+
+def _of_this(head: Head, cluster: str, topic_id: str) -> bool:
+    return not _moved(head, cluster) and (not head.topic_id or not topic_id or head.topic_id == topic_id)
+
+
+def _moved(head: Head, cluster: str) -> bool:
+    """Whether it was written on another cluster; where one of the two is not known, it was not."""
+    return bool(head.cluster and cluster and head.cluster != cluster)
+
+
+def _other(first: Identity | None, now: Identity) -> bool:
+    return first is not None and bool(first.id and now.id) and first.id != now.id
+
+
+class Telling:
+    """What is said of the starts of one assignment: one line for what many have in common."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[int, str], list[TopicPartition]] = {}
+
+    def add(self, level: int, text: str, tp: TopicPartition) -> None:
+        """`text` is true of `tp`; it has `{}` where the partitions go."""
+        self._found.setdefault((level, text), []).append(tp)
+
+    def lines(self) -> list[tuple[int, str]]:
+        """Level and text."""
+        return [(level, text.replace("{}", _named(tps))) for (level, text), tps in self._found.items()]
+
+    def log(self) -> None:
+        """Say it."""
+        for level, line in self.lines():
+            _log.log(level, "%s", line)
+
+
+def _named(tps: Sequence[TopicPartition]) -> str:
+    named = ", ".join(map(str, sorted(tps)[:_NAMED]))
+    return named if len(tps) <= _NAMED else f"{named} and {len(tps) - _NAMED} more"
+
+
+def starts_of(
+    tps: Collection[TopicPartition],
+    committed: Mapping[TopicPartition, Committed],
+    ends: Mapping[TopicPartition, Watermarks],
+    seen: Seen,
+    feed: Feed,
+    telling: Telling,
+) -> list[Start]:
+    """Where to begin. `committed` may hold other partitions of the same topics, too, which tell more."""
+    began = {topic: _began_with(topic, committed, seen, feed, tps) for topic in {tp.topic for tp in tps}}
+    return [
+        _start(tp, committed.get(tp, _NOTHING), ends[tp], began[tp.topic], seen, feed, telling) for tp in tps
+    ]
+
+
+def needs_others(
+    tps: Collection[TopicPartition], committed: Mapping[TopicPartition, Committed], seen: Seen
+) -> set[TopicPartition]:
+    """Other partitions of the same topics, whose commits must show, too, how the group began."""
+    found: set[TopicPartition] = set()
+    for topic in {tp.topic for tp in tps}:
+        now = seen.now[topic]
+        mine = [tp for tp in tps if tp.topic == topic]
+        heads = [read_head(committed[tp].metadata) for tp in mine if tp in committed]
+        if not any(
+            h is not None and h.began is not None and _of_this(h, seen.cluster, now.id) for h in heads
+        ):
+            found |= {TopicPartition(topic, partition) for partition in range(now.partitions)}
+    return found - set(tps)
+
+
+def _start(
+    tp: TopicPartition,
+    committed: Committed,
+    marks: Watermarks,
+    began: _Began,
+    seen: Seen,
+    feed: Feed,
+    telling: Telling,
 ) -> Start:
-    """Where to begin, given the committed offset (negative: none), its metadata and the log's two ends."""
-    if committed >= 0 and not belongs(metadata, topic_id):
-        _log.warning("%s was made again since offset %d was committed: starting anew", tp, committed)
-        committed, metadata = -1, ""
-    if begin <= committed <= end:
-        if metadata and not is_ours(metadata) and not _fits(tp, metadata, committed, end):
+    topic_id = seen.now[tp.topic].id
+    home = home_text(seen.cluster, began.partitions)
+    begin, end = marks
+    at, metadata = committed
+    head = read_head(metadata)
+    if at < 0:
+        offset, problem = _without_commit(tp, marks, began, seen, feed, telling)
+        return Start(tp, offset, "", topic_id, problem, home)
+    if head is not None and _moved(head, seen.cluster):
+        telling.add(
+            logging.WARNING,
+            "the offset of {} was committed on another cluster ("
+            + head.cluster
+            + "): it is believed, and what"
+            " was finished above it there is handled again",
+            tp,
+        )
+        metadata = ""
+    elif not belongs(metadata, topic_id):
+        telling.add(
+            logging.WARNING,
+            "the topic of {} was made again since its offset was committed: read anew from its beginning",
+            tp,
+        )
+        return Start(tp, begin, "", topic_id, None, home)
+    if begin <= at <= end:
+        if metadata and head is None and not _fits(tp, metadata, at, end, telling):
             metadata = ""
-        return Start(tp, committed, metadata, topic_id)
-    out_of_range = committed >= 0
-    where = feed.on_out_of_range if out_of_range else feed.start
+        return Start(tp, at, metadata, topic_id, None, home)
+    where = feed.on_out_of_range
+    problem = None
     if where == "fail":
-        found = f"committed offset {committed} is outside" if out_of_range else "no committed offset;"
         problem = (
-            f"{tp}: {found} the log {begin}..{end} of group {feed.group}; choose where to go on with"
-            f" {'on_out_of_range' if out_of_range else 'start'}='earliest' or 'latest'"
+            f"{tp}: committed offset {at} is outside the log {begin}..{end} of group {feed.group}; choose"
+            " where to go on with on_out_of_range='earliest' or 'latest'"
         )
-        return Start(tp, begin, "", topic_id, problem)
-    if out_of_range:
-        _log.warning(
-            "%s: committed offset %d is outside the log %d..%d; %s", tp, committed, begin, end, where
+    else:
+        telling.add(
+            logging.WARNING, f"{{}}: committed offset {at} is outside the log {begin}..{end}; {where}", tp
         )
-    return Start(tp, begin if where == "earliest" else end, "", topic_id)
+    return Start(tp, end if where == "latest" else begin, "", topic_id, problem, home)
 
 
-def _fits(tp: TopicPartition, metadata: str, committed: int, end: int) -> bool:
+def _without_commit(
+    tp: TopicPartition, marks: Watermarks, began: _Began, seen: Seen, feed: Feed, telling: Telling
+) -> tuple[int, str | None]:
+    """The offset, and the problem."""
+    begin, end = marks
+    if feed.start == "earliest":
+        return begin, None
+    if tp.partition >= began.partitions:
+        if began.partitions == 0:
+            why = "{} has no committed offset, and the group is older than its log: read from its beginning"
+        elif began.sure:
+            why = "{} has appeared since the group began to read the topic: read from its beginning"
+        else:
+            why = (
+                "{} has no committed offset, and stands above those that have: it is taken to have appeared"
+                " since the group began, and read from its beginning"
+            )
+        telling.add(logging.INFO if began.sure else logging.WARNING, why, tp)
+        return begin, None
+    if feed.start == "fail":
+        return begin, (
+            f"{tp}: no committed offset; the log {begin}..{end} of group {feed.group}; choose where to go on"
+            " with start='earliest' or 'latest'"
+        )
+    telling.add(logging.INFO, "{} has no committed offset: read from its end (start='latest')", tp)
+    return end, None
+
+
+def _fits(tp: TopicPartition, metadata: str, committed: int, end: int, telling: Telling) -> bool:
     """Whether what another client left beside its commit is a map that may be believed; says so."""
     theirs = read_parallel_consumer_map(metadata, committed)
     if theirs is None:
-        _log.warning(
-            "%s: the metadata beside committed offset %d is no map that relance reads; if Parallel Consumer"
-            " wrote it, what it had finished above that offset is handled again",
+        telling.add(
+            logging.WARNING,
+            "the metadata beside the committed offset of {} is no map that relance reads; if Parallel"
+            " Consumer wrote it, what it had finished above that offset is handled again",
             tp,
-            committed,
         )
     elif theirs.end > end:  # it names no incarnation of the topic, as ours does
-        _log.warning(
-            "%s: Parallel Consumer's map reaches to offset %d and the log to %d, so it is of another log;"
-            " all from committed offset %d on is handled",
+        telling.add(
+            logging.WARNING,
+            f"{{}}: Parallel Consumer's map reaches to offset {theirs.end} and the log to {end}, so it is of"
+            f" another log; all from committed offset {committed} on is handled",
             tp,
-            theirs.end,
-            end,
-            committed,
         )
     else:
         if theirs.end > committed:
-            _log.info(
-                "%s: Parallel Consumer left %d offsets unfinished in %d..%d; the others there are skipped",
+            telling.add(
+                logging.INFO,
+                f"{{}}: Parallel Consumer left {len(theirs.unfinished)} offsets unfinished in"
+                f" {committed}..{theirs.end - 1}; the others there are skipped",
                 tp,
-                len(theirs.unfinished),
-                committed,
-                theirs.end - 1,
             )
         return True
     return False

@@ -25,6 +25,7 @@ from confluent_kafka import TopicPartition as ClientPartition
 from relance.burst import LastingLog
 from relance.errors import SendError, kafka_error
 from relance.kafka.cluster import Committed, KafkaRefusedError, QuietLog, error_text
+from relance.kafka.commits import read_committed_offsets
 from relance.kafka.producer import IN_FLIGHT, check_header
 from relance.record import Outgoing, TopicPartition
 
@@ -337,26 +338,26 @@ def connect(config: Mapping[str, Any]) -> Callable[[Callable[[KafkaError], None]
 
 
 def committed_offsets(
-    common: Mapping[str, Any], group: str, tps: Sequence[TopicPartition], timeout: float = 5.0
+    common: Mapping[str, Any],
+    group: str,
+    tps: Sequence[TopicPartition],
+    timeout: float = 5.0,
+    *,
+    stable: bool = True,
 ) -> dict[TopicPartition, Committed]:
-    """What `group` has committed for `tps`, no transaction being under way; -1 where it never did.
+    """What `group` has committed for `tps`; -1 where it never did.
 
-    Raises KafkaRefusedError where nobody says.
+    `stable`: no transaction being under way, which is waited for. Raises KafkaRefusedError where nobody says.
     """
+    isolation = "read_committed" if stable else "read_uncommitted"
     asker = Consumer(
-        {**common, "group.id": group, "enable.auto.commit": False, "isolation.level": "read_committed"},
+        {**common, "group.id": group, "enable.auto.commit": False, "isolation.level": isolation},
         logger=QuietLog(),
     )
     try:
-        answers = asker.committed([ClientPartition(*tp) for tp in tps], timeout=timeout)
-        for answer in answers:
-            if answer.error is not None:
-                raise KafkaException(answer.error)
+        return read_committed_offsets(asker, tps, timeout)
     except KafkaException as error:
         what = f"say what {group} has committed"
         raise KafkaRefusedError(what, "Kafka", error_text(error), error.args[0].code()) from error
     finally:
         asker.close()
-    return {
-        TopicPartition(a.topic, a.partition): Committed(max(-1, a.offset), a.metadata or "") for a in answers
-    }

@@ -10,11 +10,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from relance.errors import BrokerUnavailableError, RelanceError, TopicMissingError
-from relance.kafka.admin import Admin, Identity
+from relance.kafka.admin import Admin, Identity, Watermarks
+from relance.kafka.starts import Seen
 from relance.outgoing import LARGEST, MAX_RECORD
+from relance.record import TopicPartition
 
 __all__ = ["TopicWatch"]
 
@@ -47,6 +49,8 @@ class TopicWatch:
         self._on_failure = on_failure
         self._interval = interval
         self._missing: dict[str, float] = {}
+        self._first: dict[str, Identity] = {}
+        """What the topics were when they were first seen."""
         self._seen: dict[str, Identity] = {}
         self._max_record: dict[str, int] = {}
         self._last_answer = time.monotonic()
@@ -72,15 +76,24 @@ class TopicWatch:
             self._thread.join(timeout)
         return not self._thread.is_alive()
 
-    def topic_id(self, topic: str) -> str:
-        """The topic's present id, asked now; "" where it is missing or nobody answers."""
+    def seen(self, topics: Collection[str]) -> Seen:
+        """Which topics they are now, asked at once. Raises RelanceError where nobody says."""
+        cluster, now = self._admin.identities(topics)
+        for topic, found in now.items():
+            self._first.setdefault(topic, found)
+            self._seen.setdefault(topic, found)  # what it has grown from is what was there when reading began
+        return Seen(cluster, now, dict(self._first))
+
+    def ends(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, Watermarks]:
+        """Both ends of their logs, as far as they are stable. Raises RelanceError where nobody says."""
+        return self._admin.stable_marks(tps)
+
+    def remember(self) -> None:
+        """Look which topics they are before anything is read: what is made, or grows, later is new."""
         try:
-            found = self._admin.identity(topic)
-        except RelanceError as error:
-            _log.debug("no id for %s: %s", topic, error)
-            return ""
-        self._seen.setdefault(topic, found)  # what it has grown from is what was there when reading began
-        return found.id
+            self.seen(self._topics)
+        except RelanceError as error:  # whoever reads them first asks again
+            _log.debug("looking at the topics: %s", error)
 
     def max_record(self, topic: str) -> int:
         """How many bytes a record of `topic` may take, as of the last look."""

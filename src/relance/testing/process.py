@@ -20,7 +20,8 @@ from relance.engine.assignment import Assignment
 from relance.engine.lanes import Run
 from relance.errors import RelanceError
 from relance.hooks import Hooks
-from relance.kafka.starts import Feed, Start, start_at
+from relance.kafka.cluster import Committed, Watermarks
+from relance.kafka.starts import Feed, Start, Telling, starts_of
 from relance.message import Kept
 from relance.record import Outgoing, Record, TopicPartition
 from relance.runtime import Runtime
@@ -44,7 +45,6 @@ _log = logging.getLogger("relance.testing")
 
 _READ = 500  # records at a time
 _RUN = 64
-_TOPIC_ID = "in-memory"
 _ENDS = (SystemExit, KeyboardInterrupt, GeneratorExit, BaseExceptionGroup)
 
 
@@ -81,7 +81,6 @@ class Node:
             clock=world.clock,
             random=world.random.random,
             hooks=hooks,
-            topic_id=lambda topic: _TOPIC_ID,
             on_failure=self._on_failure,
             circuit=circuit,
             condition=lambda lock: VirtualCondition(lock, self._go_on),
@@ -113,19 +112,28 @@ class Node:
 
     def assign(self, tps: Sequence[TopicPartition]) -> None:
         """Own `tps` from what was committed last."""
-        topics = self.world.topics
         for feed in self.feeds:
             mine = [tp for tp in tps if tp.topic in feed.topics]
-            starts: list[Start] = []
-            for tp in mine:
-                committed, metadata = topics.commits.get(tp, (-1, ""))
-                start = start_at(tp, committed, metadata, _TOPIC_ID, 0, len(topics.logs[tp]), feed)
-                self.positions[tp] = start.offset
-                self.world._starts_at(tp, start.offset)
-                starts.append(start)
+            starts = self._starts(feed, mine)
+            for start in starts:
+                self.positions[start.tp] = start.offset
+                self.world._starts_at(start.tp, start.offset)
             if mine:
                 self.runtime.assigned(feed.name, starts)
                 self.commit(feed)  # the mark that somebody works here
+
+    def _starts(self, feed: Feed, tps: Sequence[TopicPartition]) -> list[Start]:
+        topics = self.world.topics
+        committed = {
+            tp: Committed(*topics.commits.get(tp, (-1, "")))
+            for topic in {tp.topic for tp in tps}
+            for tp in topics.partitions(topic)
+        }
+        ends = {tp: Watermarks(0, len(topics.logs[tp])) for tp in tps}
+        telling = Telling()
+        found = starts_of(tps, committed, ends, self.world._seen(), feed, telling)
+        telling.log()
+        return found
 
     def revoke(self, tps: Sequence[TopicPartition]) -> None:
         """Give `tps` up as a rebalance asks for it: drain, commit, fence."""

@@ -23,6 +23,8 @@ from relance.encoding import checked_headers, checked_topic, encode, encode_key
 from relance.engine.assignment import Commit
 from relance.engine.deferral import PREFIX
 from relance.errors import BatchError, Fatal, RelanceError, SendError
+from relance.kafka.cluster import Identity
+from relance.kafka.starts import Seen
 from relance.record import Outgoing, Record, TopicPartition
 from relance.testing.clock import VirtualClock
 from relance.testing.limit import Blocked
@@ -33,6 +35,8 @@ from relance.testing.tasks import CALL, PROCESS, Crash
 from relance.testing.topics import StoredRecord, Topics
 
 __all__ = ["Call", "StoredRecord", "World"]
+
+_IN_MEMORY = "in-memory"  # what its cluster and its topics have for ids
 
 _LONGEST = 30 * 86_400.0  # seconds of virtual time that `finish` goes through
 
@@ -514,6 +518,10 @@ class World:
         for one in outgoing:
             self.topics.append(one.topic, one.key, one.value, one.headers, ms)
         return None
+
+    def _seen(self) -> Seen:
+        topics = {topic: Identity(_IN_MEMORY, count) for topic, count in self.topics.counts.items()}
+        return Seen(_IN_MEMORY, topics, topics)
 
     def _starts_at(self, tp: TopicPartition, offset: int) -> None:
         self._first.setdefault(tp, offset)
