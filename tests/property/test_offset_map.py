@@ -17,7 +17,9 @@ from relance.engine.offset_map import (
     Wait,
     decode_map,
     encode_map,
+    home_text,
     mark_text,
+    read_head,
 )
 
 
@@ -32,10 +34,11 @@ def maps(draw: st.DrawFn) -> OffsetMap:
     return OffsetMap(base, base + width, unfinished, tried)
 
 
-@given(maps())
-def test_a_map_reads_back_as_it_was_written(found: OffsetMap) -> None:
-    text, whole = encode_map(found, "T0")
+@given(maps(), st.text(max_size=40), st.none() | st.integers(0, 10**9 - 1))
+def test_a_map_reads_back_as_it_was_written(found: OffsetMap, cluster: str, began: int | None) -> None:
+    text, whole = encode_map(found, "T0", mark="o1.9", home=home_text(cluster, began))
     assert len(text) <= LIMIT
+    assert read_head(text) == ("T0", "o1.9", cluster, began)
     back = decode_map(text, "T0", found.base)
     if whole and back is not None:
         assert back == found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,6 +56,25 @@ def test_the_project_is_m04(compose: dict[str, Any]) -> None:
 
 def test_no_container_has_a_fixed_name_so_that_services_scale(services: dict[str, Any]) -> None:
     assert [name for name, service in services.items() if "container_name" in service] == []
+
+
+@pytest.mark.parametrize("formatted", [True, False])
+def test_each_stack_is_a_cluster_of_its_own_and_stays_the_same(
+    services: dict[str, Any], tmp_path: Path, formatted: bool
+) -> None:
+    assert "CLUSTER_ID" not in services["kafka"]["environment"]
+    shell, option, script = services["kafka"]["command"]
+    for name, text in {"kafka-storage.sh": "echo a-new-one", "run": 'echo "$CLUSTER_ID"'}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    if formatted:
+        (tmp_path / "meta.properties").write_text("#\nversion=1\ncluster.id=the-old-one\nnode.id=1\n")
+    script = script.replace("$$", "$")
+    for folder in ("/var/lib/kafka/data", "/opt/kafka/bin", "/etc/kafka/docker"):
+        assert folder in script
+        script = script.replace(folder, str(tmp_path))
+    ran = subprocess.run([shell, option, script], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == ("the-old-one" if formatted else "a-new-one")
 
 
 def test_every_service_that_stays_has_a_health_check(services: dict[str, Any]) -> None:

@@ -6,8 +6,8 @@ is left out from the far end, so a short map, too, only costs repeats.
 
 The text is `r1:<topic id>:<mark>@<cluster id>+<partitions>:<kind><payload>`. The mark is the owner's
 (`crashes`); the cluster's id is percent-encoded; the partitions are as many as the topic had when the group
-began (`kafka.starts`). Either of the two may be missing; older texts have neither, nor the `@`; the oldest have
-no mark. An older version reads the topic id and the map of a new text, and finds no mark in it. The payload is
+began (`kafka.starts`). Either of the two may be missing. Older texts have neither, nor the `@`; the oldest
+have no mark. An older version reads topic id and map of a new text, and finds no mark in it. The payload is
 unpadded URL-safe base64 of varints:
 
     kind `-`  nothing is finished above the base (no payload)

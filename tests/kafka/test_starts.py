@@ -1,0 +1,176 @@
+"""Where reading begins: groups that begin or move to another cluster; topics that grow or are made again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer as Client
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+
+from relance import App, Record, Settings
+from relance.kafka.admin import Admin
+from waiting import wait_until
+
+PROTOCOLS = pytest.mark.parametrize("protocol", ["classic", "consumer"])
+
+
+def produce(bootstrap: str, topic: str, values: Iterable[int], partition: int = 0) -> None:
+    producer = Producer({"bootstrap.servers": bootstrap})
+    for value in values:
+        producer.produce(topic, str(value), partition=partition)
+    assert producer.flush(30) == 0
+
+
+def commit(bootstrap: str, group: str, topic: str, offset: int, metadata: str, partition: int = 0) -> None:
+    plain = Client({"bootstrap.servers": bootstrap, "group.id": group})
+    plain.commit(offsets=[TopicPartition(topic, partition, offset, metadata=metadata)], asynchronous=False)
+    plain.close()
+
+
+class Reader:
+    """An application that notes the values that it handles."""
+
+    def __init__(self, bootstrap: str, topic: str, group: str, protocol: str, **options: Any) -> None:
+        client = {"topic.metadata.refresh.interval.ms": 300, "group.protocol": protocol}
+        settings = Settings(
+            bootstrap_servers=bootstrap,
+            session_timeout=6.0,
+            heartbeat_interval=0.5,
+            commit_interval=0.1,
+            client=client,
+        )
+        self.app = App(group, settings=settings)
+        self.handled: list[int] = []
+        self._admin, self._group = Admin(bootstrap), group
+
+        @self.app.consumer(topic, **options)
+        async def handle(value: int, record: Record) -> None:
+            self.handled.append(value)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        async with self.app.running():
+            yield
+
+    async def reads(self, partitions: int) -> None:
+        """It owns so many, and the broker has a commit of each."""
+        await self.until(lambda: len(self._admin.committed(self._group)) >= partitions)
+        await self.until(lambda: len(self.app.assignment()) == partitions)
+
+    async def has(self, *values: int) -> None:
+        await self.until(lambda: set(values) <= set(self.handled))
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        await asyncio.to_thread(wait_until, condition, 20.0, lambda: f"handled {self.handled}")
+
+
+@PROTOCOLS
+@pytest.mark.parametrize("start", ["earliest", "latest"])
+def test_an_offset_that_was_copied_from_another_cluster_is_believed_without_its_map(
+    bootstrap: str,
+    make_topic: Callable[..., str],
+    caplog: pytest.LogCaptureFixture,
+    start: str,
+    protocol: str,
+) -> None:
+    topic = make_topic("moved")
+    produce(bootstrap, topic, range(110))
+    commit(bootstrap, f"g-{topic}", topic, 100, "r1:bMxYr0vLQ1eR3eXGzGzvIw:o2.110.101~101x1@another+1:-")
+    reader = Reader(bootstrap, topic, f"g-{topic}", protocol, start=start)
+
+    async def main() -> None:
+        async with reader.running():
+            await reader.has(*range(100, 110))
+
+    asyncio.run(main())
+    assert sorted(reader.handled) == list(range(100, 110))
+    assert caplog.text.count("was committed on another cluster") == 1
+
+
+def test_a_text_that_only_begins_like_ours_is_another_program_s(
+    bootstrap: str, make_topic: Callable[..., str], caplog: pytest.LogCaptureFixture
+) -> None:
+    topic = make_topic("foreign")
+    produce(bootstrap, topic, range(110))
+    commit(bootstrap, f"g-{topic}", topic, 100, "r1:xx")
+    reader = Reader(bootstrap, topic, f"g-{topic}", "classic")
+
+    async def main() -> None:
+        async with reader.running():
+            await reader.has(*range(100, 110))
+
+    asyncio.run(main())
+    assert sorted(reader.handled) == list(range(100, 110))
+    assert caplog.text.count("is no map that relance reads") == 1
+
+
+@PROTOCOLS
+def test_latest_skips_what_was_there_before_the_group_and_nothing_of_a_topic_that_grows(
+    bootstrap: str,
+    make_topic: Callable[..., str],
+    admin: AdminClient,
+    caplog: pytest.LogCaptureFixture,
+    protocol: str,
+) -> None:
+    caplog.set_level(logging.INFO)
+    topic = make_topic("grows")
+    produce(bootstrap, topic, range(10))
+
+    def grow(partitions: int, values: Iterable[int]) -> None:
+        admin.create_partitions([NewPartitions(topic, partitions)])[topic].result(10.0)
+        wait_until(lambda: len(admin.list_topics(topic).topics[topic].partitions) == partitions)
+        produce(bootstrap, topic, values, partition=partitions - 1)
+
+    first = Reader(bootstrap, topic, f"g-{topic}", protocol, start="latest")
+
+    async def while_it_runs() -> None:
+        async with first.running():
+            await first.reads(1)
+            produce(bootstrap, topic, range(10, 12))
+            await first.has(10, 11)
+            await asyncio.to_thread(grow, 2, range(100, 148))
+            await first.has(*range(100, 148))
+
+    asyncio.run(while_it_runs())
+    assert sorted(first.handled) == [10, 11, *range(100, 148)]
+    grow(3, range(200, 210))
+    second = Reader(bootstrap, topic, f"g-{topic}", protocol, start="latest")
+
+    async def after_it_grew_while_nothing_ran() -> None:
+        async with second.running():
+            await second.has(*range(200, 210))
+
+    asyncio.run(after_it_grew_while_nothing_ran())
+    assert sorted(second.handled) == list(range(200, 210))
+    assert caplog.text.count("has appeared since the group began to read the topic") == 2
+
+
+@PROTOCOLS
+def test_latest_reads_a_topic_that_is_made_again_from_its_beginning(
+    bootstrap: str, make_topic: Callable[..., str], admin: AdminClient, protocol: str
+) -> None:
+    topic = make_topic("again")
+    produce(bootstrap, topic, range(2))
+    reader = Reader(bootstrap, topic, f"g-{topic}", protocol, start="latest")
+
+    def make_again() -> None:
+        admin.delete_topics([topic])[topic].result(10.0)
+        wait_until(lambda: topic not in admin.list_topics(timeout=10.0).topics)
+        admin.create_topics([NewTopic(topic, 1)])[topic].result(10.0)
+        wait_until(lambda: topic in admin.list_topics(timeout=10.0).topics)
+        produce(bootstrap, topic, range(100, 110))
+
+    async def main() -> None:
+        async with reader.running():
+            await reader.reads(1)
+            await asyncio.to_thread(make_again)
+            await reader.has(*range(100, 110))
+
+    asyncio.run(main())
+    assert set(reader.handled) == set(range(100, 110))
