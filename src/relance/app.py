@@ -415,6 +415,8 @@ class App:
             reasons.extend(look.overdue)
             if look.map_full:
                 details.setdefault("slowed", []).extend(look.map_full)
+            if look.metadata is not None:
+                details["metadata"] = look.metadata
             if look.careful:
                 details.setdefault("careful", {}).update(look.careful)
         if runner.watch is not None:

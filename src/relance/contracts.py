@@ -68,6 +68,8 @@ class Look:
     map_full: list[str]
     careful: dict[str, str]
     """By partition, how its records start while one of them may kill its process."""
+    metadata: str | None = None
+    """What it costs that the broker refuses metadata beside offsets, or None."""
 
 
 class Writer(Protocol):

@@ -34,6 +34,7 @@ from relance.record import Record, TopicPartition
 
 __all__ = ["Runtime"]
 
+_commit_log = logging.getLogger("relance.kafka")
 _handoff_log = logging.getLogger("relance.handoff")
 
 _SHARE = 0.25  # of the drain's time, for one more try of what was refused
@@ -207,6 +208,8 @@ class Runtime:
             goes_on = self.engine.committed(commit)
             if goes_on:
                 self._work.notify_all()
+            news = self.engine.room.news()
+        _tell(news)
         if goes_on:
             self.on_work()
 
@@ -214,6 +217,8 @@ class Runtime:
         """The broker doesn't have it."""
         with self._lock:
             self.engine.commit_failed(commit, too_large=too_large)
+            news = self.engine.room.news()
+        _tell(news)
 
     def uncommitted(self, feed: str, tps: Collection[TopicPartition] | None = None) -> bool:
         """Whether there is something to commit for `feed`, or for those of its partitions."""
@@ -238,8 +243,10 @@ class Runtime:
         """It did."""
         with self._lock:
             going_on = transaction.confirm(self.engine, taken)
+            news = self.engine.room.news()
             self._changed.notify_all()
             self._work.notify_all()
+        _tell(news)
         for assignment in going_on:
             _log_going_on(assignment)
         self._write_spilled("retry")  # the commit has shown whose map is full
@@ -440,6 +447,7 @@ class Runtime:
                 ],
                 map_full=[str(a.tp) for a in owned if a.map_full],
                 careful={str(a.tp): a.careful.told() for a in owned if a.careful is not None},
+                metadata=self.engine.room.cost(),
             )
 
     # -- inside ------------------------------------------------------------------------------------
@@ -547,6 +555,11 @@ class Runtime:
 
 def _log_going_on(assignment: Assignment) -> None:
     _handoff_log.warning("%s goes on: what it waited for is written", assignment.tp)
+
+
+def _tell(news: str | None) -> None:
+    if news is not None:
+        _commit_log.warning("%s", news)
 
 
 def _known(start: StartLike) -> OffsetMap | None:

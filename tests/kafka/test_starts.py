@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from relance import App, Record, Settings
+from relance.broker import LocalBroker
 from relance.kafka.admin import Admin
 from waiting import wait_until
 
@@ -33,10 +34,29 @@ def commit(bootstrap: str, group: str, topic: str, offset: int, metadata: str, p
     plain.close()
 
 
+@pytest.fixture(scope="module")
+def terse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalBroker]:
+    """A broker that takes no metadata beside offsets: not even an empty text, which goes out as one byte."""
+    config = {"offset.metadata.max.bytes": "0"}
+    local = LocalBroker(tmp_path_factory.mktemp("terse"), port=0, say=print, config=config)
+    local.start()
+    yield local
+    local.purge()
+
+
 class Reader:
     """An application that notes the values that it handles."""
 
-    def __init__(self, bootstrap: str, topic: str, group: str, protocol: str, **options: Any) -> None:
+    def __init__(
+        self,
+        bootstrap: str,
+        topic: str,
+        group: str,
+        protocol: str,
+        *,
+        out: str | None = None,
+        **options: Any,
+    ) -> None:
         client = {"topic.metadata.refresh.interval.ms": 300, "group.protocol": protocol}
         settings = Settings(
             bootstrap_servers=bootstrap,
@@ -52,6 +72,8 @@ class Reader:
         @self.app.consumer(topic, **options)
         async def handle(value: int, record: Record) -> None:
             self.handled.append(value)
+            if out is not None:
+                record.send(out, value)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -174,3 +196,39 @@ def test_latest_reads_a_topic_that_is_made_again_from_its_beginning(
 
     asyncio.run(main())
     assert set(reader.handled) == set(range(100, 110))
+
+
+# -- a broker that takes no metadata ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("handoff", ["acknowledged", "transactional"])
+def test_offsets_are_committed_alone_where_the_broker_takes_no_metadata_and_health_says_what_it_costs(
+    terse: LocalBroker, caplog: pytest.LogCaptureFixture, handoff: str
+) -> None:
+    topic, out = f"terse-{handoff}", f"terse-{handoff}-out"
+    for name in (topic, out):
+        Admin(terse.bootstrap).ensure_topic(name, 2)
+    produce(terse.bootstrap, topic, range(20), 0)
+    produce(terse.bootstrap, topic, range(20, 40), 1)
+    reader = Reader(terse.bootstrap, topic, f"g-{topic}", "classic", handoff=handoff, out=out)
+
+    def committed() -> dict[int, int]:
+        return {tp.partition: c.offset for tp, c in Admin(terse.bootstrap).committed(f"g-{topic}").items()}
+
+    async def main() -> None:
+        async with reader.running():
+            await reader.has(*range(40))
+            await reader.until(lambda: committed() == {0: 20, 1: 20})
+            await reader.until(lambda: "metadata" in reader.app.health().details)
+            health = reader.app.health()
+            assert health.status == "UP"
+            assert "offset.metadata.max.bytes" in health.details["metadata"]
+            produce(terse.bootstrap, topic, range(40, 50), 0)
+            await reader.has(*range(40, 50))
+
+    asyncio.run(main())
+    assert committed() == {0: 30, 1: 20}
+    assert sorted(reader.handled) == list(range(50))
+    assert caplog.text.count("the broker takes no metadata beside committed offsets") == 1
+    assert "trying again" not in caplog.text
+    assert "not committed" not in caplog.text

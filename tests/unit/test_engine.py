@@ -314,24 +314,21 @@ def test_a_wait_is_never_longer_than_its_delay_though_the_next_owner_s_clock_is_
     assert must_take(engine).records[0].attempt == 2
 
 
-def test_a_map_that_the_broker_finds_too_large_is_made_shorter_until_it_takes_it() -> None:
+def test_after_a_refusal_of_its_map_the_next_commit_is_one_that_the_broker_takes() -> None:
     engine, assignment = an_engine("key")
     take_in(engine, assignment, *(record(o, b"%d" % o) for o in range(200)))
     for run in [must_take(engine, 1) for _ in range(200)]:
         run.done = int(run.records[0].offset % 7 in (1, 2, 4))
         if run.done:
             engine.finish(run)
-    sizes = []
-    while True:
-        [commit] = engine.commits("source", now=NOW, wall=WALL)
-        sizes.append(len(commit.metadata))
-        if sizes[-1] <= 20:
-            break
-        engine.commit_failed(commit, too_large=True)
-    engine.committed(commit)
-    assert sizes == sorted(sizes, reverse=True)
-    assert sizes[0] > 25
-    assert commit.offset == 0
+    [commit] = engine.commits("source", now=NOW, wall=WALL)
+    assert len(commit.metadata) > 25
+    engine.commit_failed(commit, too_large=True)
+    [bare] = engine.commits("source", now=NOW, wall=WALL)
+    assert (bare.offset, bare.metadata) == (0, "")
+    engine.committed(bare)
+    assert assignment.map_end == 0, "it tells of nothing above its offset"
+    assert not assignment.map_full, "and reading does not wait for a map that will never fit"
     assert engine.commits("source", now=NOW, wall=WALL) == []
 
 

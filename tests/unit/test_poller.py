@@ -512,8 +512,36 @@ def test_metadata_that_is_too_large_for_the_broker_is_offered_again_with_a_short
     offset, metadata = client.offsets[ZERO]
     assert offset == min(set(range(4_000)) - set(bench.offsets_of(ZERO)))
     assert offset > 0
-    assert len(metadata) <= most
-    assert "commit of orders-0" in caplog.text
+    assert len(metadata or "") <= most
+    assert sum(size > most for size in sizes) <= 5
+    assert caplog.text.count("metadata beside a committed offset") == 1
+    cost = bench.runtime.look().metadata
+    assert cost is not None
+    assert "(offset.metadata.max.bytes)" in cost
+
+
+@MODES
+def test_an_offset_whose_metadata_is_refused_is_committed_alone_before_its_partition_goes(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, cooperative: bool
+) -> None:
+    bench = Bench(monkeypatch, cooperative=cooperative)
+    client = bench.client
+
+    def handle_and_lose_one() -> None:
+        bench.work()
+        client.judge = lambda offered: KafkaError.OFFSET_METADATA_TOO_LARGE if offered.metadata else None
+        client.revoke_now(ZERO)
+
+    bench.run(
+        lambda: client.assign_now(ZERO, ONE),
+        lambda: client.fetch(ZERO),
+        lambda: client.fetch(ONE),
+        handle_and_lose_one,
+    )
+    assert client.offsets == {ZERO: (200, None), ONE: (200, None)}
+    assert "not committed" not in caplog.text
+    assert caplog.text.count("the broker takes no metadata beside committed offsets") <= 1
+    assert bench.runtime.look().metadata is not None
 
 
 # -- fairness --------------------------------------------------------------------------------------

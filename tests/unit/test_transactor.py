@@ -15,6 +15,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import TopicPartition as ClientPartition
 
+from relance.engine.metadata_room import MetadataRoom
 from relance.errors import Reject, TransientError
 from relance.kafka import transactional
 from relance.kafka.cluster import Committed, KafkaRefusedError
@@ -632,7 +633,7 @@ def test_what_spoils_every_transaction_without_being_named_is_found_by_halving(w
     assert world.cluster.keys(RESULTS)[-1] == b"more"
 
 
-@pytest.mark.parametrize("limit", [40, 60, 4095])
+@pytest.mark.parametrize("limit", [0, 40, 60, 4095])
 def test_what_the_commit_cannot_tell_of_is_not_written_so_a_crash_doubles_nothing(
     monkeypatch: pytest.MonkeyPatch, limit: int
 ) -> None:
@@ -642,7 +643,7 @@ def test_what_the_commit_cannot_tell_of_is_not_written_so_a_crash_doubles_nothin
     waiting = {key for i, key in enumerate(keys) if i % 7 in (0, 1, 3)}
     for key in keys:
         world.member.broker.log(ORDERS).append(key)
-    world.member.engine.assignments[ORDERS].map_limit = limit
+    world.member.engine.room = MetadataRoom(limit)
     world.member.read()
 
     def fail_some(record: Record) -> None:
@@ -665,6 +666,33 @@ def test_what_the_commit_cannot_tell_of_is_not_written_so_a_crash_doubles_nothin
             break
     assert sorted(world.cluster.keys(RESULTS), key=str) == sorted(keys, key=str)
     assert world.offset() == len(keys)
+
+
+def test_the_lowest_unfinished_record_is_written_though_no_map_tells_of_what_is_finished_above_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(ordering="none")
+    monkeypatch.setattr(transactional, "time", world.time)
+    world.member.engine.room = MetadataRoom(0)
+    keys = [b"late", b"quiet", b"early"]
+    for key in keys:
+        world.member.broker.log(ORDERS).append(key)
+    world.member.read()
+
+    def handle(record: Record) -> None:
+        if record.key == b"early":
+            answer(record)
+
+    outs = [world.member.take(1) for _ in keys]
+    for out in outs[1:]:
+        assert out is not None
+        world.member.finish(out, handle)
+    world.turn(2)
+    assert (world.cluster.keys(RESULTS), world.offset()) == ([], 0), "a crash would repeat the early one"
+    assert outs[0] is not None
+    world.member.finish(outs[0], answer)
+    world.turn(2)
+    assert (world.cluster.keys(RESULTS), world.offset()) == ([b"late", b"early"], 3)
 
 
 def test_what_may_not_be_done_at_all_stops_the_application_with_the_acl_that_is_missing(world: World) -> None:

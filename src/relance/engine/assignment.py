@@ -16,6 +16,7 @@ from relance.engine.crashes import Careful, Mark, with_deaths
 from relance.engine.deferral import Failure
 from relance.engine.frontier import Frontier
 from relance.engine.lanes import Lane, Run
+from relance.engine.metadata_room import LEAST
 from relance.engine.offset_map import LIMIT, Wait, decode_map, encode_map
 from relance.message import mean_size
 from relance.record import Record, TopicPartition
@@ -76,8 +77,6 @@ class Assignment:
     map_full: bool = False
     map_end: int | None = None
     """Where the map of the last commit made had to end, or None: it was whole."""
-    map_limit: int = LIMIT
-    """Characters of metadata that the broker has not refused yet."""
     committed: int = -1
     changed: bool = True
     """Something finished or began to wait since the last commit was made."""
@@ -150,16 +149,22 @@ class Assignment:
         return not self.trying.isdisjoint(self.settling)
 
     def tells_of(self, offset: int) -> bool:
-        """Whether a commit can say of a finished `offset` that it is, as far as the last one shows."""
-        return self.map_end is None or offset < self.map_end
+        """Whether a commit can say of a finished `offset` that it is, as far as the last one shows.
+
+        Of the lowest one it always can: it is what stands below the committed offset then.
+        """
+        return self.map_end is None or offset < self.map_end or offset == self.frontier.base
 
     @property
     def ending(self) -> bool:
         """Nothing runs and nothing will start: what is said now stands for a clean end."""
         return self.draining and not self.running
 
-    def commit(self, *, now: float, wall: float, last: bool) -> Commit:
-        """What to commit now: the frontier, what is finished above it, and whether it is the `last` word."""
+    def commit(self, *, now: float, wall: float, last: bool, limit: int = LIMIT) -> Commit:
+        """What to commit now: the frontier, what is finished above it, and whether it is the `last` word.
+
+        `limit`: characters of metadata; see `MetadataRoom`.
+        """
         # Up to the next millisecond: early is wrong and late is not.
         shift = wall - now
         waits = {
@@ -171,9 +176,9 @@ class Assignment:
         mark = Mark(open_) if self.careful is None else self.careful.mark(found, open_=open_)
         if self.deaths:
             mark = with_deaths(mark, self.deaths)
-        text, whole = encode_map(found, self.topic_id, self.map_limit, mark=mark.text(), home=self.home)
-        self.map_full = not whole
-        if whole and text:
+        text, whole = encode_map(found, self.topic_id, limit, mark=mark.text(), home=self.home)
+        self.map_full = not whole and limit >= LEAST
+        if whole:
             self.map_end = None
         else:
             known = decode_map(text, self.topic_id, self.frontier.base)

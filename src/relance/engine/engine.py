@@ -27,6 +27,7 @@ from relance.engine.due import DueHeap
 from relance.engine.flow import Flow, Limits
 from relance.engine.frontier import Frontier
 from relance.engine.lanes import Lane, LaneState, Run
+from relance.engine.metadata_room import MetadataRoom
 from relance.record import Record, TopicPartition
 
 __all__ = ["Engine", "Ordering"]
@@ -44,6 +45,7 @@ class Engine:
         self._batch = batch  # records without order that share a lane, because one call may take them all
         self.limits = limits or Limits()
         self.assignments: dict[TopicPartition, Assignment] = {}
+        self.room = MetadataRoom()
         self._ready: deque[Lane] = deque()
         self._due: DueHeap[Lane] = DueHeap()
         self._epoch = 0
@@ -69,6 +71,7 @@ class Engine:
     ) -> Assignment:
         """Own `tp` from now on. An ownership that was not given back is fenced first."""
         self.close([tp])
+        self.room.forget()
         self._epoch += 1
         assignment = Assignment(tp, feed, self._epoch, frontier, topic_id, home, careful=careful)
         assignment.committed = frontier.base
@@ -406,7 +409,7 @@ class Engine:
             untold = last and assignment.told is True
             if not (assignment.changed or untold) and (only is None or assignment.unanswered is None):
                 continue
-            commit = assignment.commit(now=now, wall=wall, last=last)
+            commit = assignment.commit(now=now, wall=wall, last=last, limit=self.room.limit)
             if commit.offset < assignment.committed:
                 raise AssertionError(f"{tp}: frontier went back, {assignment.committed} -> {commit.offset}")
             found.append(commit)
@@ -432,6 +435,7 @@ class Engine:
     def committed(self, commit: Commit) -> bool:
         """The broker has acknowledged `commit`. True if something may start now that could not before."""
         assignment = commit.assignment
+        self.room.took(len(commit.metadata))
         assignment.committed = max(assignment.committed, commit.offset)
         assignment.heard = True
         if assignment.unanswered is commit:
@@ -443,7 +447,7 @@ class Engine:
         """It has not: the next call of `commits` makes a new one; if it was `too_large`, a shorter one."""
         commit.assignment.changed = True
         if too_large:
-            commit.assignment.map_limit = len(commit.metadata) // 2
+            self.room.refused(len(commit.metadata))
 
     def full(self, feed: str) -> bool:
         """True while `feed` should read nothing more; once full, until half of it is gone."""

@@ -121,11 +121,11 @@ def encode_map(
     head = f"{_VERSION}:{topic_id}:{mark}{home}:"
     whole = True
     if len(head) >= limit:  # a broker that takes hardly any metadata: no map, so repeats after a move
-        return "", True
+        return "", _tells_nothing(found)
     if len(found.unfinished) > MAX_UNFINISHED:
         whole, found = False, found.cut(found.unfinished[MAX_UNFINISHED])
     while True:
-        if found.end <= found.base or (len(found.unfinished) == found.end - found.base and not found.waits):
+        if _tells_nothing(found):
             return head + "-", whole
         text = min(
             (kind + payload for kind, payload in _candidates(found)),
@@ -184,6 +184,11 @@ def belongs(text: str | None, topic_id: str) -> bool:
     """
     head = read_head(text)
     return head is None or not head.topic_id or not topic_id or head.topic_id == topic_id
+
+
+def _tells_nothing(found: OffsetMap) -> bool:
+    """Whether all at and above the base is unfinished, and nothing has failed."""
+    return found.end <= found.base or (len(found.unfinished) == found.end - found.base and not found.waits)
 
 
 def _candidates(found: OffsetMap) -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from confluent_kafka import Consumer as Client
@@ -17,13 +18,15 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import TopicPartition as ClientPartition
 
 from relance.engine.assignment import Commit
-from relance.kafka.cluster import Committed, error_text
+from relance.kafka.cluster import Committed
 from relance.kafka.hub import Hub
 from relance.record import TopicPartition
 
 __all__ = ["STALE", "Committer", "GroupCommitter", "read_committed_offsets", "wire"]
 
 _rebalance_log = logging.getLogger("relance.rebalance")
+
+_TOO_LARGE = KafkaError.OFFSET_METADATA_TOO_LARGE
 
 _AFTER_REFUSAL = 0.1  # seconds before an urgent commit is offered again
 
@@ -124,22 +127,35 @@ class GroupCommitter:
 
     def commit_last(self, client: Client, tps: Sequence[TopicPartition]) -> None:
         """Commit `tps`, which are about to go, and wait for the answer."""
-        commits = self._hub.commits(self._feed, tps)
-        wanted = [wire(commit) for commit in commits]
-        try:
-            for entry in (client.commit(offsets=wanted, asynchronous=False) if wanted else None) or []:
-                if entry.error is not None:
-                    raise KafkaException(entry.error)
-        except KafkaException as error:
+        refused = self._offer(client, self._hub.commits(self._feed, tps))
+        bare = []
+        for commit in [commit for commit, error in refused if error.code() == _TOO_LARGE]:
+            self._hub.commit_failed(commit, too_large=True)
+            bare.append(replace(commit, metadata=""))  # there is no time to find out how much is taken
+        refused = [(c, error) for c, error in refused if error.code() != _TOO_LARGE]
+        refused += self._offer(client, bare)
+        if refused:
             # Not swallowed: what was not committed is handled again by the next owner, and we say so.
+            reasons = ", ".join(sorted({error.str() for _, error in refused}))
             _rebalance_log.warning(
-                "[REBALANCE] Offsets not committed, the next owner repeats them: %s", error_text(error)
+                "[REBALANCE] Offsets not committed, the next owner repeats them: %s", reasons
             )
-            return
-        for commit in commits:
-            self._hub.committed(commit)
-        if tps:  # also if all was committed before: this is the line that the course greps for
+        elif tps:  # also if all was committed before: this is the line that the course greps for
             _rebalance_log.info("[REBALANCE] Offsets committed before revocation")
+
+    def _offer(self, client: Client, commits: Sequence[Commit]) -> list[tuple[Commit, KafkaError]]:
+        """Commit them and wait for the answer; those that were refused."""
+        if not commits:
+            return []
+        try:
+            answers = client.commit(offsets=[wire(c) for c in commits], asynchronous=False) or []
+        except KafkaException as error:  # all of them, for one reason
+            return [(commit, error.args[0]) for commit in commits]
+        errors = {TopicPartition(a.topic, a.partition): a.error for a in answers if a.error is not None}
+        for commit in commits:
+            if commit.assignment.tp not in errors:
+                self._hub.committed(commit)
+        return [(c, errors[c.assignment.tp]) for c in commits if c.assignment.tp in errors]
 
     def _settle(self, error: KafkaError | None, each: Mapping[TopicPartition, KafkaError | None]) -> None:
         commits, self._in_flight = self._in_flight or [], None
@@ -149,16 +165,17 @@ class GroupCommitter:
                 self._hub.committed(commit)
                 continue
             self._hurry_from = time.monotonic() + _AFTER_REFUSAL
-            self._hub.commit_failed(commit, too_large=problem.code() == KafkaError.OFFSET_METADATA_TOO_LARGE)
-            if problem.code() not in STALE:
+            self._hub.commit_failed(commit, too_large=problem.code() == _TOO_LARGE)
+            if problem.code() not in STALE and problem.code() != _TOO_LARGE:  # which the hub tells
                 tp = commit.assignment.tp
                 self._tell(("commit", problem.code()), f"commit of {tp}: {problem.str()}")
 
 
 def wire(commit: Commit) -> ClientPartition:
-    """As the client takes it."""
+    """As the client takes it. An empty text goes out as one byte, which a broker may refuse (measured)."""
     tp = commit.assignment.tp
-    return ClientPartition(tp.topic, tp.partition, commit.offset, commit.metadata)
+    text = (commit.metadata,) if commit.metadata else ()
+    return ClientPartition(tp.topic, tp.partition, commit.offset, *text)
 
 
 def read_committed_offsets(

@@ -409,7 +409,7 @@ class Transactor(Committer):
         self._failures += 1
         pause = min(_FIRST_PAUSE * 2 ** min(self._failures - 1, 10), _LONGEST_PAUSE)
         self._resume_at = self._clock() + pause
-        if code not in STALE:
+        if code not in STALE and code != KafkaError.OFFSET_METADATA_TOO_LARGE:  # which the hub tells
             line = f"a transaction of {self._feed} failed, trying again: {text}"
             self._lasting.warning(("transaction", code), line)
 
