@@ -23,7 +23,15 @@ STATE_TOPIC = "relance.state"
 LETTER_BYTES = 8 * 1024 * 1024
 """What `orders.DLT` takes at most: a letter is JSON, in which each byte of a value may become six."""
 
-NAMES = ("KAFKA_BOOTSTRAP_SERVERS", "KAFKA_GROUP_ID", "KAFKA_TOPIC", "KAFKA_DLT_TOPIC", "KAFKA_RETRY_TOPIC")
+NAMES = (
+    "RELANCE_BOOTSTRAP_SERVERS",
+    "KAFKA_BOOTSTRAP_SERVERS",
+    "RELANCE_CONFIG",
+    "KAFKA_GROUP_ID",
+    "KAFKA_TOPIC",
+    "KAFKA_DLT_TOPIC",
+    "KAFKA_RETRY_TOPIC",
+)
 """What the stack and its services must agree on."""
 
 TUNING = (

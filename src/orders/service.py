@@ -307,6 +307,7 @@ def _relance_settings(settings: Settings) -> relance.Settings:
     return relance.Settings.load(
         group=settings.group_id,
         bootstrap_servers=settings.bootstrap_servers,
+        servers_from=settings.servers_from,
         # Teaching settings: partitions of a stopped or killed member move in seconds.
         session_timeout=10.0,
         heartbeat_interval=0.5,

@@ -12,9 +12,10 @@ import os
 import re
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal, cast
 
+import relance
 from relance import RetryPolicy, SettingsError
 
 Role = Literal["api", "consumer"]
@@ -24,6 +25,9 @@ Start = Literal["earliest", "latest", "fail"]
 DEFAULT_PORTS: Final[dict[str, int]] = {"api": 18082, "consumer": 18083}
 START_OF: Final[dict[str, Start]] = {"earliest": "earliest", "latest": "latest", "none": "fail"}
 """Kafka's `auto.offset.reset` words, and relance's word for each."""
+
+SERVERS: Final = "KAFKA_BOOTSTRAP_SERVERS"
+RELANCE_SERVERS: Final = "RELANCE_BOOTSTRAP_SERVERS"
 
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _SERVER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
@@ -65,6 +69,8 @@ class Settings:
     retry_max_backoff_ms: int
     retry_multiplier: float
     retry_jitter: float
+    servers_from: str = field(default="the default", compare=False)
+    """Who said `bootstrap_servers`, for the log."""
 
     @classmethod
     def load(
@@ -73,9 +79,13 @@ class Settings:
         """Read the environment; `overrides` (the command line) win over it. Raises WrongSettingError."""
         source = os.environ if environment is None else environment
         values = {key: value for key, value in source.items() if value != ""}
-        values |= {key: value for key, value in (overrides or {}).items() if value is not None}
+        given = {key: value for key, value in (overrides or {}).items() if value is not None}
+        if SERVERS in given:
+            values.pop(RELANCE_SERVERS, None)
+        values |= given
         read = _Reader(values)
 
+        servers, servers_from = read.servers()
         role = cast(Role, read.one_of("ORDERS_ROLE", "api", ("api", "consumer")))
         port = read.whole("SERVER_PORT", DEFAULT_PORTS[role], 0, 65535, "a port; 0 takes a free one")
         insecure_bind = read.one_of("SERVER_INSECURE_BIND", "false", ("true", "false")) == "true"
@@ -106,7 +116,8 @@ class Settings:
             host=read.host("SERVER_HOST", "127.0.0.1", insecure_bind),
             insecure_bind=insecure_bind,
             port=port,
-            bootstrap_servers=read.servers("KAFKA_BOOTSTRAP_SERVERS", "localhost:9092"),
+            bootstrap_servers=servers,
+            servers_from=servers_from,
             topic=read.topic("KAFKA_TOPIC", "orders"),
             dlt_topic=read.topic("KAFKA_DLT_TOPIC", "orders.DLT"),
             retry_topic=read.topic("KAFKA_RETRY_TOPIC", "orders.retry"),
@@ -212,13 +223,25 @@ class _Reader:
             )
         return value
 
-    def servers(self, key: str, default: str) -> str:
-        value = self._values.get(key, default)
+    def servers(self) -> tuple[str, str]:
+        """The address of the cluster, and who said it: an App's order of precedence."""
+        key = RELANCE_SERVERS if RELANCE_SERVERS in self._values else SERVERS
+        value = self._values.get(key)
+        if value is None:
+            return self._servers_of_the_file()
         for server in value.split(","):
             found = _SERVER.fullmatch(server.strip())
             if found is None or not 1 <= int(found[2]) <= 65535:
                 raise WrongSettingError(key, value, "must be host:port, or several with commas between them")
-        return value
+        return value, key
+
+    def _servers_of_the_file(self) -> tuple[str, str]:
+        path = self._values.get("RELANCE_CONFIG")
+        try:
+            found = relance.Settings.load(path, env={})
+            return found.bootstrap_servers, found.servers_from
+        except SettingsError as error:
+            raise WrongSettingError("RELANCE_CONFIG", path, str(error)) from error
 
     def whole(self, key: str, default: int, low: int, high: int, unit: str) -> int:
         value = self._values.get(key)

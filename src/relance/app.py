@@ -93,6 +93,7 @@ class App:
         given: dict[str, Any] = {"group": group}
         if bootstrap_servers is not None:
             given["bootstrap_servers"] = bootstrap_servers
+            given["servers_from"] = "App(bootstrap_servers=...)"
         if client:
             given["client"] = dict(client)
         self.settings = dataclasses.replace(settings, **given) if settings else Settings.load(**given)

@@ -243,6 +243,9 @@ class CrashLoopError(RelanceError):
 class BrokerUnavailableError(RelanceError, ConnectionError):
     """No broker answered before the deadline. As a ConnectionError it is retried by the default policy."""
 
+    command: str = ""
+    """What starts a broker, where that is for whoever reads this to do: at a prompt, for this machine."""
+
 
 class TopicMissingError(RelanceError):
     """A topic that must exist does not, and relance may not make it.

@@ -98,6 +98,12 @@ class Runner:
 
     def _start(self) -> None:
         settings = self.settings
+        _log.info(
+            "starting: group %s, brokers %s (from %s)",
+            settings.group,
+            settings.bootstrap_servers,
+            settings.servers_from,
+        )
         common = common_config(settings)
         admin = Admin(settings.bootstrap_servers, common)
         topics = [topic for spec in self._specs for topic in spec.all_topics]
@@ -230,8 +236,9 @@ class Runner:
                 if not told:
                     told = True
                     _log.error(
-                        "no Kafka broker answers at %s; trying for %.0f s more",
+                        "no Kafka broker answers at %s (from %s); trying for %.0f s more",
                         self.settings.bootstrap_servers,
+                        self.settings.servers_from,
                         deadline - time.monotonic(),
                     )
 

@@ -2,7 +2,8 @@
 
 Promise: what `Settings` holds can be meant. A wrong, unknown or contradicting setting raises SettingsError,
 which names it as the user wrote it, before anything starts. Later sources lose: code, then the environment
-(RELANCE_BOOTSTRAP_SERVERS), then the file ([relance] bootstrap_servers = "..."), then the default.
+(RELANCE_BOOTSTRAP_SERVERS), then the file ([relance] bootstrap_servers = "..."), then the default. Below
+RELANCE_BOOTSTRAP_SERVERS, and above the file, stands KAFKA_BOOTSTRAP_SERVERS, which other programs read, too.
 
 Raw librdkafka settings are the `client` table: `client = {...}` in code, [relance.client] in the file,
 RELANCE_CLIENT_SECURITY_PROTOCOL for security.protocol in the environment. `relance.client_settings` says
@@ -30,7 +31,9 @@ __all__ = ["Settings", "check_setting"]
 PREFIX: Final = "RELANCE_"
 CLIENT_PREFIX: Final = "RELANCE_CLIENT_"
 CONFIG_VARIABLE: Final = "RELANCE_CONFIG"
+SHARED_SERVERS: Final = "KAFKA_BOOTSTRAP_SERVERS"
 
+_DEFAULT_SERVERS: Final = "localhost:9092"
 _PORT: Final = re.compile("[1-9][0-9]{0,4}")
 
 Assignor = Literal["cooperative-sticky", "range", "roundrobin"]
@@ -39,6 +42,10 @@ EventLoop = Literal["auto", "asyncio", "uvloop"]
 
 
 def _servers(key: str, value: str) -> str:
+    if "@" in value:  # and is not quoted: what stands before it may be a password
+        raise SettingsError(
+            key, "must be host:port without a user: sign in with sasl.username and sasl.password"
+        )
     for server in value.split(","):
         host, colon, port = server.strip().rpartition(":")
         if not colon or not host or " " in host or not _PORT.fullmatch(port) or int(port) > 65_535:
@@ -74,7 +81,7 @@ class Settings:
     group: str | None = None
     """The consumer group. Its retry client uses `<group>.retry`."""
 
-    bootstrap_servers: str = "localhost:9092"
+    bootstrap_servers: str = _DEFAULT_SERVERS
     """Where to find the cluster first: host:port, comma, host:port."""
 
     commit_interval: float = 1.0
@@ -136,9 +143,15 @@ class Settings:
     """Raw librdkafka settings, for all clients of the app. The timeouts above, given here by their
     librdkafka names, set the fields."""
 
+    servers_from: str = field(default="", repr=False, compare=False)
+    """Who said `bootstrap_servers`, for the log: a variable, a file, code, or the default."""
+
     def __post_init__(self) -> None:
         problems = Problems()
         put = object.__setattr__
+        if not self.servers_from:
+            is_default = self.bootstrap_servers == _DEFAULT_SERVERS
+            put(self, "servers_from", "the default" if is_default else "Settings(bootstrap_servers=...)")
         put(self, "client", problems.attempt(self._checked_client) or ClientSettings())
         for name, setting in _SETTINGS.items():
             value = getattr(self, name)
@@ -200,9 +213,11 @@ class Settings:
 
         `path` is the file; without it, the one that RELANCE_CONFIG names, or none. `env` is the process's
         environment if it isn't given; a variable that is empty counts as not set. An override that is None
-        counts as not given. Raises one SettingsError that tells every problem.
+        counts as not given; `servers_from` tells the log who said an overriding `bootstrap_servers`. Raises
+        one SettingsError that tells every problem.
         """
         source = os.environ if env is None else env
+        servers_from = overrides.pop("servers_from", "Settings.load(bootstrap_servers=...)")
         problems = Problems()
         file = path if path is not None else source.get(CONFIG_VARIABLE) or None
         values: dict[str, Any] = {}
@@ -210,7 +225,10 @@ class Settings:
         if file is not None:
             table = problems.attempt(_read_toml, Path(file)) or {}
             _take_toml(table, Path(file), values, client, problems)
+        in_file = "bootstrap_servers" in values
         _take_env(source, values, client, problems)
+        if overrides.get("bootstrap_servers") is None:
+            servers_from = _take_shared_servers(source, values, problems) or (str(file) if in_file else "")
         for name, value in overrides.items():
             if name == "client":
                 client = _merged(client, value, problems)
@@ -219,7 +237,7 @@ class Settings:
             elif value is not None:
                 values[name] = value
         problems.raise_if_any()
-        return cls(**values, client=client)
+        return cls(**values, client=client, servers_from=servers_from)
 
 
 _SETTINGS: Final[dict[str, Setting]] = {
@@ -329,6 +347,19 @@ def _take_env(
             # Only what looks like a slip: the prefix is not ours alone. A Kubernetes service called relance
             # puts RELANCE_PORT into every pod of its namespace.
             problems.attempt(_unknown, variable, name, "variable")
+
+
+def _take_shared_servers(env: Mapping[str, str], values: dict[str, Any], problems: Problems) -> str:
+    """The variable that says where the cluster is, or ""."""
+    own = f"{PREFIX}BOOTSTRAP_SERVERS"
+    if env.get(own):
+        return own
+    text = env.get(SHARED_SERVERS)
+    if not text:
+        return ""
+    check = _SETTINGS["bootstrap_servers"].parse
+    values["bootstrap_servers"] = problems.attempt(check, SHARED_SERVERS, text)
+    return SHARED_SERVERS
 
 
 def _take_client_variable(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from relance import App, SendError
+from relance import App, SendError, Settings
 
 
 class Producer:
@@ -72,3 +72,45 @@ def test_what_can_be_sent_is_sent_with_its_key_as_bytes() -> None:
     app.send("out", {"n": 1}, key="k", headers=[("name", None)])
     app.dead_letter("t.DLT", b"raw", key=b"k", error=ValueError("no"), source_topic="t")
     assert producer.written == [("out", b"k"), ("t.DLT", b"k")]
+
+
+@pytest.mark.parametrize(
+    ("given", "variables", "said"),
+    [
+        ({}, {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}, "KAFKA_BOOTSTRAP_SERVERS"),
+        (
+            {},
+            {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:2", "RELANCE_BOOTSTRAP_SERVERS": "127.0.0.1:1"},
+            "RELANCE_BOOTSTRAP_SERVERS",
+        ),
+        (
+            {"bootstrap_servers": "127.0.0.1:1"},
+            {"RELANCE_BOOTSTRAP_SERVERS": "127.0.0.1:2"},
+            "App(bootstrap_servers=...)",
+        ),
+        (
+            {"settings": Settings(bootstrap_servers="127.0.0.1:1", start_timeout=0.0)},
+            {"RELANCE_BOOTSTRAP_SERVERS": "127.0.0.1:2"},
+            "Settings(bootstrap_servers=...)",
+        ),
+    ],
+)
+def test_a_start_tells_which_brokers_it_uses_and_who_said_so(
+    given: dict[str, Any],
+    variables: dict[str, str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for name in ("KAFKA_BOOTSTRAP_SERVERS", "RELANCE_BOOTSTRAP_SERVERS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {**variables, "RELANCE_START_TIMEOUT": "0"}.items():
+        monkeypatch.setenv(name, value)
+    caplog.set_level("INFO", "relance")
+    app = App("shop", client={"sasl.password": "hunter2"}, **given)
+    app.consumer("orders")(lambda value: None)
+    with pytest.raises(SystemExit, match="1"):
+        app.run()
+    assert f"starting: group shop, brokers 127.0.0.1:1 (from {said})" in caplog.text
+    assert "no Kafka broker answered at 127.0.0.1:1" in caplog.text
+    assert "hunter2" not in caplog.text

@@ -215,7 +215,6 @@ def test_a_wrong_variable_is_status_2_and_one_line_that_names_it(run, monkeypatc
     assert len(err.splitlines()) == 1
     also = {
         "RELANCE_CONFIG": value,
-        "KAFKA_BOOTSTRAP_SERVERS": "bootstrap_servers",
         "RELANCE_CLIENT_LINGER_MS": "client.linger.ms",
     }
     assert also.get(variable, variable) in err

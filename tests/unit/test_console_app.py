@@ -504,7 +504,8 @@ def test_a_missing_topic_says_how_to_make_it(client: Visitor) -> None:
 
 
 def test_a_broker_that_is_away_is_a_503_with_its_address_and_a_retry(cluster: Invented) -> None:
-    cluster.fails = BrokerUnavailableError("no Kafka broker answered at kafka.example:9092 within 3 s")
+    away = BrokerUnavailableError("no Kafka broker answered at kafka.example:9092 within 3 s")
+    cluster.fails = away
     client = visitor(cluster)
     for address in ("/", "/topics", "/topics/orders", "/groups", "/api/topics", "/health"):
         answer = client.get(address)
@@ -512,6 +513,8 @@ def test_a_broker_that_is_away_is_a_503_with_its_address_and_a_retry(cluster: In
         assert answer.headers["retry-after"] == "2"
         assert "kafka.example:9092" in answer.text
     assert client.get("/health").json()["status"] == "DOWN"
+    assert "relance broker start" not in client.get("/topics").text
+    away.command = "relance broker start"
     assert "relance broker start" in client.get("/topics").text
     cluster.fails = None
     assert client.get("/topics").status_code == 200

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from orders.settings import Settings, WrongSettingError
@@ -83,6 +85,35 @@ def test_a_strategy_without_a_longest_wait_does_not_ask_for_one(strategy: str) -
 
 
 @pytest.mark.parametrize(
+    ("variables", "expected", "origin"),
+    [
+        (
+            {"RELANCE_BOOTSTRAP_SERVERS": "own:1", "KAFKA_BOOTSTRAP_SERVERS": "shared:1"},
+            "own:1",
+            "RELANCE_BOOTSTRAP_SERVERS",
+        ),
+        ({"KAFKA_BOOTSTRAP_SERVERS": "shared:1"}, "shared:1", "KAFKA_BOOTSTRAP_SERVERS"),
+        ({"KAFKA_BOOTSTRAP_SERVERS": ""}, "file:1", "relance.toml"),
+    ],
+)
+def test_the_cluster_is_found_as_every_app_finds_it(
+    tmp_path: Path, variables: dict[str, str], expected: str, origin: str
+) -> None:
+    path = tmp_path / "relance.toml"
+    path.write_text('[relance]\nbootstrap_servers = "file:1"\n')
+    settings = Settings.load({**variables, "RELANCE_CONFIG": str(path)})
+    assert settings.bootstrap_servers == expected
+    assert settings.servers_from.endswith(origin)
+
+
+def test_an_option_wins_over_both_variables_and_a_wrong_file_is_named() -> None:
+    env = {"RELANCE_BOOTSTRAP_SERVERS": "own:1"}
+    assert Settings.load(env, {"KAFKA_BOOTSTRAP_SERVERS": "option:1"}).bootstrap_servers == "option:1"
+    with pytest.raises(WrongSettingError, match=r"^RELANCE_CONFIG="):
+        Settings.load({"RELANCE_CONFIG": "/no/such/file"})
+
+
+@pytest.mark.parametrize(
     ("key", "value", "hint"),
     [
         ("ORDERS_ROLE", "boss", "api, consumer"),
@@ -94,6 +125,7 @@ def test_a_strategy_without_a_longest_wait_does_not_ask_for_one(strategy: str) -
         ("SERVER_HOST", "::", "no login"),
         ("SERVER_HOST", "192.0.2.1", "SERVER_INSECURE_BIND=true"),
         ("SERVER_INSECURE_BIND", "yes", "true, false"),
+        ("RELANCE_BOOTSTRAP_SERVERS", "localhost", "host:port"),
         ("KAFKA_BOOTSTRAP_SERVERS", "localhost", "host:port"),
         ("KAFKA_BOOTSTRAP_SERVERS", "localhost:0", "host:port"),
         ("KAFKA_BOOTSTRAP_SERVERS", "localhost:9092,", "host:port"),

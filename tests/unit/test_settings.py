@@ -31,7 +31,8 @@ def test_the_defaults_are_settings_that_may_be_meant() -> None:
 
 
 def test_every_field_but_the_raw_settings_has_its_rules() -> None:
-    assert {f.name for f in fields(Settings)} - {"client"} == module._SETTINGS.keys()
+    own = {f.name for f in fields(Settings)} - {"client", "servers_from"}
+    assert own == module._SETTINGS.keys()
 
 
 def test_code_wins_over_the_environment_which_wins_over_the_file(tmp_path: Path) -> None:
@@ -44,6 +45,47 @@ def test_code_wins_over_the_environment_which_wins_over_the_file(tmp_path: Path)
     assert settings.start == "fail"
     assert settings.drain_timeout == 5.0
     assert settings.send_timeout == 3.0
+
+
+@pytest.mark.parametrize(
+    ("code", "own", "shared", "in_file", "expected", "origin"),
+    [
+        ("code:1", "own:1", "shared:1", "file:1", "code:1", "Settings.load(bootstrap_servers=...)"),
+        (None, "own:1", "shared:1", "file:1", "own:1", "RELANCE_BOOTSTRAP_SERVERS"),
+        (None, "", "shared:1", "file:1", "shared:1", "KAFKA_BOOTSTRAP_SERVERS"),
+        (None, None, "shared:1", None, "shared:1", "KAFKA_BOOTSTRAP_SERVERS"),
+        (None, None, "", "file:1", "file:1", "relance.toml"),
+        (None, None, None, None, "localhost:9092", "the default"),
+    ],
+)
+def test_the_address_has_one_precedence_and_says_where_it_came_from(
+    tmp_path: Path,
+    code: str | None,
+    own: str | None,
+    shared: str | None,
+    in_file: str | None,
+    expected: str,
+    origin: str,
+) -> None:
+    names = {"RELANCE_BOOTSTRAP_SERVERS": own, "KAFKA_BOOTSTRAP_SERVERS": shared}
+    env = {name: value for name, value in names.items() if value is not None}
+    path = toml(tmp_path, f'[relance]\nbootstrap_servers = "{in_file}"\n') if in_file else None
+    settings = Settings.load(path, env, bootstrap_servers=code)
+    assert settings.bootstrap_servers == expected
+    assert settings.servers_from.endswith(origin)
+
+
+def test_a_shared_variable_that_loses_is_not_looked_at() -> None:
+    env = {"KAFKA_BOOTSTRAP_SERVERS": "PLAINTEXT://0.0.0.0", "RELANCE_BOOTSTRAP_SERVERS": "kafka:9092"}
+    assert Settings.load(env=env).bootstrap_servers == "kafka:9092"
+    with pytest.raises(SettingsError, match="KAFKA_BOOTSTRAP_SERVERS"):
+        Settings.load(env={"KAFKA_BOOTSTRAP_SERVERS": "nonsense"})
+
+
+def test_a_password_in_the_address_is_refused_and_not_quoted() -> None:
+    with pytest.raises(SettingsError, match="without a user") as refused:
+        Settings(bootstrap_servers="shop:hunter2@kafka:9092")
+    assert "hunter2" not in str(refused.value)
 
 
 def test_an_override_of_none_is_none_given() -> None:

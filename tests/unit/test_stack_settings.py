@@ -59,6 +59,7 @@ def test_a_wrong_port_is_refused_with_its_key(value: str) -> None:
         ("KAFKA_TOPIC", "a/b"),
         ("KAFKA_DLT_TOPIC", "orders"),
         ("KAFKA_BOOTSTRAP_SERVERS", "junk"),
+        ("RELANCE_BOOTSTRAP_SERVERS", "junk"),
         ("MAX_RETRIES", "x"),
         ("RETRY_STRATEGY", "foo"),
         ("RETRY_JITTER", "9"),

@@ -29,9 +29,9 @@ Bootstrap = Annotated[
         "--bootstrap",
         "--bootstrap-server",
         "-b",
-        envvar="KAFKA_BOOTSTRAP_SERVERS",
         metavar="HOST:PORT",
-        help="Where to find the cluster.  [default: localhost:9092]",
+        help="Where to find the cluster; else RELANCE_BOOTSTRAP_SERVERS or KAFKA_BOOTSTRAP_SERVERS says it. "
+        " [default: localhost:9092]",
         show_default=False,
     ),
 ]
@@ -39,8 +39,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")
 
 
 def settings_for(bootstrap: str | None) -> Settings:
-    """The option first, then RELANCE_BOOTSTRAP_SERVERS, the settings file, localhost:9092."""
-    return Settings.load(bootstrap_servers=bootstrap)
+    """The option first, then the environment, the settings file, localhost:9092, as for an App."""
+    if bootstrap is None:
+        return Settings.load()
+    return Settings.load(bootstrap_servers=bootstrap, servers_from="--bootstrap")
 
 
 def admin_for(settings: Settings, timeout: float = 5.0) -> Admin:

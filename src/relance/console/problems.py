@@ -51,7 +51,7 @@ def problem_of(error: Exception) -> Problem:
             return Problem(422, "That value can't be used", str(error))
         case BrokerUnavailableError():
             text = str(error).partition(" Is it running?")[0]
-            return Problem(503, "The broker is away", text, retry=2, command="relance broker start")
+            return Problem(503, "The broker is away", text, retry=2, command=error.command)
         case HTTPException():
             title = _TITLES.get(error.status_code, "That didn't work")
             return Problem(error.status_code, title, error.detail)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -228,6 +229,7 @@ class GroupInfo:
 # refused (after 0ms in state CONNECT)"
 _FAIL = re.compile(r"\]: \S+: (?P<why>.*?)(?: \(after .*)?$")
 # A listener hangs up on who speaks another protocol than its own, in the middle of the first question.
+_LOOPBACK = re.compile(r"(localhost|127\.[0-9.]+|\[::1\]):[0-9]+$")
 _SECURITY = re.compile(r"SSL|SASL|[Aa]uthenticat|APIVERSION_QUERY")
 
 
@@ -277,19 +279,36 @@ def client_settings(bootstrap_servers: str, client: Mapping[str, Any] | None) ->
 def unreachable(
     servers: str, what: str, waited: float, since: datetime, now: datetime, reason: str
 ) -> BrokerUnavailableError:
-    """The one line for "nobody answers": where, for how long, since when, and what to try."""
+    """The one line for "nobody answers": where, for how long, since when, and what to try.
+
+    To start a broker is advice for somebody at a prompt, about this machine.
+    """
     for_long = int((now - since).total_seconds())
     tail = f", unreachable since {since:%H:%M:%S} UTC ({for_long} s)" if for_long else f" within {waited:g} s"
     told = _FAIL.search(reason)
     why = f": {told['why']}" if told else ""
-    hint = (
-        "Check security.protocol, the certificates and the credentials"
-        if _SECURITY.search(reason)
-        else "Is it running? Start one with: relance broker start"
-    )
-    return BrokerUnavailableError(
+    command = ""
+    if _SECURITY.search(reason):
+        hint = "Check security.protocol, the certificates and the credentials"
+    elif not all(_LOOPBACK.match(server.strip()) for server in servers.split(",")):
+        hint = (
+            "Check the address, the way there (DNS, firewall), and that the brokers' listeners and"
+            " advertised.listeners are addresses that this machine reaches"
+        )
+    elif not (sys.stdin and sys.stderr and sys.stdin.isatty() and sys.stderr.isatty()):
+        hint = (
+            "Does a broker listen there? In a container this address is the container's own. Another one is"
+            " set by bootstrap_servers (RELANCE_BOOTSTRAP_SERVERS)"
+        )
+    else:
+        port = servers.partition(",")[0].strip().rpartition(":")[2]
+        command = "relance broker start" + (f" --port {port}" if port != "9092" else "")
+        hint = f"Is it running? Start one with: {command}"
+    error = BrokerUnavailableError(
         f"no Kafka broker answered at {servers}{tail}{why} (asked to {what}). {hint}"
     )
+    error.command = command
+    return error
 
 
 def checked_topic_name(topic: str, key: str = "topic") -> str:
