@@ -248,6 +248,8 @@ class App:
     def run(self) -> None:
         """Run until SIGTERM, SIGINT or a fatal error; the program's last call, from its main thread.
 
+        The first signal drains, a second one ends the process at once; the same within 0.5 s is one.
+
         Exits (SystemExit) with 1 and one line in the log after a failure, with 2 for a wrong setting.
         """
         if not self._specs:

@@ -1,8 +1,9 @@
-"""SIGTERM and SIGINT: the first asks for a clean stop, the second ends the process at once.
+"""SIGTERM and SIGINT: the first asks for a clean stop, a second one ends the process at once.
 
 Promise: both are acted on even while a handler hangs. Python runs signal handlers between bytecodes of the
 main thread, which may be stuck in a handler of a user; the wakeup file descriptor is written by the C level
-and read here by a thread of its own.
+and read here by a thread of its own. A wrapper may signal the process and then its process group: the same
+signal once more within half a second is no second one.
 """
 
 from __future__ import annotations
@@ -13,19 +14,35 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-__all__ = ["caught_signals"]
+__all__ = ["Repeats", "caught_signals"]
 
 _log = logging.getLogger("relance")
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_ONE = 0.5  # seconds within which the same signal counts once
+
+
+class Repeats:
+    """Which signals are echoes of one that has been heard."""
+
+    def __init__(self) -> None:
+        self._heard: dict[int, float] = {}
+
+    def is_one(self, number: int, now: float) -> bool:
+        """Whether signal `number` at `now` (seconds) repeats one that was heard a moment before."""
+        if now - self._heard.get(number, -_ONE) < _ONE:
+            return True
+        self._heard[number] = now
+        return False
 
 
 @contextlib.contextmanager
 def caught_signals(on_first: Callable[[int], None]) -> Iterator[Callable[[], None]]:
-    """While inside: `on_first(signal number)` on another thread at the first, exit 128+n at the second.
+    """While inside: `on_first(signal number)` on another thread at the first, exit 128+n at a second.
 
     Only the main thread may enter (Python's rule for signals). It gives a function to be called, there too,
     where something else has taken the wakeup file descriptor, as uvloop does when it begins to run: we take
@@ -80,13 +97,15 @@ def _tell(fd: int) -> int:
 
 
 def _listen(reader: socket.socket, on_first: Callable[[int], None], others: list[int]) -> None:
-    seen = 0
+    seen, repeats = 0, Repeats()
     while data := reader.recv(16):
         for number in data:
             if number not in _SIGNALS:
                 for fd in others:
                     with contextlib.suppress(OSError):  # its loop is gone
                         os.write(fd, bytes([number]))
+                continue
+            if repeats.is_one(number, time.monotonic()):
                 continue
             seen += 1
             name = signal.Signals(number).name

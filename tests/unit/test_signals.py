@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 import pytest
 
-from relance.signals import caught_signals
+from relance.signals import Repeats, caught_signals
+from waiting import wait_until
 
 HEAD = """
 import logging, os, signal, sys, threading, time
@@ -93,7 +94,12 @@ def send_twice(second: signal.Signals) -> Callable[[subprocess.Popen[str]], None
         process.send_signal(signal.SIGTERM)
         assert process.stdout is not None
         assert process.stdout.readline() == "first 15 relance-signals\n"
-        process.send_signal(second)
+
+        def has_ended() -> bool:
+            process.send_signal(second)  # again and again: what comes too soon counts for nothing
+            return process.poll() is not None
+
+        wait_until(has_ended)
 
     return act
 
@@ -110,6 +116,32 @@ def test_the_second_ends_the_process_at_once_even_while_its_main_thread_hangs(nu
     status, _, err = run(HANGS, send_twice(number))
     assert status == 128 + number
     assert f"{number.name} again: exiting at once" in err
+
+
+def test_the_same_signal_twice_within_milliseconds_is_one() -> None:
+    """As a wrapper sends it that signals the process, and then its process group."""
+
+    def act(process: subprocess.Popen[str]) -> None:
+        for _ in range(3):
+            process.send_signal(signal.SIGTERM)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "first 15 relance-signals\n"
+        for _ in range(3):
+            process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGUSR2)  # only now may it end by itself
+
+    body = "\nlast = threading.Event()\nsignal.signal(signal.SIGUSR2, lambda *_: last.set())\n" + POLITE
+    status, out, err = run(body.replace("stop.wait()", "stop.wait(); last.wait()"), act)
+    assert (status, out) == (0, "ended\n"), err
+    assert "exiting at once" not in err
+
+
+def test_another_signal_is_a_second_one_however_soon_it_comes() -> None:
+    repeats = Repeats()
+    assert [repeats.is_one(15, 10.0), repeats.is_one(15, 10.4), repeats.is_one(15, 10.51)] == [
+        False, True, False,
+    ]  # fmt: skip
+    assert not repeats.is_one(2, 10.52)
 
 
 def test_whoever_hangs_in_logging_with_its_lock_in_hand_does_not_hold_up_the_signals() -> None:
