@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from relance.errors import Reject, TransientError
+from relance.errors import Reject, SendError, TransientError
 from relance.record import Record
 
 
@@ -45,6 +45,8 @@ def caused() -> Exception:
     error.__cause__ = KeyError("why")
     return error
 
+
+LATE: list[Record] = []
 
 ERRORS: dict[str, Callable[[], BaseException]] = {
     "transient": lambda: TransientError("again"),
@@ -81,6 +83,15 @@ def handle(value: dict, record: Record) -> None:  # type: ignore[type-arg]
             record.send(topic, value, key=record.key, headers=[("h", b"v")])
     if (error := value.get("raise")) is not None:
         raise ERRORS[error]()
+
+
+def sends_late(value: dict, record: Record) -> None:  # type: ignore[type-arg]
+    LATE.append(record)
+    if len(LATE) == 2:
+        try:
+            LATE[0].send("out", b"late")
+        except SendError as error:
+            note(value["notes"], str(error))
 
 
 def plain(value: dict) -> None:  # type: ignore[type-arg]

@@ -292,6 +292,7 @@ class Member:
         run = out.run
         if run.done < len(run.records) and not run.cancelled:
             out.started = run.records[run.done]
+            out.started.unseal()
             return out.started
         self.give_back(out)
         return None

@@ -49,6 +49,7 @@ class AfterCrash:
     def ended_by(self, run: Run, error: BaseException) -> None:
         """The handler of the record at `run.done` raised what ends the process: all stops."""
         record, assignment = run.records[run.done], run.lane.assignment
+        run.seal()
         with self._monitor.lock:
             self._monitor.halt()  # first: given back, the record would be taken again at once
             if not assignment.closed:

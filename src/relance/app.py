@@ -12,6 +12,7 @@ import dataclasses
 import logging
 import multiprocessing
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -101,6 +102,8 @@ class App:
         self._tables: dict[str, Table] = {}
         self._hooks = Hooks()
         self._runner: Runner | None = None
+        self._stop_lock = threading.Lock()
+        self._stop_asked = False
 
     # -- what it is made of ------------------------------------------------------------------------
 
@@ -164,8 +167,9 @@ class App:
           dead-lettered with CrashLoopError unhandled; without a dead-letter topic its partition stops then.
           None or 0: it is handled again for ever.
 
-        Raises SettingsError for what cannot be meant.
+        Raises SettingsError for what cannot be meant, RelanceError once the application has begun to run.
         """
+        self._not_yet_run("consumer", ", ".join(topics))
         paths = Paths(retry_topic, dead_letter_topic, max_in_memory_wait, dead_letter_pointer)
         settings = self.settings
         chosen = settings.assignor if assignor is None else check_setting("assignor", assignor)
@@ -179,6 +183,7 @@ class App:
         crashes = checked_max_crashes(max_crashes)
 
         def register(handler: H) -> H:
+            self._not_yet_run("consumer", ", ".join(topics))
             shape = handler_shape(handler, batch=batch is not None)
             decoder_for(shape.annotation)  # refuses now what could never be decoded
             spec = ConsumerSpec(
@@ -239,8 +244,7 @@ class App:
 
     def table(self, topic: str) -> Table:
         """The compacted topic `topic` as a dictionary; made with one partition if it is missing."""
-        if self._runner is not None:
-            raise RelanceError(f"table {topic}: ask for it before the application runs")
+        self._not_yet_run("table", topic)
         return self._tables.setdefault(topic, Table(topic))
 
     # -- running -----------------------------------------------------------------------------------
@@ -258,6 +262,9 @@ class App:
             )
             sys.exit(2)
         runner = self._run_once(owns_process=True)
+        if self._stop_asked:
+            _log.info("stopped before it began")
+            return
         try:
             with caught_signals(lambda number: runner.stop()) as listen:
                 try:
@@ -285,6 +292,8 @@ class App:
         SettingsError.
         """
         runner = self._run_once(owns_process=False)
+        if self._stop_asked:
+            raise RelanceError("the application was told to stop (App.stop) before it began to run")
         tasks: list[asyncio.Task[None]] = []
         try:
             await asyncio.to_thread(runner.start)
@@ -296,9 +305,19 @@ class App:
             raise runner.failure
 
     def stop(self) -> None:
-        """Begin to stop, once; returns at once. Any thread may call it."""
+        """Begin to stop, once; returns at once. Any thread may call it.
+
+        Before `run`, it makes that return at once; entering `running` then raises RelanceError.
+        """
+        with self._stop_lock:
+            runner = self._runner
+            self._stop_asked = self._stop_asked or runner is None
+        if runner is not None:
+            runner.stop()
+
+    def _not_yet_run(self, what: str, name: str) -> None:
         if self._runner is not None:
-            self._runner.stop()
+            raise RelanceError(f"{what} {name}: ask for it before the application runs")
 
     def _run_once(self, *, owns_process: bool) -> Runner:
         if self._runner is not None:
@@ -309,10 +328,12 @@ class App:
                 "the application was started by the import of its own module in a worker process: put what"
                 ' starts it (app.run()) under `if __name__ == "__main__":`'
             )
-        self._runner = Runner(
+        runner = Runner(
             self.settings, self._specs, self._tables.values(), self._hooks, owns_process=owns_process
         )
-        return self._runner
+        with self._stop_lock:
+            self._runner = runner
+        return runner
 
     # -- beside the handlers -----------------------------------------------------------------------
 

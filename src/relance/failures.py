@@ -18,7 +18,7 @@ from relance.engine.owed import Owed, origin_of
 from relance.errors import SettingsError
 from relance.judge import Judge
 from relance.monitor import Monitor
-from relance.record import Outgoing, Record
+from relance.record import SEALED, Outgoing, Record
 
 __all__ = ["Failures"]
 
@@ -101,7 +101,7 @@ class Failures:
 
     def returned(self, run: Run, record: Record) -> None:
         """The handler of the record at `run.done` returned and left an outbox: the record ends with that."""
-        outbox, record.outbox = record.outbox, None
+        outbox, record.outbox = record.outbox, SEALED
         with self._monitor.lock:
             if not outbox or not self._monitor.engine.hand_off(run, record):
                 return
@@ -164,7 +164,7 @@ class Failures:
 
     def _report(self, run: Run, record: Record, error: Exception) -> Try | None:
         """Count a failure. What the breaker calls it, if it counts there; SettingsError if it cannot say."""
-        record.outbox = None
+        record.outbox = SEALED
         with self._monitor.lock:
             self._monitor.counters.failed += 1
         return None if self.guard is None else self.guard.failed(run, record, error)

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from relance.encoding import checked_headers, checked_topic, encode, encode_key
 from relance.engine.deferral import Deferral, Failure, original_headers
-from relance.errors import DecodeError
+from relance.errors import DecodeError, SendError
 from relance.message import Extras, HeaderList, Kept, Message, Unreadable, headers_of
 
-__all__ = ["HeaderList", "Outgoing", "Record", "TopicPartition", "record_of"]
+__all__ = ["SEALED", "HeaderList", "Outgoing", "Record", "TopicPartition", "record_of"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_MS = 253_402_300_799_999  # the last millisecond that datetime knows; Kafka's go on
@@ -43,6 +43,10 @@ class Outgoing(NamedTuple):
     headers: HeaderList
 
 
+SEALED: Final = ()
+"""The outbox of a record whose handler has ended: what is sent now would belong to no attempt."""
+
+
 class Record(msgspec.Struct, gc=False):
     """One record. A handler that asks for it gets it as its second argument.
 
@@ -55,7 +59,7 @@ class Record(msgspec.Struct, gc=False):
     attempt: int = 1
     deferral: Deferral | None = None
     history: tuple[Failure, ...] = ()
-    outbox: list[Outgoing] | None = None
+    outbox: list[Outgoing] | tuple[()] | None = None
 
     def __repr__(self) -> str:
         return f"<Record {self.topic}-{self.partition} offset {self.offset}, attempt {self.attempt}>"
@@ -90,6 +94,11 @@ class Record(msgspec.Struct, gc=False):
         """The value's bytes, or None."""
         return self.message.value()
 
+    def unseal(self) -> None:
+        """A handler is about to get it, perhaps not the first one."""
+        if self.outbox == SEALED:
+            self.outbox = None
+
     def send(
         self,
         topic: str,
@@ -102,14 +111,25 @@ class Record(msgspec.Struct, gc=False):
 
         It is held back until then and dropped if the handler raises; this record's offset is committed when
         all it sent is acknowledged, or with `handoff="transactional"` in the same transaction. `value`: as
-        `App.send`. Raises SendError at once for what can't be encoded.
+        `App.send`. Raises SendError at once for what can't be encoded, and once the handler has ended: a
+        thread or task that it has left behind comes too late.
         """
         # All is checked here: what the client refused later would stop the partition for ever.
-        if self.outbox is None:
-            self.outbox = []
-        self.outbox.append(
-            Outgoing(checked_topic(topic), encode_key(key), encode(value), checked_headers(headers))
-        )
+        made = Outgoing(checked_topic(topic), encode_key(key), encode(value), checked_headers(headers))
+        # Another thread may seal it at any time, but not between a look and what follows from it: Python
+        # changes threads only after calls and at jumps back.
+        outbox = self.outbox
+        if outbox is None:
+            self.outbox = [made]
+        elif isinstance(outbox, list):
+            outbox.append(made)
+        else:
+            raise SendError(
+                f"{self.topic}-{self.partition} at offset {self.offset}: record.send to {topic} after the"
+                " record's handler has ended; send while it runs (await the task, join the thread), or use"
+                " app.send",
+                maybe_written=False,
+            )
 
     @property
     def headers(self) -> HeaderList:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from relance import App, SendError, Settings
+from relance import App, RelanceError, SendError, Settings
 
 
 class Producer:
@@ -114,3 +116,37 @@ def test_a_start_tells_which_brokers_it_uses_and_who_said_so(
     assert f"starting: group shop, brokers 127.0.0.1:1 (from {said})" in caplog.text
     assert "no Kafka broker answered at 127.0.0.1:1" in caplog.text
     assert "hunter2" not in caplog.text
+
+
+def an_app() -> App:
+    app = App("g", bootstrap_servers="localhost:1")
+    app.consumer("t")(lambda value: None)
+    return app
+
+
+def test_a_stop_before_the_run_is_not_forgotten(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "relance")
+    app = an_app()
+    app.stop()
+    app.run()
+    assert "stopped before it began" in caplog.text
+
+    async def enter() -> None:
+        app = an_app()
+        app.stop()
+        async with app.running():
+            raise AssertionError("it was told to stop")
+
+    with pytest.raises(RelanceError, match="before it began to run"):
+        asyncio.run(enter())
+
+
+def test_a_consumer_that_comes_after_the_run_began_is_refused_and_not_forgotten() -> None:
+    app = an_app()
+    late = app.consumer("late")
+    app.stop()
+    app.run()
+    with pytest.raises(RelanceError, match="consumer late: ask for it before the application runs"):
+        late(lambda value: None)
+    with pytest.raises(RelanceError, match="consumer later: ask"):
+        app.consumer("later")

@@ -12,7 +12,7 @@ import pytest
 from relance.decoding import decoder_for, handler_shape
 from relance.engine.lanes import Run
 from relance.engine.offset_map import mark_text
-from relance.errors import Fatal, HandlerExitError, Reject, TransientError
+from relance.errors import Fatal, HandlerExitError, Reject, SendError, TransientError
 from relance.policies.retry import RetryPolicy
 from relance.record import Record, TopicPartition
 from relance.workers.batch import BatchCall
@@ -432,3 +432,96 @@ def test_what_a_handler_sends_is_handed_over_when_it_returns() -> None:
         assert bench.base() == 0
         bench.member.ack()
         assert bench.base() == 1
+
+
+@pytest.mark.parametrize("count", [2, 200])  # a short run and a long one
+def test_what_is_sent_after_the_handler_has_ended_is_refused_where_it_is_sent(count: int) -> None:
+    kept: list[Record] = []
+
+    def handle(value: int, found: Record) -> None:
+        kept.append(found)
+        if value == 1 and found.attempt == 1:
+            raise TransientError("again")
+
+    with Bench(handle, retry=RetryPolicy.fixed(30.0), ordering="key") as bench:
+        bench.worker._max_run = 512
+        bench.give(*records(count))
+        wait_until(lambda: bench.runtime.look().waiting == 1)
+        for found in kept:
+            with pytest.raises(SendError, match="after the record's handler has ended") as refused:
+                found.send("out", b"late")
+            assert not refused.value.maybe_written
+            assert f"offset {found.offset}" in str(refused.value)
+    assert bench.member.writes == []
+
+
+def test_a_record_that_is_tried_again_may_send_again() -> None:
+    def handle(value: int, found: Record) -> None:
+        found.send("out", b"%d" % found.attempt)
+        if found.attempt == 1:
+            raise TransientError("again")
+
+    with Bench(handle, retry=RetryPolicy.fixed(0.01)) as bench:
+        bench.give(*records(1))
+        [write] = wait_until(lambda: bench.member.writes)
+        assert write.outgoing.value == b"2"
+
+
+def test_each_send_of_a_thread_that_races_with_the_return_is_written_or_refused() -> None:
+    accepted: dict[int, int] = {}
+    threads: list[threading.Thread] = []
+
+    def handle(value: int, found: Record) -> None:
+        def send() -> None:
+            accepted[value] = 0
+            try:
+                while True:
+                    found.send("out", b"x")
+                    accepted[value] += 1
+            except SendError:
+                return
+
+        threads.append(threading.Thread(target=send))
+        threads[-1].start()
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with Bench(handle) as bench:
+            bench.give(*records(200))
+            wait_until(lambda: bench.runtime.counters.handled == 200)
+            for thread in threads:
+                thread.join(5)
+            written = {write.offset: len(write.all_outgoing) for write in bench.member.writes}
+    finally:
+        sys.setswitchinterval(interval)
+    assert written == {value: count for value, count in accepted.items() if count}
+
+
+def test_what_is_sent_after_a_batch_is_refused() -> None:
+    kept: list[Record] = []
+
+    def handle(values: list[int], found: list[Record]) -> None:
+        kept.extend(found)
+
+    bench = Bench(lambda value: None, batch=4)
+    shape = handler_shape(handle, batch=True)
+    call = BatchCall(bench.runtime, handle, shape, decoder_for(shape.annotation))
+    bench.worker = InlineWorker(bench.runtime, call, fixed=4)
+    with bench:
+        bench.give(*records(3))
+        wait_until(lambda: bench.runtime.counters.handled == 3)
+        for found in kept:
+            with pytest.raises(SendError):
+                found.send("out", b"late")
+
+
+def test_a_handler_that_returns_a_generator_has_done_nothing_and_is_told() -> None:
+    def steps() -> Any:
+        yield 1
+
+    with Bench(lambda value: steps()) as bench:
+        bench.give(*records(1))
+        [failure] = wait_until(lambda: bench.member.failures)
+    assert isinstance(failure, Fatal)
+    assert "generator" in str(failure)

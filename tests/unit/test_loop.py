@@ -15,7 +15,7 @@ import uvloop
 from relance.decoding import decoder_for, handler_shape
 from relance.engine.lanes import Run
 from relance.engine.offset_map import mark_text
-from relance.errors import Fatal, HandlerExitError, Reject, Retry, TransientError
+from relance.errors import Fatal, HandlerExitError, Reject, Retry, SendError, TransientError
 from relance.policies.retry import RetryPolicy
 from relance.record import Record, TopicPartition
 from relance.workers import coroutine
@@ -724,3 +724,40 @@ def test_a_defect_of_the_runtime_ends_the_worker_with_it_and_leaves_no_run_out()
         bench.thread.join(5)
         assert isinstance(bench.error, ExceptionGroup)
         assert bench.runtime.look().in_flight == 0
+
+
+def test_what_a_task_sends_after_its_handler_has_returned_is_refused_where_it_is_sent() -> None:
+    refused: list[SendError] = []
+    tasks: list[asyncio.Task[None]] = []
+    returned = threading.Event()
+
+    async def later(found: Record) -> None:
+        await asyncio.to_thread(returned.wait)
+        try:
+            found.send("out", b"late")
+        except SendError as error:
+            refused.append(error)
+
+    async def handler(value: int, found: Record) -> None:
+        tasks.append(asyncio.ensure_future(later(found)))
+
+    with Bench(handler) as bench:
+        bench.give(*records(3))
+        wait_until(lambda: bench.runtime.counters.handled == 3)
+        returned.set()
+        wait_until(lambda: len(refused) == 3)
+    assert bench.member.writes == []
+
+
+def test_what_is_sent_after_a_handler_was_given_up_at_the_drain_deadline_is_refused() -> None:
+    kept: list[Record] = []
+
+    async def handler(value: int, found: Record) -> None:
+        kept.append(found)
+        await asyncio.sleep(60)
+
+    with Bench(handler) as bench:
+        bench.give(*records(1))
+        wait_until(lambda: kept)
+    with pytest.raises(SendError, match="has ended"):
+        kept[0].send("out", b"late")

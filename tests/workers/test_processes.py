@@ -195,6 +195,15 @@ def test_what_a_record_sends_in_a_child_is_written_before_it_counts_and_dropped_
     assert bench.runtime.counters.handled == 2
 
 
+def test_what_is_sent_in_a_child_after_the_handler_has_returned_is_refused(tmp_path: Path) -> None:
+    with Bench(process_handlers.sends_late) as bench:
+        bench.give({"notes": str(tmp_path), "key": "a"}, {"notes": str(tmp_path), "key": "a"})
+        bench.wait_for(2)
+        [told] = notes(tmp_path)
+    assert "after the record's handler has ended" in " ".join(told)
+    assert bench.member.writes == []
+
+
 # -- errors ----------------------------------------------------------------------------------------
 
 

@@ -114,6 +114,11 @@ class Run:
             records.clear()
         return records
 
+    def seal(self) -> None:
+        """The handler of the record at `done` has ended, without an answer that counts."""
+        for record in self.records[self.done : self.done + 1]:
+            record.outbox = ()
+
     def place(self, record: Record, start: int) -> int:
         """Where in `records`, at `start` or after, `record` is."""
         while self.records[start] is not record:

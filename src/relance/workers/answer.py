@@ -10,7 +10,12 @@ __all__ = ["refuse_awaitable"]
 
 
 def refuse_awaitable(answer: object) -> None:
-    """Raises Fatal for a coroutine: it never ran, so its record must not count as handled."""
+    """Raises Fatal for a coroutine or a generator: it never ran, so its record must not count as handled."""
+    if inspect.isgenerator(answer) or inspect.isasyncgen(answer):
+        raise Fatal(
+            f"the handler returned what has to be iterated ({type(answer).__name__}), so it has done nothing:"
+            " iterate it in the handler"
+        )
     if inspect.isawaitable(answer):
         if inspect.iscoroutine(answer):
             answer.close()

@@ -17,7 +17,7 @@ from relance.decoding import Decoding, HandlerShape
 from relance.engine.lanes import Run
 from relance.errors import BatchError
 from relance.policies.classify import classify
-from relance.record import Record
+from relance.record import SEALED, Record
 from relance.runtime import Runtime
 from relance.workers.answer import refuse_awaitable
 from relance.workers.cancellation import not_by_us
@@ -82,6 +82,7 @@ class Batch:
         for record in attempt.good:
             if record.outbox is not None:
                 self._runtime.returned(run, record)
+            record.outbox = SEALED
             run.done += 1
         if attempt.ended is not None:
             run.reorder([attempt.ended])
@@ -96,6 +97,7 @@ class Batch:
         decode, decode_errors = self._decoding.decode, self._decoding.errors
         found: _Found = []
         for record in run.records[run.done :]:
+            record.unseal()
             try:
                 found.append((decode(record.message.value()), record))
             except decode_errors as problem:
@@ -104,10 +106,11 @@ class Batch:
 
     def _one_by_one(self, found: _Found, run: Run, attempt: Attempt) -> _Asks:
         for _, record in found:
-            record.outbox = None
+            record.outbox = SEALED
         for one in found:
             if run.cancelled:
                 return
+            one[1].unseal()
             self._runtime.began(run)
             raised = _named([one], (yield [one]))
             if isinstance(raised, BatchError):

@@ -22,7 +22,7 @@ from types import FrameType
 from typing import Any
 
 from relance.decoding import Decoding, HandlerShape, decoder_for, handler_shape
-from relance.record import Record, record_of
+from relance.record import SEALED, Record, record_of
 from relance.workers.answer import refuse_awaitable
 from relance.workers.cancellation import not_by_us
 from relance.workers.travel import Answer, Sent, packed
@@ -157,8 +157,10 @@ def _work_off(
         error = _handle_one(record, handler, shape, decoding)
         goes_on = error is None and i < len(records) and time.perf_counter() < until
         if error is None:
-            pipe.send(Answer(None, record.outbox, goes_on))
+            outbox, record.outbox = record.outbox, SEALED
+            pipe.send(Answer(None, outbox or None, goes_on))
         else:
+            record.outbox = SEALED
             pipe.send(Answer(packed(error), None, goes_on))
         if not goes_on:
             return

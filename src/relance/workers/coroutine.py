@@ -15,6 +15,7 @@ from typing import Any
 from relance.decoding import Decoding, HandlerShape
 from relance.engine.lanes import Run
 from relance.errors import Fatal, HandlerTimeoutError, HandlerWord
+from relance.record import SEALED
 from relance.runtime import Runtime
 from relance.workers.batch import Attempt, Batch, next_of
 from relance.workers.cancellation import is_current, not_by_us
@@ -50,6 +51,7 @@ class CoroutineCall:
         began = now()
         look, until = began + SLICE, began + _LONG
         i = run.done
+        records[i].unseal()  # the only one that may have been with a handler before
         while i < len(records) and not run.cancelled:
             record = records[i]
             try:
@@ -69,6 +71,8 @@ class CoroutineCall:
                 else:
                     if record.outbox is not None:
                         self._runtime.returned(run, record)
+                    elif with_record:
+                        record.outbox = SEALED
             i += 1
             run.done = i
             if (at := now()) > look:

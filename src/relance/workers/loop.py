@@ -158,6 +158,7 @@ class LoopWorker:
                             # What a run has no time for is carried back and forth for nothing.
                             most = min(2 * run.done, _MAX_RUN) if run.done == most else max(1, run.done)
                 except asyncio.CancelledError:
+                    run.seal()
                     runtime.give_back(run)
                     # Abandoned by us, the task goes on with other runs, unless somebody else cancels it too.
                     if run in self._tasks or task.cancelling() > 1:

@@ -16,7 +16,7 @@ from typing import Any
 
 from relance.decoding import Decoding, HandlerShape
 from relance.engine.lanes import Run
-from relance.record import Record
+from relance.record import SEALED, Record
 from relance.runtime import Runtime
 from relance.workers.answer import refuse_awaitable
 from relance.workers.cancellation import not_by_us
@@ -45,7 +45,8 @@ class SingleCall:
         decode, decode_errors = decoding.decode, decoding.errors
         records = run.records
         begin = first = run.done
-        stride = 1
+        records[begin].unseal()  # the only one that may have been with a handler before
+        stride, sealed = 1, SEALED
         if len(records) - begin > _LONG_RUN:
             stride, run.letters = _STRIDE, []
         record: Record | None = None
@@ -70,6 +71,8 @@ class SingleCall:
                             if record.outbox is not None:
                                 run.done = run.place(record, first)
                                 self._runtime.returned(run, record)
+                            elif with_record:
+                                record.outbox = sealed
                             continue
                     run.done = run.place(record, first)
                     if not self._runtime.failed(run, record, error):
