@@ -22,9 +22,10 @@ from relance.errors import SendError
 from relance.hooks import Hooks
 from relance.kafka.admin import Admin
 from relance.kafka.config import common_config, consumer_config, is_cooperative
+from relance.kafka.fitting import FittingProducer
 from relance.kafka.handoff import Handoff, Handoffs
+from relance.kafka.limits import TopicLimits
 from relance.kafka.poller import ASKING, Poller
-from relance.kafka.producer import KafkaProducer
 from relance.kafka.stall import Stall
 from relance.kafka.starts import Feed
 from relance.kafka.transactional import ABORTED_WITHIN, committed_offsets, connect, producer_config
@@ -56,8 +57,9 @@ class Consumer:
         settings: Settings,
         *,
         hooks: Hooks,
-        producer: KafkaProducer,
+        producer: FittingProducer,
         watch: TopicWatch,
+        limits: TopicLimits,
         on_failure: Callable[[Exception], None],
         circuit: Circuit | None = None,
         place: int = 1,
@@ -69,7 +71,7 @@ class Consumer:
             clock=SystemClock(),
             random=random.random,
             hooks=hooks,
-            max_record=watch.max_record,
+            max_record=limits.max_record,
             on_failure=on_failure,
             circuit=circuit,
         )
@@ -86,7 +88,7 @@ class Consumer:
         number = f"-{count}" if count > 1 else ""
         asking = ASKING
         if spec.handoff == "transactional":
-            self._transactors = {feed.name: self._transactor(feed, settings) for feed in feeds}
+            self._transactors = {feed.name: self._transactor(feed, settings, limits) for feed in feeds}
             asking += ABORTED_WITHIN  # one who crashed may have left a transaction open
         self.pollers = [
             Poller(
@@ -199,13 +201,14 @@ class Consumer:
             transactor.hurry(assignments)
         self._handoffs.hurry(assignments)
 
-    def _transactor(self, feed: Feed, settings: Settings) -> Transactor:
+    def _transactor(self, feed: Feed, settings: Settings, limits: TopicLimits) -> Transactor:
         common = common_config(settings)
         return Transactor(
             self.runtime,
             feed.name,
             connect=connect(producer_config(common, feed.group, LARGEST)),
             committed=partial(committed_offsets, common, feed.group),
+            limits=limits,
             interval=settings.commit_interval,
             drain_timeout=settings.drain_timeout,
         )

@@ -24,7 +24,8 @@ from relance.errors import BrokerUnavailableError, HandlerExitError, TopicMissin
 from relance.hooks import Hooks
 from relance.kafka.admin import Admin
 from relance.kafka.config import common_config
-from relance.kafka.producer import KafkaProducer
+from relance.kafka.fitting import FittingProducer
+from relance.kafka.limits import TopicLimits
 from relance.kafka.table import Table
 from relance.kafka.watch import TopicWatch
 from relance.outgoing import LARGEST, failure_text
@@ -61,7 +62,7 @@ class Runner:
     ) -> None:
         self.settings = settings
         self.consumers: list[Consumer] = []
-        self.producer: KafkaProducer | None = None
+        self.producer: FittingProducer | None = None
         """For what users send; hand-offs have another, so that neither's deadline is the other's."""
         self.watch: TopicWatch | None = None
         self.failure: Exception | None = None
@@ -71,7 +72,7 @@ class Runner:
         self._circuits = make_circuits(wanted, clock=SystemClock(), on_open=hooks.breaker_opened)
         self._tables = list(tables)
         self._hooks = hooks
-        self._handoffs: KafkaProducer | None = None
+        self._handoffs: FittingProducer | None = None
         self._owns_process = owns_process
         self._start_ended = threading.Event()
         self._working = False
@@ -108,17 +109,23 @@ class Runner:
         admin = Admin(settings.bootstrap_servers, common)
         topics = [topic for spec in self._specs for topic in spec.all_topics]
         self._wait_for_topics(admin, topics)
-        self.producer = KafkaProducer(
-            common, name="producer", timeout=settings.send_timeout, on_failure=self.fail
+        limits = TopicLimits(common, [topic for spec in self._specs for topic in spec.written])
+        limits.learn(admin)
+        self.producer = FittingProducer(
+            common, name="producer", timeout=settings.send_timeout, limits=limits, on_failure=self.fail
         )
-        self._handoffs = KafkaProducer(
-            common, name="handoff", timeout=_HANDOFF_TIMEOUT, largest=LARGEST, on_failure=self.fail
+        self._handoffs = FittingProducer(
+            common,
+            name="handoff",
+            timeout=_HANDOFF_TIMEOUT,
+            limits=limits,
+            ordered=False,  # one that failed is written again later, whatever came after it
+            largest=LARGEST,
+            on_failure=self.fail,
         )
         for table in self._tables:
             table.start(common, self.producer, settings.start_timeout)
-        written = [topic for spec in self._specs for topic in spec.written]
-        self.watch = TopicWatch(admin, topics, self._topic_seen, self._look, self.fail, written=written)
-        self.watch.learn_limits()
+        self.watch = TopicWatch(admin, topics, self._topic_seen, self._look, self.fail, limits=limits)
         self.watch.remember()
         self.consumers = [
             Consumer(
@@ -127,6 +134,7 @@ class Runner:
                 hooks=self._hooks,
                 producer=self._handoffs,
                 watch=self.watch,
+                limits=limits,
                 on_failure=self.fail,
                 circuit=circuit,
                 place=place,

@@ -169,7 +169,7 @@ def test_a_broker_whose_disk_takes_no_more(
 
 def transactional(bootstrap: str, **more: Any) -> TransactionalProducer:
     config = {"bootstrap.servers": bootstrap, "transactional.id": "one", **more}
-    return TransactionalProducer(connect(config), lambda: False)
+    return TransactionalProducer(connect(config), 1_000_000, lambda: False)
 
 
 def readable(bootstrap: str, topic: str) -> list[bytes]:

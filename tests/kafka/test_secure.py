@@ -15,6 +15,9 @@ from confluent_kafka.admin import (
     AclOperation,
     AclPermissionType,
     AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
     NewTopic,
     ResourcePatternType,
     ResourceType,
@@ -188,6 +191,37 @@ def test_a_dead_letter_topic_that_is_forbidden_stops_the_partition_and_health_sa
     stored = [found.offset for tp, found in asked.committed("g-forbidden").items() if tp.topic == source]
     end = asked.watermarks(source)[0].end
     assert all(offset <= end - 2 for offset in stored)  # never past the record that cannot be given up
+
+
+def test_what_a_topic_takes_is_found_out_where_nobody_may_ask(
+    secure: LocalBroker, keys: Path, topics: tuple[str, str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without DescribeConfigs: batches of letters that the topic refuses, each of them small enough."""
+    source, letters, _ = topics
+    admin = AdminClient({"bootstrap.servers": secure.bootstrap, **client(keys, "admin")})
+    entry = ConfigEntry("max.message.bytes", "5000", incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ConfigResource.Type.TOPIC, letters, incremental_configs=[entry])
+    admin.incremental_alter_configs([resource])[resource].result(10.0)
+    app = application(secure, keys, "g-found-out")
+
+    @app.consumer(source, dead_letter_topic=letters, start="latest", concurrency=50, ordering="none")
+    async def handle(value: int) -> None:
+        raise ValueError("x" * 300)
+
+    async def main() -> int:
+        looking = app.dead_letters(letters)
+        async with app.running():
+            await until(lambda: bool(app.assignment()))
+            before = await asyncio.to_thread(looking.count)
+            for delivery in [app.send(source, value) for value in range(200)]:
+                await delivery
+            await until(lambda: looking.count() >= before + 200)
+            assert app.health().status == "UP"
+            return await asyncio.to_thread(looking.count) - before
+
+    assert asyncio.run(main()) == 200
+    told = [r for r in caplog.records if r.levelno >= logging.WARNING and r.name != "relance.dlt"]
+    assert [r.getMessage() for r in told] == []
 
 
 @pytest.mark.parametrize(

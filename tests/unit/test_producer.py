@@ -8,9 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from confluent_kafka import KafkaError
 
 from relance import burst
 from relance.delivery import Sent
+from relance.errors import SendError
 from relance.kafka import producer as module
 from relance.kafka.producer import KafkaProducer
 
@@ -66,6 +68,30 @@ def test_new_epochs_of_an_outage_are_one_line_in_half_a_minute(
         text = json.dumps({"eos": {"producer_id": 7, "producer_epoch": epoch}})
         producer._on_statistics(0, epochs, text)
     assert caplog.text.count("took a new epoch") == 1
+
+
+def test_the_new_epoch_of_a_batch_that_was_too_large_doubles_nothing_and_is_not_told(
+    producer: KafkaProducer, caplog: pytest.LogCaptureFixture
+) -> None:
+    epochs = {(7, 0)}
+    producer.send("t", b"x", answer=lambda error, sent: None)
+    message: Any = SimpleNamespace(topic=lambda: "t")
+    [ticket] = producer._out
+    producer._delivered(0, ticket, KafkaError(KafkaError.MSG_SIZE_TOO_LARGE), message)
+    producer.send("t", b"x", answer=lambda error, sent: None)
+    producer._on_statistics(0, epochs, json.dumps({"eos": {"producer_id": 7, "producer_epoch": 1}}))
+    assert caplog.text == ""
+
+
+def test_what_the_client_itself_does_not_send_names_the_client_s_setting_and_the_size(
+    producer: KafkaProducer,
+) -> None:
+    for refuse in (producer.send, producer.check):
+        more: Any = {"answer": lambda error, sent: None} if refuse == producer.send else {"headers": ()}
+        with pytest.raises(SendError, match="2000001 bytes, and this client sends .* 1000000") as caught:
+            refuse("t", b"x" * 2_000_000, key=b"k", **more)
+        assert "message.max.bytes" in str(caught.value)
+        assert not caught.value.maybe_written
 
 
 @pytest.mark.parametrize(("told", "offset"), [(0, 0), (16, 16), (None, -1)])

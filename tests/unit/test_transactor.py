@@ -19,6 +19,7 @@ from relance.engine.metadata_room import MetadataRoom
 from relance.errors import Reject, TransientError
 from relance.kafka import transactional
 from relance.kafka.cluster import Committed, KafkaRefusedError
+from relance.kafka.limits import ALONE, TopicLimits
 from relance.kafka.transactions import Transactor
 from relance.record import Outgoing, Record, TopicPartition
 from waiting import wait_until
@@ -59,11 +60,11 @@ class Cluster:
         self.fills: Callable[[Outgoing], bool] = lambda outgoing: False
         """Whether the client has no room for a record, for seconds."""
 
-    def connect(self, on_error: Callable[[KafkaError], None]) -> Client:
+    def connect(self, on_error: Callable[[KafkaError], None], batch: int) -> Client:
         assert not self.living, "two of one name: the older would go on asking for its end"
         self.abort()
         self.clients += 1
-        client = Client(self, on_error)
+        client = Client(self, on_error, batch)
         self.living.add(client)
         return client
 
@@ -92,8 +93,9 @@ class Cluster:
 class Client:
     """One transaction at a time, as the real one keeps to it: a call out of turn is an error of the test."""
 
-    def __init__(self, cluster: Cluster, on_error: Callable[[KafkaError], None]) -> None:
+    def __init__(self, cluster: Cluster, on_error: Callable[[KafkaError], None], batch: int) -> None:
         self.cluster = cluster
+        self.batch = batch
         self.on_error = on_error  # the real one keeps it, too: a cycle
         self.answers: list[Callable[[], None]] = []
         self.dead = False
@@ -188,6 +190,7 @@ class World:
     def __init__(self, **plan: Any) -> None:
         self.time = Time()
         self.member = Member(Broker(), self.time, a_plan(**plan))
+        self.limits = TopicLimits({}, clock=self.time.monotonic)
         self.cluster = Cluster(self.member.broker, self.member.broker.commits, self.time)
         self.begin()
 
@@ -203,6 +206,7 @@ class World:
             committed=self.cluster.committed,
             interval=1.0,
             drain_timeout=5.0,
+            limits=self.limits,
             clock=self.time.monotonic,
         )
         self.member.runtime.writer = SimpleNamespace(
@@ -503,7 +507,7 @@ def test_a_record_too_large_stands_alone_stops_its_partition_and_goes_on_when_it
     world.cluster.refuses = refuse
     world.handle(ORDERS, b"large")
     world.handle(OTHER, b"a", b"b")
-    world.turn(3)
+    world.turn(4)  # a batch with it, cut; it is named; the others
     assert (world.cluster.keys(RESULTS), world.offset(OTHER)) == ([b"a", b"b"], 2)
     assert world.offset() in (None, 0)
     [(where, reason)] = world.member.runtime.look().stopped.items()
@@ -513,6 +517,26 @@ def test_a_record_too_large_stands_alone_stops_its_partition_and_goes_on_when_it
     world.turn(15)
     assert (world.cluster.keys(RESULTS), world.offset()) == ([b"a", b"b", b"large"], 1)
     assert world.member.runtime.look().stopped == {}
+
+
+def test_a_batch_larger_than_its_topic_takes_is_nobody_s_fault_and_is_cut(world: World) -> None:
+    def refuse(outgoing: Outgoing) -> int | None:
+        [client] = world.cluster.living
+        return KafkaError.MSG_SIZE_TOO_LARGE if client.batch > 5_000 else None
+
+    world.cluster.refuses = refuse
+    world.handle(ORDERS, b"a", b"b")
+    world.handle(OTHER, b"c")
+    world.turn(2)
+    assert world.cluster.keys(RESULTS) == [b"a", b"b", b"c"]
+    assert (world.offset(), world.offset(OTHER)) == (2, 1)
+    assert world.member.runtime.look().stopped == {}
+    assert [client.batch for client in world.cluster.living] == [ALONE]
+    world.limits._learned(RESULTS, 5_000, world.time.monotonic())
+    world.handle(ORDERS, b"d")
+    world.turn()
+    assert [client.batch for client in world.cluster.living] == [4_096]
+    assert world.cluster.keys(RESULTS) == [b"a", b"b", b"c", b"d"]
 
 
 def test_a_topic_that_is_missing_holds_up_no_other(world: World) -> None:
@@ -724,6 +748,7 @@ def test_a_revocation_returns_when_the_last_transaction_has_ended() -> None:
         committed=cluster.committed,
         interval=60.0,
         drain_timeout=10.0,
+        limits=TopicLimits({}),
     )
     member.runtime.writer = SimpleNamespace(write=transactor.submit, hurry=transactor.hurry)  # type: ignore[assignment]
 

@@ -20,7 +20,8 @@ from relance.cli.cluster import AsJson, Bootstrap, admin_for, print_json, settin
 from relance.delivery import Delivery
 from relance.errors import SendError, SettingsError
 from relance.kafka.config import common_config
-from relance.kafka.producer import KafkaProducer
+from relance.kafka.fitting import FittingProducer
+from relance.kafka.limits import TopicLimits
 from relance.text import is_unicode
 
 __all__ = ["produce"]
@@ -78,13 +79,17 @@ def produce(
     key_bytes = None if key is None else os.fsencode(key)
     settings = settings_for(bootstrap)
     # The client would try for seconds before it said what one question tells at once.
-    admin_for(settings).watermarks(topic)
+    admin = admin_for(settings)
+    admin.watermarks(topic)
     if value is not None or tombstone:
         records = iter([Outgoing(key_bytes, None if value is None else os.fsencode(value))])
     else:
         separator = None if key_separator is None else os.fsencode(key_separator)
         records = _from_file(file, raw, key_bytes, separator)
-    producer = KafkaProducer(common_config(settings), name="produce", timeout=settings.send_timeout)
+    common = common_config(settings)
+    limits = TopicLimits(common, [topic])
+    limits.learn(admin)
+    producer = FittingProducer(common, name="produce", timeout=settings.send_timeout, limits=limits)
     # Who types wants to see each line's answer before typing the next.
     window = 1 if sys.stdin.isatty() else WINDOW
     answers = _Answers(topic, settings.send_timeout, as_json)

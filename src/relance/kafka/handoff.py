@@ -18,7 +18,7 @@ from functools import partial
 from relance.delivery import Sent
 from relance.engine.assignment import Assignment
 from relance.errors import SendError
-from relance.kafka.producer import KafkaProducer
+from relance.kafka.fitting import FittingProducer
 from relance.record import Outgoing
 
 __all__ = ["Handoff", "Handoffs"]
@@ -53,13 +53,13 @@ class _Write:
 class Handoffs:
     """Hand-offs in flight over one producer.
 
-    `settled(handoff)` and `failed(handoff, topic, error)` are called on the producer's thread, `failed` also
+    `settled(handoff)` and `failed(handoff, topic, error)` are called on the producer's threads, `failed` also
     on the caller's, for a write that is refused at once. `trying(handoff)` is called by `hurry`.
     """
 
     def __init__(
         self,
-        producer: KafkaProducer,
+        producer: FittingProducer,
         *,
         settled: Callable[[Handoff], None],
         failed: Callable[[Handoff, str, SendError], None],
@@ -104,8 +104,10 @@ class Handoffs:
             with self._lock:
                 self._refused.pop(write, None)
         if sent is not None:
-            handoff.left -= 1  # only the producer's thread brings good news
-            if handoff.left == 0:
+            with self._lock:  # its records may be written by several clients
+                handoff.left -= 1
+                settled = handoff.left == 0
+            if settled:
                 self._settled(handoff)
             return
         assert error is not None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import math
 import os
 import threading
 import time
@@ -24,6 +25,7 @@ from relance.burst import LastingLog
 from relance.delivery import Sent
 from relance.errors import SendError, SettingsError, kafka_error
 from relance.kafka.cluster import QuietLog, error_text
+from relance.kafka.limits import TOO_LARGE, batch_settings, content_size
 from relance.text import is_unicode
 
 __all__ = ["IN_FLIGHT", "KafkaProducer", "check_header"]
@@ -61,6 +63,12 @@ it may not send yet. With four requests a trickle of single messages does not co
 
 _STATS_MS = 250
 
+_CLIENT_LARGEST = 1_000_000  # bytes; librdkafka's message.max.bytes
+
+_AFTER_REFUSAL = 5.0
+"""Seconds in which a new epoch is that of a batch that was too large: for it the client waits until it has
+the answers to all that is on its way, so nothing is written twice."""
+
 _NEW_EPOCH = (
     "the producer's client took a new epoch, as it does when a write times out or a new leader gets requests "
     "out of order: what was on its way then may be there twice (librdkafka #4953)"
@@ -71,7 +79,8 @@ class KafkaProducer:
     """A client that writes. `timeout` is how long, in seconds, a write may take before it is given up.
 
     `largest` is the most bytes that a record may take here (the client's default is 1,000,000); the topic may
-    take less. `on_failure` is called if the polling thread ends by a defect: nothing would be answered then.
+    take less. `batch` is the most bytes that its batches take, see `TopicLimits.batch`. `on_failure` is
+    called if the polling thread ends by a defect: nothing would be answered then.
     """
 
     def __init__(
@@ -81,6 +90,7 @@ class KafkaProducer:
         name: str,
         timeout: float,
         largest: int | None = None,
+        batch: int | None = None,
         on_failure: Callable[[Exception], None] | None = None,
     ) -> None:
         self._on_failure = on_failure
@@ -108,6 +118,7 @@ class KafkaProducer:
             "reconnect.backoff.max.ms": 1000,
             **settings,
             **({} if largest is None else {"message.max.bytes": largest}),
+            **({} if batch is None else batch_settings(batch)),
             "statistics.interval.ms": _STATS_MS,
             "error_cb": self._on_error,
         }
@@ -130,10 +141,7 @@ class KafkaProducer:
         Raises SendError (never written) if it is refused at once: the local queue is full, the record is
         too large, a header's name is not valid Unicode.
         """
-        if os.getpid() != self._pid:
-            raise SendError("a forked child cannot use its parent's producer", maybe_written=False)
-        for name, _ in headers:
-            check_header(name)  # the client would crash the process
+        self._check(headers)
         ticket = next(self._tickets)
         with self._lock:
             if self._closed.is_set():
@@ -158,8 +166,17 @@ class KafkaProducer:
                 ) from error
             if isinstance(error, KafkaException):
                 code = error.args[0].code()
+                if code in TOO_LARGE:
+                    raise self._too_large(topic, content_size(key, value, headers)) from error
                 raise SendError(f"{topic}: {error_text(error)}", maybe_written=False, code=code) from error
             raise
+
+    def check(self, topic: str, value: bytes | None, key: bytes | None, headers: Headers) -> None:
+        """Raises SendError where `send` would, without sending."""
+        self._check(headers)
+        size = content_size(key, value, headers)
+        if size > self._largest:
+            raise self._too_large(topic, size)
 
     def close(self, timeout: float) -> int:
         """Wait for what is out, at most `timeout` seconds; how many records were given up.
@@ -179,6 +196,26 @@ class KafkaProducer:
     def flush(self, timeout: float) -> int:
         """Wait until all that was sent is answered, at most `timeout` seconds; how many are left."""
         return int(self._client.flush(max(0.0, timeout)))
+
+    def _check(self, headers: Headers) -> None:
+        if os.getpid() != self._pid:
+            raise SendError("a forked child cannot use its parent's producer", maybe_written=False)
+        for name, _ in headers:
+            check_header(name)  # the client would crash the process
+
+    @property
+    def _largest(self) -> int:
+        return int(self._config.get("message.max.bytes", _CLIENT_LARGEST))
+
+    def _too_large(self, topic: str, size: int) -> SendError:
+        """Refused by the client itself, which has not asked the topic."""
+        return SendError(
+            f"{topic}: the record takes {size} bytes, and this client sends records of {self._largest} bytes"
+            " at most: set the client setting message.max.bytes to more (RELANCE_CLIENT_MESSAGE_MAX_BYTES);"
+            " the topic's max.message.bytes must allow it, too",
+            maybe_written=False,
+            code=KafkaError.MSG_SIZE_TOO_LARGE,
+        )
 
     # -- on the producer's thread ------------------------------------------------------------------
 
@@ -237,6 +274,8 @@ class KafkaProducer:
             self._answer(ticket, None, Sent(*where, -1 if offset is None else offset))
             return
         code = error.code()
+        if code in TOO_LARGE:
+            self._refused_at = time.monotonic()
         problem = SendError(
             f"{message.topic()}: {kafka_error(code).name}: {error.str()}",
             maybe_written=code not in _NOT_WRITTEN,
@@ -267,12 +306,14 @@ class KafkaProducer:
         eos = told.get("eos", {})
         epoch = eos.get("producer_id", -1), eos.get("producer_epoch", -1)
         if epoch[0] >= 0 and epoch not in epochs:
-            if epochs and self._wrote:
+            if epochs and self._wrote and made - self._refused_at > _AFTER_REFUSAL:
                 self._lasting.warning("epoch", _NEW_EPOCH)
             epochs.add(epoch)
         self._wrote = bool(self._out)
 
     _statistics_at = 0.0
+    _refused_at = -math.inf
+    """When a batch was last too large for its topic."""
     _wrote = False
     """Whether anything was on its way since the statistics before."""
 

@@ -19,7 +19,7 @@ from confluent_kafka import TopicPartition as ClientPartition
 from relance.delivery import Delivery
 from relance.errors import BrokerUnavailableError
 from relance.kafka.cluster import QuietLog, error_text
-from relance.kafka.producer import KafkaProducer
+from relance.kafka.fitting import FittingProducer
 from relance.text import one_line
 
 __all__ = ["Table"]
@@ -41,7 +41,7 @@ class Table:
         self._caught_up = False
         self._waiters: list[tuple[int, asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
         self._stop = threading.Event()
-        self._producer: KafkaProducer | None = None
+        self._producer: FittingProducer | None = None
         self._thread: threading.Thread | None = None
 
     def get(self, key: str) -> dict[str, Any] | None:
@@ -90,7 +90,7 @@ class Table:
 
     # -- for App -----------------------------------------------------------------------------------
 
-    def start(self, settings: Mapping[str, Any], producer: KafkaProducer, timeout: float) -> None:
+    def start(self, settings: Mapping[str, Any], producer: FittingProducer, timeout: float) -> None:
         """Read to the present end; raises BrokerUnavailableError if that takes longer than `timeout`."""
         self._producer = producer
         self._stop.clear()

@@ -31,9 +31,12 @@ from relance.kafka.backlog import Backlog, Pending
 from relance.kafka.cluster import Committed, KafkaRefusedError
 from relance.kafka.commits import STALE, Committer, wire
 from relance.kafka.hub import TransactionHub
+from relance.kafka.limits import TopicLimits
 from relance.kafka.transactional import (
     AbortedError,
+    BatchTooLargeError,
     BrokenError,
+    Connect,
     GivenUpError,
     TooOldError,
     TransactionalProducer,
@@ -77,8 +80,8 @@ _FORBIDDEN = {
 class Transactor(Committer):
     """Hand-offs and commits of one feed, in transactions.
 
-    `connect` makes a client, given what to call with its errors; `committed` asks what the group has
-    committed; `clock` is monotonic. Nothing moves by itself before `start`.
+    `connect` makes a client; `committed` asks what the group has committed; `limits` says how large the
+    batches of a topic may be; `clock` is monotonic. Nothing moves by itself before `start`.
     """
 
     def __init__(
@@ -86,16 +89,18 @@ class Transactor(Committer):
         hub: TransactionHub,
         feed: str,
         *,
-        connect: Callable[[Callable[[KafkaError], None]], Any],
+        connect: Connect,
         committed: Callable[[Sequence[TopicPartition]], dict[TopicPartition, Committed]],
         interval: float,
         drain_timeout: float,
+        limits: TopicLimits,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._hub = hub
         self._feed = feed
         self._connect = connect
         self._committed = committed
+        self._limits = limits
         self._interval = interval
         self._drain_timeout = drain_timeout
         self._clock = clock
@@ -117,6 +122,8 @@ class Transactor(Committer):
         self._unknown: Taken | None = None
         self._written: list[Pending] = []
         self._gone: dict[str, float] = {}
+        self._topics: set[str] = set()
+        """All that were written to; a client has one size of batches for all."""
         self._failures = 0
         self._spoiled = 0
         self._next = 0.0
@@ -241,19 +248,18 @@ class Transactor(Committer):
     def _turn(self) -> None:
         self._next = self._clock() + self._interval
         try:
-            if self._producer is None:
-                self._producer = TransactionalProducer(self._connect, lambda: self._give_up)
-            if self._unknown is not None:
-                self._find_out()
+            producer = self._ready()
+            self._look_for(producer, self._gone)
+            batch = self._choose(producer)
+            if batch and producer.batch != self._limits.smallest(self._topics):
+                self._close_producer()
+                producer = self._ready()
         except (AbortedError, BrokenError) as error:
             self._lose_producer(error)
             return
         except KafkaRefusedError as error:
             self._failed(error.code or 0, error.text)
             return
-        producer = self._producer
-        self._look_for(producer, self._gone)
-        batch = self._choose(producer)
         if not batch and not self._hub.uncommitted(self._feed):
             return
         with self._changed:
@@ -289,11 +295,24 @@ class Transactor(Committer):
             raise
         self._end(producer, taken, batch)
 
+    def _ready(self) -> TransactionalProducer:
+        """A client with batches as they should be, that knows how the last transaction ended."""
+        if self._producer is None:
+            batch = self._limits.smallest(self._topics)
+            self._producer = TransactionalProducer(self._connect, batch, lambda: self._give_up)
+        if self._unknown is not None:
+            self._find_out()
+        return self._producer
+
     def _write(self, producer: TransactionalProducer, batch: list[Pending]) -> bool:
         """Begin a transaction with `batch`. False: something was refused, and it is aborted."""
         producer.begin()
         try:
             refused = producer.write([(p, o) for p in batch for o in p.outgoing])
+        except BatchTooLargeError as error:
+            self._limits.refused(error.topic)
+            self._end_refused(producer)
+            return False  # the next one is written by a client with smaller batches
         except TooOldError as error:
             self._blame(batch, error.text)  # one that takes all the time by itself would hold up all others
             raise
@@ -303,8 +322,13 @@ class Transactor(Committer):
             self._refuse(pending, topic, problem)
         if any(problem.code == KafkaError._MSG_TIMED_OUT for _, problem in refused.values()):
             self._halve(batch)  # or the same ones, which may be too many, would time out again
-        producer.abort()
+        self._end_refused(producer)
         return False
+
+    def _end_refused(self, producer: TransactionalProducer) -> None:
+        producer.abort()
+        if producer.spoiled:
+            self._close_producer()
 
     def _end(self, producer: TransactionalProducer, taken: Taken, batch: list[Pending]) -> None:
         self._written = batch
@@ -419,7 +443,12 @@ class Transactor(Committer):
         """The hand-offs of the next transaction: all that may well succeed, or one that was refused."""
         with self._changed:
             usable, probing = self._backlog.choose(self._clock(), self._gone)
-        missing = producer.missing(sorted({t for p in usable for t in p.topics}), again=probing)
+        topics = sorted({t for p in usable for t in p.topics})
+        for topic in set(topics) - self._topics:
+            self._topics.add(topic)
+            if not self._limits.said(topic):
+                self._limits.want(topic)
+        missing = producer.missing(topics, again=probing)
         if not missing:
             return usable
         for pending in usable:

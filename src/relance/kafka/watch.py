@@ -14,8 +14,8 @@ from collections.abc import Callable, Collection, Iterable
 
 from relance.errors import BrokerUnavailableError, RelanceError, TopicMissingError
 from relance.kafka.admin import Admin, Identity, Watermarks
+from relance.kafka.limits import TopicLimits
 from relance.kafka.starts import Seen
-from relance.outgoing import LARGEST, MAX_RECORD
 from relance.record import TopicPartition
 
 __all__ = ["TopicWatch"]
@@ -26,8 +26,8 @@ _log = logging.getLogger("relance.broker")
 class TopicWatch:
     """A thread that asks every `interval` seconds for the ids of `topics`, and tells `on_seen(topic, id)`.
 
-    After each look that brokers answered, `on_look(admin)` may ask more. Of the topics `written` it also asks
-    how large a record may be. `on_failure` is called if the thread ends by a defect.
+    After each look that brokers answered, `on_look(admin)` may ask more. It also asks for the `limits` of
+    topics. `on_failure` is called if the thread ends by a defect.
     """
 
     def __init__(
@@ -38,12 +38,12 @@ class TopicWatch:
         on_look: Callable[[Admin], None],
         on_failure: Callable[[Exception], None],
         *,
-        written: Iterable[str] = (),
+        limits: TopicLimits | None = None,
         interval: float = 2.0,
     ) -> None:
         self._admin = admin
         self._topics = sorted(set(topics))
-        self._written = sorted(set(written))
+        self._limits = limits or TopicLimits({})
         self._on_seen = on_seen
         self._on_look = on_look
         self._on_failure = on_failure
@@ -52,7 +52,6 @@ class TopicWatch:
         self._first: dict[str, Identity] = {}
         """What the topics were when they were first seen."""
         self._seen: dict[str, Identity] = {}
-        self._max_record: dict[str, int] = {}
         self._last_answer = time.monotonic()
         self._told_away = False
         self._stop = threading.Event()
@@ -65,6 +64,7 @@ class TopicWatch:
     def stop(self) -> None:
         """Ask nothing more; see `join`."""
         self._stop.set()
+        self._limits.wanted.set()
 
     def join(self, timeout: float) -> bool:
         """Wait for the answer to a question on its way, in seconds. False if none came.
@@ -95,21 +95,6 @@ class TopicWatch:
         except RelanceError as error:  # whoever reads them first asks again
             _log.debug("looking at the topics: %s", error)
 
-    def max_record(self, topic: str) -> int:
-        """How many bytes a record of `topic` may take, as of the last look."""
-        return self._max_record.get(topic, MAX_RECORD)
-
-    def learn_limits(self) -> None:
-        """Ask how large records may be; where nobody says, the last answer stays."""
-        for topic in self._written:
-            try:
-                found = self._admin.configs(topic, defaults=True).get("max.message.bytes")
-            except RelanceError as error:  # not every principal may ask: what is too large is refused then
-                _log.debug("no limit for %s: %s", topic, error)
-                continue
-            if found is not None:
-                self._max_record[topic] = min(int(found), LARGEST)
-
     def missing(self) -> list[str]:
         """Topics that did not exist when last asked."""
         return sorted(self._missing)
@@ -120,7 +105,13 @@ class TopicWatch:
 
     def _run(self) -> None:
         try:
-            while not self._stop.wait(self._interval):
+            while not self._stop.is_set():
+                next_look = time.monotonic() + self._interval
+                # Somebody who wants to know what a topic takes need not wait for the next look.
+                while self._limits.wanted.wait(max(0.0, next_look - time.monotonic())):
+                    if self._stop.is_set():
+                        return
+                    self._limits.learn(self._admin)
                 self._look()
         except Exception as error:  # noqa: BLE001  nobody would miss the thread, but for what it no longer tells
             self._on_failure(error)
@@ -153,7 +144,7 @@ class TopicWatch:
             self._on_seen(topic, found.id)
         if self._stop.is_set():
             return
-        self.learn_limits()
+        self._limits.learn(self._admin)
         try:
             self._on_look(self._admin)
         except RelanceError as error:  # the next look asks again
