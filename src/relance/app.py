@@ -443,6 +443,7 @@ class App:
                 details["metadata"] = look.metadata
             if look.careful:
                 details.setdefault("careful", {}).update(look.careful)
+        details.update(runner.slowed())
         if runner.watch is not None:
             away = runner.watch.away()
             if away >= _AWAY:

@@ -26,8 +26,10 @@ from relance.kafka.fitting import FittingProducer
 from relance.kafka.handoff import Handoff, Handoffs
 from relance.kafka.limits import TopicLimits
 from relance.kafka.poller import ASKING, Poller
+from relance.kafka.stable import OpenTransactions
 from relance.kafka.stall import Stall
 from relance.kafka.starts import Feed
+from relance.kafka.throttle import Throttle
 from relance.kafka.transactional import ABORTED_WITHIN, committed_offsets, connect, producer_config
 from relance.kafka.transactions import Transactor
 from relance.kafka.watch import TopicWatch
@@ -81,6 +83,8 @@ class Consumer:
         self.runtime.writer = self
         self._transactors: dict[str, Transactor] = {}
         """By feed; none where hand-offs are acknowledged one by one."""
+        self._throttles: list[Throttle] = []
+        """Of their clients."""
         cooperative = is_cooperative(settings, spec.assignor)
         feeds = feeds_of(spec, group)
         # By their client ids the members of a group are told apart, so each of a process needs its own.
@@ -115,6 +119,7 @@ class Consumer:
         self._stalls = [Stall(patience) for _ in self.pollers]
         self._unreadable: dict[str, str] = {}
         """Groups whose members cannot be read, and why; each is told once."""
+        self._open = [OpenTransactions() for _ in self.pollers]
         self.worker = make_worker(spec, self.runtime)
 
     def start(self) -> None:
@@ -152,16 +157,17 @@ class Consumer:
                 problem,
             )
         self._unreadable = unreadable
-        for poller, stall in zip(self.pollers, self._stalls, strict=True):
+        for poller, stall, transactions in zip(self.pollers, self._stalls, self._open, strict=True):
             reading = self.runtime.reading(poller.feed.name)
+            stable = admin.stable_ends(reading)
+            at_the_end = {tp: end for tp, end in stable.items() if reading[tp] >= end}
+            transactions.look(now, at_the_end, admin.ends(at_the_end))
             group = poller.feed.group
             reason = stall.look(
                 now,
-                is_member=poller.client_id in members[group]
-                if (group := poller.feed.group) in members
-                else None,
-                reading=reading,
-                ends=admin.stable_ends(reading),
+                is_member=poller.client_id in members[group] if group in members else None,
+                reading={} if poller.throttle.told() else reading,
+                ends=stable,
             )
             if reason is not None:
                 _log.error("%s: %s", ", ".join(poller.feed.topics), reason)
@@ -186,6 +192,14 @@ class Consumer:
             if now - p.last_tick > longest + (self._rebalance if p.rebalancing else 0.0)
         ]
 
+    def slowed(self) -> dict[str, dict[str, str]]:
+        """What holds its clients up that is not theirs to mend, as details for health."""
+        throttles = [poller.throttle for poller in self.pollers] + self._throttles
+        told = {throttle.name: text for throttle in throttles if (text := throttle.told())}
+        open_ones = {str(tp): text for each in self._open for tp, text in each.told.items()}
+        found = {"throttled": told, "open_transactions": open_ones}
+        return {name: each for name, each in found.items() if each}
+
     # -- runtime.Writer ----------------------------------------------------------------------------
 
     def write(self, assignment: Assignment, offset: int, outgoing: Sequence[Outgoing]) -> None:
@@ -203,10 +217,13 @@ class Consumer:
 
     def _transactor(self, feed: Feed, settings: Settings, limits: TopicLimits) -> Transactor:
         common = common_config(settings)
+        throttle = Throttle(f"transactions of {', '.join(feed.topics)}")
+        self._throttles.append(throttle)
+        config = producer_config(common, feed.group, LARGEST)
         return Transactor(
             self.runtime,
             feed.name,
-            connect=connect(producer_config(common, feed.group, LARGEST)),
+            connect=connect({**config, "throttle_cb": throttle.note}),
             committed=partial(committed_offsets, common, feed.group),
             limits=limits,
             interval=settings.commit_interval,

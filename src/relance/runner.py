@@ -85,6 +85,17 @@ class Runner:
         """The circuit breakers, each once."""
         return list(dict.fromkeys(circuit for circuit in self._circuits if circuit is not None))
 
+    def slowed(self) -> dict[str, dict[str, str]]:
+        """What holds this process up that is not its own to mend, as details for health."""
+        found: dict[str, dict[str, str]] = {}
+        for consumer in self.consumers:
+            for name, told in consumer.slowed().items():
+                found.setdefault(name, {}).update(told)
+        for producer in (self.producer, self._handoffs):
+            if producer is not None and (told := producer.throttled()):
+                found.setdefault("throttled", {}).update(told)
+        return found
+
     @property
     def stopping(self) -> bool:
         """Whether a stop has begun."""

@@ -193,7 +193,7 @@ def test_a_dead_letter_is_written_although_the_producer_has_had_a_fatal_error(
             runner = app._runner
             assert runner is not None
             assert runner._handoffs is not None
-            break_for_good(runner._handoffs)
+            break_for_good(next(iter(runner._handoffs._clients.values())))
             raise ValueError("poison")
         handled.append(value)
 

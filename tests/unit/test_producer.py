@@ -88,7 +88,7 @@ def test_what_the_client_itself_does_not_send_names_the_client_s_setting_and_the
 ) -> None:
     for refuse in (producer.send, producer.check):
         more: Any = {"answer": lambda error, sent: None} if refuse == producer.send else {"headers": ()}
-        with pytest.raises(SendError, match="2000001 bytes, and this client sends .* 1000000") as caught:
+        with pytest.raises(SendError, match=r"2000001 bytes, and this client sends .* 1000000") as caught:
             refuse("t", b"x" * 2_000_000, key=b"k", **more)
         assert "message.max.bytes" in str(caught.value)
         assert not caught.value.maybe_written

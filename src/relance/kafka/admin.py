@@ -233,6 +233,10 @@ class Admin:
             )
         return marks
 
+    def ends(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        """The high watermark of each partition that has a leader; open transactions included."""
+        return self._asker.ends(partitions, self._asker.deadline())
+
     def group(self, name: str) -> GroupInfo:
         """Members, what each holds, and the lag of each partition; GroupMissingError if there is none."""
         found = self.describe_groups([name])

@@ -164,6 +164,10 @@ class Asker:
         """How far a `read_committed` reader can read: up to the first open transaction."""
         return self._offsets_at(partitions, _LATEST, deadline, None, IsolationLevel.READ_COMMITTED)
 
+    def ends(self, partitions: Collection[TopicPartition], deadline: float) -> dict[TopicPartition, int]:
+        """The high watermarks: how far a `read_uncommitted` reader can read."""
+        return self._offsets_at(partitions, _LATEST, deadline, None)
+
     def _offsets_at(
         self,
         partitions: Collection[TopicPartition],

@@ -147,6 +147,11 @@ class FittingProducer:
             client.close(0.0)
         return left
 
+    def throttled(self) -> dict[str, str]:
+        """What brokers hold back, by client."""
+        throttles = [client.throttle for client in self._open()]
+        return {throttle.name: text for throttle in throttles if (text := throttle.told())}
+
     # -- inside ------------------------------------------------------------------------------------
 
     def _new_route(self, topic: str) -> _Route:

@@ -37,6 +37,7 @@ from relance.kafka.commits import Committer, GroupCommitter, read_committed_offs
 from relance.kafka.hub import Hub
 from relance.kafka.intake import Intake
 from relance.kafka.starts import Feed, Logs, Start, Telling, needs_others, starts_of
+from relance.kafka.throttle import Throttle
 from relance.record import Record, TopicPartition
 
 __all__ = ["ASKING", "Poller"]
@@ -104,9 +105,17 @@ class Poller:
         self._logs = logs
         self._others = others
         """Asks for commits of partitions that others own, which may be in a transaction just now."""
+        self.throttle = Throttle(", ".join(feed.topics))
+        """Whether brokers hold the client back."""
         try:
             self._client = Client(
-                {**config, "on_commit": self._on_commit, "error_cb": self._on_error}, logger=QuietLog()
+                {
+                    **config,
+                    "on_commit": self._on_commit,
+                    "error_cb": self._on_error,
+                    "throttle_cb": self.throttle.note,
+                },
+                logger=QuietLog(),
             )
         except KafkaException as error:
             raise SettingsError("client", error_text(error)) from error

@@ -26,6 +26,7 @@ from relance.delivery import Sent
 from relance.errors import SendError, SettingsError, kafka_error
 from relance.kafka.cluster import QuietLog, error_text
 from relance.kafka.limits import TOO_LARGE, batch_settings, content_size
+from relance.kafka.throttle import Throttle
 from relance.text import is_unicode
 
 __all__ = ["IN_FLIGHT", "KafkaProducer", "check_header"]
@@ -106,6 +107,8 @@ class KafkaProducer:
         self._lasting = LastingLog(_log.name)
         self.on_tick: list[Callable[[], None]] = []
         """Called between polls, on the producer's thread."""
+        self.throttle = Throttle(name)
+        """Whether brokers hold the client back."""
         self._config = {
             "partitioner": "murmur2_random",
             "enable.idempotence": True,
@@ -121,6 +124,7 @@ class KafkaProducer:
             **({} if batch is None else batch_settings(batch)),
             "statistics.interval.ms": _STATS_MS,
             "error_cb": self._on_error,
+            "throttle_cb": self.throttle.note,
         }
         self._client = self._connect()
         self._thread = threading.Thread(target=self._poll, name=f"relance-{name}", daemon=True)
