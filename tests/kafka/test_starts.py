@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +15,11 @@ from confluent_kafka import Consumer as Client
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
+from chaos.proxy import Proxy, Rule
 from relance import App, Record, Settings
 from relance.broker import LocalBroker
 from relance.kafka.admin import Admin
+from relance.ports import free_ports
 from waiting import wait_until
 
 PROTOCOLS = pytest.mark.parametrize("protocol", ["classic", "consumer"])
@@ -34,14 +38,42 @@ def commit(bootstrap: str, group: str, topic: str, offset: int, metadata: str, p
     plain.close()
 
 
+class Odd:
+    """A broker that takes no metadata beside offsets, and may be far away."""
+
+    def __init__(self, folder: Path) -> None:
+        ports = free_ports(1)
+        self.proxy = Proxy(ports)
+        self.bootstrap = self.proxy.bootstrap
+        # Not even an empty text, which goes out as one byte.
+        config = {"offset.metadata.max.bytes": "0"}
+        self._broker = LocalBroker(folder, port=0, say=print, config=config, told_ports=ports)
+
+    def start(self) -> None:
+        status = self._broker.start()
+        self.proxy.start([node.port for node in status.nodes])
+
+    @contextmanager
+    def far_away(self, seconds: float) -> Iterator[None]:
+        """Each request and each answer takes so long."""
+        rule = Rule(delay=seconds)
+        self.proxy.add(rule)
+        yield
+        self.proxy.remove(rule)
+
+    def purge(self) -> None:
+        self.proxy.stop()
+        self._broker.purge()
+
+
 @pytest.fixture(scope="module")
-def terse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalBroker]:
-    """A broker that takes no metadata beside offsets: not even an empty text, which goes out as one byte."""
-    config = {"offset.metadata.max.bytes": "0"}
-    local = LocalBroker(tmp_path_factory.mktemp("terse"), port=0, say=print, config=config)
-    local.start()
-    yield local
-    local.purge()
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Odd]:
+    found = Odd(tmp_path_factory.mktemp("odd"))
+    try:
+        found.start()
+        yield found
+    finally:
+        found.purge()
 
 
 class Reader:
@@ -198,22 +230,22 @@ def test_latest_reads_a_topic_that_is_made_again_from_its_beginning(
     assert set(reader.handled) == set(range(100, 110))
 
 
-# -- a broker that takes no metadata ---------------------------------------------------------------
+# -- a broker that is far away, or takes no metadata -----------------------------------------------
 
 
 @pytest.mark.parametrize("handoff", ["acknowledged", "transactional"])
 def test_offsets_are_committed_alone_where_the_broker_takes_no_metadata_and_health_says_what_it_costs(
-    terse: LocalBroker, caplog: pytest.LogCaptureFixture, handoff: str
+    odd: Odd, caplog: pytest.LogCaptureFixture, handoff: str
 ) -> None:
-    topic, out = f"terse-{handoff}", f"terse-{handoff}-out"
+    topic, out = f"alone-{handoff}", f"alone-{handoff}-out"
     for name in (topic, out):
-        Admin(terse.bootstrap).ensure_topic(name, 2)
-    produce(terse.bootstrap, topic, range(20), 0)
-    produce(terse.bootstrap, topic, range(20, 40), 1)
-    reader = Reader(terse.bootstrap, topic, f"g-{topic}", "classic", handoff=handoff, out=out)
+        Admin(odd.bootstrap).ensure_topic(name, 2)
+    produce(odd.bootstrap, topic, range(20), 0)
+    produce(odd.bootstrap, topic, range(20, 40), 1)
+    reader = Reader(odd.bootstrap, topic, f"g-{topic}", "classic", handoff=handoff, out=out)
 
     def committed() -> dict[int, int]:
-        return {tp.partition: c.offset for tp, c in Admin(terse.bootstrap).committed(f"g-{topic}").items()}
+        return {tp.partition: c.offset for tp, c in Admin(odd.bootstrap).committed(f"g-{topic}").items()}
 
     async def main() -> None:
         async with reader.running():
@@ -223,7 +255,7 @@ def test_offsets_are_committed_alone_where_the_broker_takes_no_metadata_and_heal
             health = reader.app.health()
             assert health.status == "UP"
             assert "offset.metadata.max.bytes" in health.details["metadata"]
-            produce(terse.bootstrap, topic, range(40, 50), 0)
+            produce(odd.bootstrap, topic, range(40, 50), 0)
             await reader.has(*range(40, 50))
 
     asyncio.run(main())
@@ -232,3 +264,40 @@ def test_offsets_are_committed_alone_where_the_broker_takes_no_metadata_and_heal
     assert caplog.text.count("the broker takes no metadata beside committed offsets") == 1
     assert "trying again" not in caplog.text
     assert "not committed" not in caplog.text
+
+
+@PROTOCOLS
+def test_six_hundred_partitions_far_away_are_taken_up_within_seconds_and_health_stays_up(
+    odd: Odd, protocol: str
+) -> None:
+    topic = f"far-{protocol}"
+    Admin(odd.bootstrap).ensure_topic(topic, 600)
+    produce(odd.bootstrap, topic, [7], partition=599)
+    reader = Reader(odd.bootstrap, topic, f"g-{topic}", protocol)
+    seen: set[str] = set()
+
+    def all_there() -> bool:
+        health = reader.app.health()
+        seen.update([health.status, *health.reasons])
+        return len(reader.app.assignment()) == 600
+
+    async def main() -> None:
+        with odd.far_away(0.02):
+            began = time.monotonic()
+            async with reader.running():
+                await reader.until(all_there)
+                await reader.has(7)
+                taken = time.monotonic() - began
+                assert taken < 8.0, f"after {taken:.1f} s"
+                # The same when all begin anew, as after their topic was made again.
+                assert reader.app._runner is not None
+                [consumer] = reader.app._runner.consumers
+                before = consumer.runtime.counters.rebalances
+                began = time.monotonic()
+                consumer.pollers[0].restart(reader.app.assignment())
+                await reader.until(lambda: consumer.runtime.counters.rebalances >= before + 2 and all_there())
+                taken = time.monotonic() - began
+                assert taken < 4.0, f"after {taken:.1f} s"
+        assert seen == {"UP"}
+
+    asyncio.run(main())

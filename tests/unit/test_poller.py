@@ -195,10 +195,12 @@ class Logs:
     cluster: str = "here"
     ids: dict[str, str] = field(default_factory=dict)
     first: dict[str, Identity] = field(default_factory=dict)
-    asked: int = 0
+    seconds: float = 0.0
+    """That an answer takes."""
+    asked_at: list[float] = field(default_factory=list)
 
     def seen(self, topics: Collection[str]) -> Seen:
-        self.asked += 1
+        self._ask()
         counts = Counter(tp.topic for tp in self.client.logs)
         now = {topic: Identity(self.ids.get(topic, TOPIC_ID), counts[topic]) for topic in topics}
         for topic, found in now.items():
@@ -206,8 +208,12 @@ class Logs:
         return Seen(self.cluster, now, dict(self.first))
 
     def ends(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, Watermarks]:
-        self.asked += 1
+        self._ask()
         return {tp: Watermarks(*self.client.logs[tp]) for tp in tps}
+
+    def _ask(self) -> None:
+        self.asked_at.append(self.client.clock.now)
+        self.client.clock.advance(self.seconds)
 
 
 class Bench:
@@ -368,6 +374,32 @@ def test_a_partition_whose_topic_is_gone_when_it_starts_anew_is_not_given_back_t
         ("revoked", [other]),
         ("assigned", [ZERO, other]),
     ]
+
+
+@MODES
+def test_where_to_start_is_asked_once_for_all_partitions_and_each_answer_is_a_turn_of_the_thread(
+    monkeypatch: pytest.MonkeyPatch, cooperative: bool
+) -> None:
+    bench = Bench(monkeypatch, cooperative=cooperative)
+    client, logs = bench.client, bench.logs
+    tps = [TopicPartition("orders", n) for n in range(600)]
+    client.logs = dict.fromkeys(tps, (0, 10))
+    logs.seconds = 4.0
+    late: list[float] = []
+
+    def ends(asked: Collection[TopicPartition]) -> dict[TopicPartition, Watermarks]:
+        late.append(bench.clock.now - bench.poller.last_tick)
+        return logs.ends(asked)
+
+    bench.poller._logs = SimpleNamespace(seen=logs.seen, ends=ends)  # type: ignore[assignment]
+
+    def all_anew() -> None:
+        assert len(logs.asked_at) == 2
+        bench.poller.restart(tps)
+
+    bench.run(lambda: client.assign_now(*tps), all_anew, lambda: None)
+    assert len(logs.asked_at) == 4
+    assert late == [0.0, 0.0]
 
 
 # -- what the group says of partitions -------------------------------------------------------------
