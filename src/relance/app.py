@@ -169,7 +169,7 @@ class App:
 
         Raises SettingsError for what cannot be meant, RelanceError once the application has begun to run.
         """
-        self._not_yet_run("consumer", ", ".join(topics))
+        self._not_yet_run("consumer", ", ".join(map(str, topics)))
         paths = Paths(retry_topic, dead_letter_topic, max_in_memory_wait, dead_letter_pointer)
         settings = self.settings
         chosen = settings.assignor if assignor is None else check_setting("assignor", assignor)
@@ -321,7 +321,10 @@ class App:
 
     def _run_once(self, *, owns_process: bool) -> Runner:
         if self._runner is not None:
-            raise RelanceError("an App runs once; make another")
+            raise RelanceError(
+                "this App runs, or has run: an App runs once. To run again make another one, for example in a"
+                " function that builds it"
+            )
         if getattr(multiprocessing.current_process(), "_inheriting", False):
             # Without this, each child would be a consumer with children of its own.
             raise RelanceError(

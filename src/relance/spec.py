@@ -6,6 +6,7 @@ registered, with the option named; nothing of it is left to be found out at thre
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -44,6 +45,8 @@ Workers = Literal["loop", "inline", "threads", "processes"]
 # Records buffered at least, and for each that may be handled at once. More would not be faster: poller and
 # handler take turns at the interpreter, and what waits longer is out of the caches (measured: a tenth).
 _READY, _READY_FOR_EACH = 2_500, 32
+_IN_PATTERNS = frozenset("^$*+?|()[]{}\\")
+"""What is in no topic's name, and makes one a regular expression."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,10 @@ def check_options(
         (k, topic) for k, topic in others.items() if topic is not None
     ]
     for key, topic in named:
+        if _is_pattern(topic):
+            raise SettingsError(
+                key, f"{topic!r} is a pattern; topics are read by their names only: name each of them"
+            )
         if not isinstance(topic, str):
             raise SettingsError(key, f"{topic!r} is not the name of a topic")
         checked_topic_name(topic, key)
@@ -126,6 +133,12 @@ def check_options(
             )
     if paths.retry_topic is not None and paths.retry_topic == paths.dead_letter_topic:
         raise SettingsError("dead_letter_topic", f"{paths.retry_topic!r} is the retry topic too")
+
+
+def _is_pattern(topic: object) -> bool:
+    if isinstance(topic, re.Pattern):
+        return True
+    return isinstance(topic, str) and not _IN_PATTERNS.isdisjoint(topic)
 
 
 def check_handling(workers: Workers | None, batch: int | None, timeout: float | None) -> None:

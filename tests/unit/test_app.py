@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from relance import App, RelanceError, SendError, Settings
+from relance import App, RelanceError, SendError, Settings, SettingsError
 
 
 class Producer:
@@ -150,3 +151,31 @@ def test_a_consumer_that_comes_after_the_run_began_is_refused_and_not_forgotten(
         late(lambda value: None)
     with pytest.raises(RelanceError, match="consumer later: ask"):
         app.consumer("later")
+
+
+def test_an_app_runs_once_and_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RELANCE_START_TIMEOUT", "0")
+    app = App("shop", bootstrap_servers="127.0.0.1:1")
+    app.consumer("orders")(lambda value: None)
+    with pytest.raises(SystemExit):
+        app.run()
+    with pytest.raises(RelanceError, match=r"an App runs once\. To run again make another one"):
+        app.run()
+
+    async def run_again() -> None:
+        async with app.running():
+            """Not reached."""
+
+    with pytest.raises(RelanceError, match="an App runs once"):
+        asyncio.run(run_again())
+
+
+@pytest.mark.parametrize("topic", ["^orders.*", r"orders\..*", "orders-[0-9]+", "a|b", re.compile("orders")])
+@pytest.mark.parametrize("option", ["topics", "retry_topic", "dead_letter_topic"])
+def test_a_pattern_of_topics_is_refused_as_such(topic: Any, option: str) -> None:
+    app = App("shop", bootstrap_servers="localhost:1")
+    topics, others = ((topic,), {}) if option == "topics" else (("orders",), {option: topic})
+    with pytest.raises(
+        SettingsError, match=f"^{option}: .* is a pattern; topics are read by their names only"
+    ):
+        app.consumer(*topics, **others)

@@ -736,6 +736,59 @@ def test_a_handler_cannot_move_the_world() -> None:
         assert world.calls[0].error is None
 
 
+# -- what may run at once ----------------------------------------------------------------------------
+
+
+def most_at_once(records: list[tuple[str, str | None, int]], *, ordering: str, partitions: int = 1) -> int:
+    """`records`: topic, key, partition of each. How many calls were out at the same time."""
+    out, most = 0, 0
+    app = App("g", bootstrap_servers="localhost:1")
+
+    @app.consumer("orders", "payments", ordering=ordering, concurrency=16)  # type: ignore[arg-type]
+    async def handle(value: int) -> None:
+        nonlocal out, most
+        out += 1
+        most = max(most, out)
+        await asyncio.sleep(1)
+        out -= 1
+
+    with World(app, partitions=partitions) as world:
+        for value, (topic, key, partition) in enumerate(records):
+            world.produce(topic, value, key=key, partition=partition)
+        world.finish()
+        assert world.lag("orders") + world.lag("payments") == 0
+    return most
+
+
+def test_order_is_kept_within_a_partition_and_not_between_topics() -> None:
+    one_topic = [("orders", "k", 0), ("orders", "k", 0)]
+    two_topics = [("orders", "k", 0), ("payments", "k", 0)]
+    two_partitions = [("orders", "k", 0), ("orders", "k", 1)]
+    for ordering in ("key", "partition"):
+        assert most_at_once(one_topic, ordering=ordering) == 1
+        assert most_at_once(two_topics, ordering=ordering) == 2
+        assert most_at_once(two_partitions, ordering=ordering, partitions=2) == 2
+
+
+def test_records_without_a_key_stand_in_no_order_and_an_empty_key_is_one() -> None:
+    assert most_at_once([("orders", None, 0)] * 3, ordering="key") == 3
+    assert most_at_once([("orders", "", 0)] * 3, ordering="key") == 1
+    assert most_at_once([("orders", None, 0)] * 3, ordering="partition") == 1
+
+
+def test_a_record_without_a_key_is_a_batch_by_itself_where_keys_are_ordered() -> None:
+    sizes: list[int] = []
+
+    def handle(values: list[int]) -> None:
+        sizes.append(len(values))
+
+    with World(app_with(handle, ordering="key", batch=10)) as world:
+        for value in range(4):
+            world.produce("t", value, key=None if value < 2 else "k")
+        world.run()
+        assert sorted(sizes) == [1, 1, 2]
+
+
 # -- the checker -------------------------------------------------------------------------------------
 
 

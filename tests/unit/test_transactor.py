@@ -539,6 +539,22 @@ def test_a_batch_larger_than_its_topic_takes_is_nobody_s_fault_and_is_cut(world:
     assert world.cluster.keys(RESULTS) == [b"a", b"b", b"c", b"d"]
 
 
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        (KafkaError.MSG_SIZE_TOO_LARGE, "(it was not written)"),
+        (KafkaError._MSG_TIMED_OUT, "(it may have been written all the same)"),
+    ],
+)
+def test_health_says_of_a_letter_without_an_acknowledgement_that_it_may_have_been_written(
+    world: World, code: int, told: str
+) -> None:
+    world.cluster.refuses = lambda outgoing: code
+    world.handle(ORDERS, b"dead")
+    world.turn(2)
+    assert world.member.runtime.look().stopped[str(ORDERS)].count(told) == 1
+
+
 def test_a_topic_that_is_missing_holds_up_no_other(world: World) -> None:
     world.cluster.missing = {DLT}
     world.handle(ORDERS, b"dead")

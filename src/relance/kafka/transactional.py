@@ -364,8 +364,10 @@ class TransactionalProducer:
 
 
 def _send_error(topic: str, error: KafkaError) -> SendError:
+    # Where no answer came, it may lie in the log as part of an aborted transaction.
     code = error.code()
-    return SendError(f"{topic}: {kafka_error(code).name}: {error.str()}", maybe_written=False, code=code)
+    row = kafka_error(code)
+    return SendError(f"{topic}: {row.name}: {error.str()}", maybe_written=row.maybe_written, code=code)
 
 
 def is_member(metadata: bytes) -> bool:

@@ -404,7 +404,7 @@ class Transactor(Committer):
         if len(batch) == 1 and self._spoiled > _BLAMED:
             self._spoiled = 0
             # No code: whatever it is, it is this record's, and its topic may take others.
-            problem = SendError(f"its transaction is aborted: {text}", maybe_written=False)
+            problem = SendError(f"its transaction is aborted: {text}", maybe_written=True)
             self._refuse(batch[0], batch[0].outgoing[0].topic, problem)
 
     def _halve(self, batch: Sequence[Pending]) -> None:

@@ -573,6 +573,10 @@ class _Runner:
     def failure(self) -> Exception | None:
         return self._world.failure
 
+    def slowed(self) -> dict[str, dict[str, str]]:
+        """No broker holds anybody up here."""
+        return {}
+
     def stop(self) -> None:
         # A handler's other errors would be dead-lettered.
         raise Fatal("app.stop() in a world in memory: leave its `with` block to stop the application")
