@@ -15,7 +15,7 @@ from typing import Any
 
 from relance.circuit import Circuit
 from relance.clock import SystemClock
-from relance.contracts import Plan
+from relance.contracts import Plan, Told
 from relance.engine.assignment import Assignment, Commit
 from relance.engine.lanes import Run
 from relance.engine.outcome import Paths
@@ -177,6 +177,7 @@ class Member:
         """A new process: what the old one had in memory is gone."""
         self.hooks = Hooks()
         self.failures: list[Exception] = []
+        self.told: list[Told | None] = []
         self.abandoned: list[Run] = []
         self.writes: list[Write] = []
         self.hurried: list[Write] = []
@@ -187,12 +188,16 @@ class Member:
             clock=self.clock,
             random=lambda: 0.5,
             hooks=self.hooks,
-            on_failure=self.failures.append,
+            on_failure=self._failed,
             circuit=self.circuit,
             condition=self._condition,
         )
         self.runtime.writer = self
         self.runtime.on_abandon = self.abandoned.append
+
+    def _failed(self, error: Exception, told: Told | None = None) -> None:
+        self.failures.append(error)
+        self.told.append(told)
 
     def _condition(self, lock: Any) -> threading.Condition:
         if not isinstance(self.clock, FakeClock):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 
 from relance.contracts import StartLike
+from relance.dead_letters.errortext import failure
 from relance.engine.assignment import Assignment
 from relance.engine.crashes import CALM, Careful, careful_after, read_mark
 from relance.engine.lanes import Run
@@ -15,7 +16,6 @@ from relance.engine.offset_map import mark_text
 from relance.errors import CrashLoopError, HandlerExitError
 from relance.failures import Failures
 from relance.monitor import Monitor
-from relance.outgoing import failure_text
 from relance.record import Record
 
 __all__ = ["AfterCrash"]
@@ -110,7 +110,7 @@ class AfterCrash:
             self._failures.write_off(assignment, record, error, attempts=record.attempt - 1 + crashes)
             return
         until = "mend its handler, and then set max_crashes higher; or give it a dead_letter_topic"
-        self._monitor.stop(assignment, record.log_offset, failure_text(error), until)
+        self._monitor.stop(assignment, record.log_offset, failure(error), until)
 
     def calmed(self) -> bool:
         """Tell of partitions whose careful mode has ended; whether what waited there may start."""

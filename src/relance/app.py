@@ -23,6 +23,7 @@ from relance.consumer import Consumer
 from relance.dead_letters.envelope import build, metadata_headers
 from relance.dead_letters.envelope import encode as encode_letter
 from relance.dead_letters.masking import masked
+from relance.dead_letters.telling import teller_of
 from relance.decoding import decoder_for, handler_shape
 from relance.delivery import Delivery
 from relance.encoding import checked_headers, checked_topic, encode, encode_key
@@ -100,7 +101,7 @@ class App:
         self.settings = dataclasses.replace(settings, **given) if settings else Settings.load(**given)
         self._specs: list[ConsumerSpec] = []
         self._tables: dict[str, Table] = {}
-        self._hooks = Hooks()
+        self._hooks = Hooks(self._mask)
         self._runner: Runner | None = None
         self._stop_lock = threading.Lock()
         self._stop_asked = False
@@ -274,10 +275,10 @@ class App:
                 finally:
                     runner.finish()
         except SettingsError as error:
-            _log.critical("%s", error)
+            _log.critical("%s", self._mask.text(str(error)))
             sys.exit(2)
         except RelanceError as error:
-            _log.critical("%s", error)
+            _log.critical("%s", self._mask.text(str(error)))
             sys.exit(1)
         if runner.failure is not None:
             sys.exit(runner.failure.status if isinstance(runner.failure, HandlerExitError) else 1)
@@ -332,7 +333,12 @@ class App:
                 ' starts it (app.run()) under `if __name__ == "__main__":`'
             )
         runner = Runner(
-            self.settings, self._specs, self._tables.values(), self._hooks, owns_process=owns_process
+            self.settings,
+            self._specs,
+            self._tables.values(),
+            self._hooks,
+            owns_process=owns_process,
+            mask=self._mask,
         )
         with self._stop_lock:
             self._runner = runner
@@ -374,18 +380,19 @@ class App:
         headers: HeaderItems = (),
     ) -> Delivery:
         """Write a dead letter for what never became a record (so without partition and offset)."""
-        raw_key = encode_key(key)
+        raw_key, raw, items = encode_key(key), encode(value), checked_headers(headers)
         built = build(
             topic=source_topic,
             partition=None,
             offset=None,
             key=raw_key,
-            value=encode(value),
-            headers=checked_headers(headers),
+            value=raw,
+            headers=items,
             group=self.settings.group,
             error=error,
             attempts=0,
             now=datetime.now(UTC),
+            teller=teller_of(self._mask, [(raw, lambda: items)]),
         )
         letter = masked(built, self._mask)
         return self.send(topic, encode_letter(letter), key=raw_key, headers=metadata_headers(letter))
@@ -431,7 +438,7 @@ class App:
         if runner.stopping and runner.failure is None:
             reasons.append("stopping")
         if runner.failure is not None:
-            reasons.append(f"stopped by {type(runner.failure).__name__}: {runner.failure}")
+            reasons.append(f"stopped by {runner.reason}")
         if breakers := [circuit.look() for circuit in runner.circuits]:
             details["circuit_breakers"] = {breaker.name: breaker.details() for breaker in breakers}
         for consumer in runner.consumers:

@@ -19,12 +19,12 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from datetime import UTC, datetime
 
 from relance.clock import Clock
+from relance.dead_letters.errortext import failure
 from relance.engine.assignment import Assignment
 from relance.engine.deferral import Failure
 from relance.engine.lanes import Run
 from relance.engine.owed import Origin
 from relance.errors import SettingsError
-from relance.outgoing import failure_text
 from relance.policies.breaker import CircuitBreaker
 from relance.policies.breaker_state import Answer, BreakerState, CircuitState, Permit, Transition
 from relance.policies.retry import RetryPolicy
@@ -37,6 +37,8 @@ __all__ = ["Call", "Circuit", "Guard", "Try", "make_circuits"]
 _log = logging.getLogger("relance.breaker")
 
 _CHARACTERS = 500  # of the last error's text
+
+Text = Callable[[BaseException, Record, Run], str]
 
 
 class Try:
@@ -98,11 +100,11 @@ class Circuit:
         *,
         untry: Callable[[Sequence[Try]], None],
         wake: Callable[[], None],
-        text: Callable[[BaseException], str] = failure_text,
+        text: Text = lambda error, record, run: failure(error),
     ) -> Guard:
         """One more runtime. `untry` gives attempts back, `wake` says that work may start; both lock it.
 
-        `text` is what an error says.
+        `text` is what may be told of an error.
         """
         guard = Guard(self, retry, untry=untry, wake=wake, text=text)
         self._guards.append(guard)
@@ -247,7 +249,7 @@ class Guard:
         *,
         untry: Callable[[Sequence[Try]], None],
         wake: Callable[[], None],
-        text: Callable[[BaseException], str],
+        text: Text,
     ) -> None:
         self.circuit = circuit
         self._text = text
@@ -291,7 +293,8 @@ class Guard:
             self.circuit.ignored(call, 1)
             return None
         attempt = Try(self, run.lane.assignment, record.log_offset)
-        self.circuit.failed(call, self._clock.monotonic(), attempt, self._text(error)[:_CHARACTERS])
+        text = self._text(error, record, run)[:_CHARACTERS]
+        self.circuit.failed(call, self._clock.monotonic(), attempt, text)
         return attempt
 
     def called(self, run: Run, handled: int, bad: Iterable[tuple[Record, Exception]]) -> bool:

@@ -11,11 +11,12 @@ import itertools
 import logging
 import random
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 
 from relance.circuit import Circuit
 from relance.clock import SystemClock
+from relance.contracts import OnFailure
 from relance.cores import SharedCore
 from relance.engine.assignment import Assignment
 from relance.errors import SendError
@@ -62,7 +63,7 @@ class Consumer:
         producer: FittingProducer,
         watch: TopicWatch,
         limits: TopicLimits,
-        on_failure: Callable[[Exception], None],
+        on_failure: OnFailure,
         circuit: Circuit | None = None,
         place: int = 1,
     ) -> None:

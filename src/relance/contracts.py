@@ -17,7 +17,24 @@ from relance.policies.masking import Mask
 from relance.policies.retry import RetryPolicy
 from relance.record import Outgoing, TopicPartition
 
-__all__ = ["Counters", "HooksLike", "Look", "Plan", "StartLike", "Writer"]
+__all__ = ["Counters", "HooksLike", "Look", "OnFailure", "Plan", "StartLike", "Told", "Writer"]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Why all stops, as it may be written: nothing in it that is to be hidden."""
+
+    reason: str
+    """What happened, to what, and the way out."""
+    trace: str = ""
+    """The stack of the error behind it."""
+
+
+class OnFailure(Protocol):
+    """Who stops the application."""
+
+    def __call__(self, error: Exception, told: Told | None = None) -> None:
+        """Nothing can go on, because of `error`; `told` where a record is behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +57,8 @@ class Plan:
     """The handler's name, for log lines and errors."""
     mask: Mask = field(default_factory=Mask)
     """What is hidden in what is written down about records."""
+    handler: str = "the handler"
+    """Its module and name."""
 
 
 @dataclass(slots=True)

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from relance.circuit import Guard, Try
-from relance.contracts import Writer
+from relance.contracts import Told, Writer
 from relance.dead_letters.ladder import TooLarge
 from relance.engine.assignment import Assignment
 from relance.engine.lanes import Run
-from relance.engine.outcome import DeadLetter, Defer, RetryAt, Stop
+from relance.engine.outcome import NO_LETTERS, DeadLetter, Defer, RetryAt, Stop
 from relance.engine.owed import Owed, origin_of
 from relance.errors import SettingsError
 from relance.judge import Judge
@@ -21,6 +21,8 @@ from relance.monitor import Monitor
 from relance.record import SEALED, Outgoing, Record
 
 __all__ = ["Failures"]
+
+_NOT_COUNTED = "its circuit breaker could not tell whether that counts"
 
 
 class Failures:
@@ -33,21 +35,21 @@ class Failures:
         """Attempts that the breaker gave back for records that are on their way to the retry topic."""
         self._monitor = monitor
         self._judge = judge
-        self._unwritable: list[tuple[Assignment, Record, Exception, int]] = []
+        self._unwritable: list[tuple[Assignment, Record, Exception, Run | None, int]] = []
 
     def failed(self, run: Run, record: Record, error: Exception) -> bool:
         """The record at `run.done` raised. True: it is dealt with, go on with the next one of the run."""
         try:
             attempt = self._report(run, record, error)
         except SettingsError as fault:
-            return self._stop_all(run, fault)
+            return self._stop_all(run, record, error, Stop(fault, _NOT_COUNTED))
         if attempt is None or not attempt.returned:
-            outcome = self._judge.judge(record, error)
+            outcome = self._judge.judge(record, error, run)
             if isinstance(outcome, RetryAt):
                 self._retry_here(run, record, error, outcome.delay, attempt)
                 return False
             if isinstance(outcome, Stop):
-                return self._stop_all(run, outcome.error)
+                return self._stop_all(run, record, error, outcome)
             if self._hand_over(run, record, error, outcome, attempt):
                 return True
         with self._monitor.lock:
@@ -61,22 +63,25 @@ class Failures:
         circuit breaker gives it back.
         """
         ended: list[Record] = []
-        retries: list[tuple[Record, Exception, float, Try | None]] = []
-        stop: Stop | None = None
+        retries: list[tuple[Record, str, float, Try | None]] = []
+        stop: tuple[Exception, Told] | None = None
         for record, error in failed:
+            attempt: Try | None = None
             try:
                 attempt = self._report(run, record, error)
             except SettingsError as fault:
-                stop = stop or Stop(fault)
-                continue
-            if attempt is not None and attempt.returned:
-                continue
-            outcome = self._judge.judge(record, error)
+                outcome: RetryAt | DeadLetter | Stop | tuple[Defer, Outgoing] = Stop(fault, _NOT_COUNTED)
+            else:
+                if attempt is not None and attempt.returned:
+                    continue
+                outcome = self._judge.judge(record, error, run)
             if isinstance(outcome, Stop):
-                stop = stop or outcome
+                if stop is None:
+                    stop = outcome.error, self._judge.why_all_stops(record, error, outcome, run)
             elif isinstance(outcome, RetryAt):
-                self._judge.log_retry(record, outcome.delay, error)
-                retries.append((record, error, outcome.delay, attempt))
+                text = self._judge.told(error, record, run)
+                self._judge.log_retry(record, outcome.delay, text)
+                retries.append((record, text, outcome.delay, attempt))
             elif self._hand_over(run, record, error, outcome, attempt):
                 ended.append(record)
         run.reorder(ended)
@@ -87,8 +92,8 @@ class Failures:
             if stop is not None:
                 self._monitor.halt()  # first: given back, the record would be taken again at once
             waits = []
-            for record, error, delay, attempt in retries:
-                if self._noted(record, error, attempt):
+            for record, text, delay, attempt in retries:
+                if self._noted(record, text, attempt):
                     waits.append((record, self._monitor.clock.monotonic() + delay, delay))
             self._monitor.counters.retried += len(waits)
             self._monitor.count_run(run)
@@ -96,7 +101,7 @@ class Failures:
             self._monitor.changed.notify_all()
             self._monitor.work.notify_all()
         if stop is not None:
-            self._monitor.on_failure(stop.error)
+            self._monitor.on_failure(*stop)
         return False
 
     def returned(self, run: Run, record: Record) -> None:
@@ -118,24 +123,33 @@ class Failures:
         """Try once more to write the dead letters that were too large: their topic may take more now."""
         with self._monitor.lock:
             again, self._unwritable = self._unwritable, []
-        for assignment, record, error, attempts in again:
+        for assignment, record, error, run, attempts in again:
             if not assignment.closed:
-                self.write_off(assignment, record, error, attempts=attempts)
+                self.write_off(assignment, record, error, run, attempts=attempts)
 
-    def write_off(self, assignment: Assignment, record: Record, error: Exception, *, attempts: int) -> None:
-        """Write the dead letter of a record that no run holds any more."""
-        letter = self._judge.letter(record, error, attempts=attempts)
+    def write_off(
+        self,
+        assignment: Assignment,
+        record: Record,
+        error: Exception,
+        run: Run | None = None,
+        *,
+        attempts: int,
+    ) -> None:
+        """Write the dead letter of a record that no run holds any more; `run` is the batch it failed in."""
+        letter = self._judge.letter(record, error, run, attempts=attempts)
         if letter is None:
+            told = self._judge.why_all_stops(record, error, Stop(error, NO_LETTERS), run)
             with self._monitor.lock:
                 self._monitor.halt()
                 # No letter will be written.
-                self._monitor.engine.stop(assignment, self._judge.told(error), record.log_offset)
-            self._monitor.on_failure(error)
+                self._monitor.engine.stop(assignment, told.reason, record.log_offset)
+            self._monitor.on_failure(error, told)
             return
         if isinstance(letter, TooLarge):
             topic = self._monitor.plan.paths.dead_letter_topic
             with self._monitor.lock:
-                self._unwritable.append((assignment, record, error, attempts))
+                self._unwritable.append((assignment, record, error, run, attempts))
             self._monitor.stop(
                 assignment,
                 record.log_offset,
@@ -143,7 +157,7 @@ class Failures:
                 f"it goes on once {topic} takes more (max.message.bytes), or with dead_letter_pointer=True",
             )
             return
-        self._judge.log_dead_letter(record, letter.topic, error, attempts=attempts)
+        self._judge.log_dead_letter(record, letter.topic, error, run, attempts=attempts)
         with self._monitor.lock:
             self._monitor.counters.dead_lettered += 1
         self.write(assignment, record.log_offset, letter)
@@ -169,28 +183,30 @@ class Failures:
             self._monitor.counters.failed += 1
         return None if self.guard is None else self.guard.failed(run, record, error)
 
-    def _noted(self, record: Record, error: Exception, attempt: Try | None) -> bool:
+    def _noted(self, record: Record, told: str, attempt: Try | None) -> bool:
         """Locked: the failure costs an attempt. False: another thread has opened the breaker since."""
         if attempt is not None and attempt.returned:
             return False
-        failure = self._judge.note_failure(record, error)
+        failure = self._judge.note_failure(record, told)
         if attempt is not None:
             attempt.failure = failure
         return True
 
-    def _stop_all(self, run: Run, error: Exception) -> bool:
+    def _stop_all(self, run: Run, record: Record, error: Exception, stop: Stop) -> bool:
+        told = self._judge.why_all_stops(record, error, stop, run)
         with self._monitor.lock:
             self._monitor.halt()  # first: given back, the record would be taken again at once
             self._monitor.give_back(run)
-        self._monitor.on_failure(error)
+        self._monitor.on_failure(stop.error, told)
         return False
 
     def _retry_here(
         self, run: Run, record: Record, error: Exception, delay: float, attempt: Try | None
     ) -> None:
-        self._judge.log_retry(record, delay, error)
+        told = self._judge.told(error, record, run)
+        self._judge.log_retry(record, delay, told)
         with self._monitor.lock:
-            if not self._noted(record, error, attempt):
+            if not self._noted(record, told, attempt):
                 self._monitor.give_back(run)
                 return
             self._monitor.count_run(run)
@@ -223,10 +239,10 @@ class Failures:
         assignment = run.lane.assignment
         if isinstance(outcome, tuple):
             defer, outgoing = outcome
-            self._judge.log_retry(record, defer.delay, error)
+            self._judge.log_retry(record, defer.delay, self._judge.told(error, record, run))
             self.write(assignment, record.log_offset, outgoing)
         elif run.letters is not None:
             run.letters.append((record, outcome.error))
         else:
-            self.write_off(assignment, record, outcome.error, attempts=record.attempt)
+            self.write_off(assignment, record, outcome.error, run, attempts=record.attempt)
         return True

@@ -14,8 +14,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from relance.dead_letters.errortext import trace
+from relance.policies.masking import Mask
 from relance.record import TopicPartition
 from relance.stats import CircuitBreakerOpen
+from relance.text import indented, name_of
 
 __all__ = ["BreakerHook", "Hook", "Hooks"]
 
@@ -29,7 +32,7 @@ _Call = tuple[Callable[[], None], threading.Event]
 class Hooks:
     """Hooks of an application, and the log lines that the course greps for."""
 
-    def __init__(self) -> None:
+    def __init__(self, mask: Mask | None = None) -> None:
         self.on_assigned: list[Hook] = []
         self.on_revoked: list[Hook] = []
         self.on_lost: list[Hook] = []
@@ -40,6 +43,7 @@ class Hooks:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._mask = mask or Mask()
 
     def start(self) -> None:
         """Start their thread, if there are any.
@@ -112,9 +116,16 @@ class Hooks:
         for hook in hooks:
             try:
                 hook(given())
-            except BaseException:  # noqa: BLE001  not even sys.exit may decide over partitions
+            except BaseException as error:  # noqa: BLE001  not even sys.exit may decide over partitions
                 self.failures += 1
-                _log.exception(problem, getattr(hook, "__qualname__", hook))
+                self._log_failure(problem, hook, error)
+
+    def _log_failure(self, problem: str, hook: Callable[[Any], None], error: BaseException) -> None:
+        name = name_of(hook)
+        if self._mask.hides_nothing:
+            _log.error(problem, name, exc_info=error)
+        else:
+            _log.error(f"{problem}:\n%s", name, indented(self._mask.text(trace(error))))
 
 
 def _names(tps: list[TopicPartition]) -> str:

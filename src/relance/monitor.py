@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 
 from relance.clock import Clock
-from relance.contracts import Counters, Plan
+from relance.contracts import Counters, OnFailure, Plan
 from relance.engine.assignment import Assignment
 from relance.engine.engine import Engine
 from relance.engine.lanes import Run
@@ -28,7 +28,7 @@ class Monitor:
         plan: Plan,
         *,
         clock: Clock,
-        on_failure: Callable[[Exception], None],
+        on_failure: OnFailure,
         condition: Callable[[threading.Lock], threading.Condition],
     ) -> None:
         self.plan = plan
@@ -67,6 +67,7 @@ class Monitor:
 
     def stop(self, assignment: Assignment, offset: int, reason: str, until: str) -> None:
         """Start nothing of this partition, for a `reason` that is told; `until` says when it goes on."""
+        reason = self.plan.mask.text(reason)
         with self.lock:
             if assignment.closed:
                 return

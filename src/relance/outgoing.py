@@ -6,11 +6,14 @@ cannot be made to fit, is said to be so rather than cut.
 
 from __future__ import annotations
 
+from functools import partial
+
 import msgspec
 
 from relance.dead_letters.envelope import build, metadata_headers
 from relance.dead_letters.ladder import HEADER_OVERHEAD, RECORD_OVERHEAD, TooLarge, fit
 from relance.dead_letters.masking import masked
+from relance.dead_letters.telling import OPEN, Teller, teller_of
 from relance.engine.deferral import Failure, defer, to_headers
 from relance.errors import DecodeError, MaxRetriesExceededError
 from relance.message import headers_of
@@ -21,11 +24,11 @@ __all__ = [
     "LARGEST",
     "MAX_RECORD",
     "dead_letter",
-    "failure_text",
     "once_more",
     "read_headers",
     "retry_record",
     "size_of",
+    "told_with",
 ]
 
 MAX_RECORD = 1_000_000
@@ -47,21 +50,30 @@ def size_of(outgoing: Outgoing) -> int:
     return len(outgoing.key or b"") + len(outgoing.value or b"") + headers + RECORD_OVERHEAD
 
 
-def failure_text(error: BaseException) -> str:
-    """`ClassName: text`, and never an exception of its own."""
-    try:
-        text = str(error)
-    except Exception as problem:  # noqa: BLE001  a user's __str__ may do anything
-        text = f"<its __str__ raised {type(problem).__name__}>"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
 def read_headers(record: Record) -> HeaderList | None:
     """Its headers; None where they cannot be read."""
     try:
         return record.headers
     except DecodeError:
         return None
+
+
+def told_with(mask: Mask, *records: Record) -> Teller:
+    """How an error is told that may quote any of `records`."""
+    if mask.hides_nothing:
+        return OPEN
+    return teller_of(mask, [(record.raw, partial(_some_headers, record)) for record in records])
+
+
+def _past(record: Record, teller: Teller) -> tuple[Failure, ...]:
+    # What came with the record may have been written without a mask, or by anybody.
+    if teller is OPEN:
+        return record.history
+    return tuple(msgspec.structs.replace(past, error=teller.text(past.error)) for past in record.history)
+
+
+def _some_headers(record: Record) -> HeaderList:
+    return read_headers(record) or []
 
 
 def retry_record(
@@ -73,7 +85,7 @@ def retry_record(
     delay: float,
     now: float,
     limit: int = MAX_RECORD,
-    mask: Mask = NOTHING_HIDDEN,
+    teller: Teller = OPEN,
 ) -> Outgoing | None:
     """`record` for its next attempt, due in `delay` seconds from `now` (UTC seconds).
 
@@ -93,9 +105,9 @@ def retry_record(
         attempt=record.attempt + 1,
         delay=delay,
         now=now,
-        error=mask.text(failure_text(error)),
+        error=teller.failure(error),
         first_failure=before.first_failure if before else (record.history[0].at if record.history else None),
-        history=record.history,
+        history=_past(record, teller),
     )
     outgoing = Outgoing(topic, record.key, record.raw, to_headers(deferral, headers))
     return outgoing if size_of(outgoing) <= limit else None
@@ -117,16 +129,19 @@ def dead_letter(
     limit: int = MAX_RECORD,
     allow_pointer: bool = False,
     mask: Mask = NOTHING_HIDDEN,
+    teller: Teller | None = None,
 ) -> Outgoing | TooLarge:
     """The letter for `record`, which is given up for `error` after `attempts` tries (its own by default).
 
+    `teller` knows what else than the record the error may quote; without it, only what `mask` hides of that.
     Headers that cannot be read are told as trimmed: who wants them must read the original record.
     """
     last = error.last_error if isinstance(error, MaxRetriesExceededError) else error
     tried = record.attempt if attempts is None else attempts
-    history = record.history
+    teller = teller or told_with(mask, record)
+    history = _past(record, teller)
     if tried:
-        text = failure_text(last) if isinstance(last, BaseException) else str(last)
+        text = teller.failure(last) if isinstance(last, BaseException) else str(last)
         history = (*history, Failure(tried, text[:1000], now))
     headers = read_headers(record)
     letter = build(
@@ -142,6 +157,7 @@ def dead_letter(
         attempts=tried,
         history=history,
         now=now * 1000,
+        teller=teller,
     )
     if headers is None:
         letter = msgspec.structs.replace(letter, trimmed=("originalHeaders",))

@@ -17,6 +17,7 @@ from relance.encoding import checked_headers, checked_topic, encode, encode_key
 from relance.engine.deferral import Deferral, Failure, original_headers
 from relance.errors import DecodeError, SendError
 from relance.message import Extras, HeaderList, Kept, Message, Unreadable, headers_of
+from relance.text import key_name
 
 __all__ = ["SEALED", "HeaderList", "Outgoing", "Record", "TopicPartition", "record_of"]
 
@@ -41,6 +42,9 @@ class Outgoing(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: HeaderList
+
+    def __repr__(self) -> str:
+        return f"<Outgoing to {self.topic}, {key_name(self.key)}, {len(self.value or b'')} bytes>"
 
 
 SEALED: Final = ()

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from relance.circuit import Circuit, make_circuits
 from relance.clock import SystemClock
 from relance.consumer import Consumer
+from relance.contracts import Told
 from relance.cores import SharedCore
 from relance.endings import of_the_handler
 from relance.errors import BrokerUnavailableError, HandlerExitError, TopicMissingError
@@ -28,10 +29,11 @@ from relance.kafka.fitting import FittingProducer
 from relance.kafka.limits import TopicLimits
 from relance.kafka.table import Table
 from relance.kafka.watch import TopicWatch
-from relance.outgoing import LARGEST, failure_text
+from relance.outgoing import LARGEST, NOTHING_HIDDEN, told_with
+from relance.policies.masking import Mask
 from relance.settings import EventLoop, Settings
 from relance.spec import ConsumerSpec
-from relance.text import one_line
+from relance.text import indented, one_line
 from relance.workers.loop import LoopWorker
 
 __all__ = ["Runner"]
@@ -59,6 +61,7 @@ class Runner:
         hooks: Hooks,
         *,
         owns_process: bool = False,
+        mask: Mask = NOTHING_HIDDEN,
     ) -> None:
         self.settings = settings
         self.consumers: list[Consumer] = []
@@ -67,6 +70,8 @@ class Runner:
         self.watch: TopicWatch | None = None
         self.failure: Exception | None = None
         """The first error that stopped it."""
+        self.reason: str | None = None
+        """The same as it may be told, in one line."""
         self._specs = list(specs)
         wanted = [(spec.breaker, spec.shape.name) for spec in self._specs]
         self._circuits = make_circuits(wanted, clock=SystemClock(), on_open=hooks.breaker_opened)
@@ -74,6 +79,7 @@ class Runner:
         self._hooks = hooks
         self._handoffs: FittingProducer | None = None
         self._owns_process = owns_process
+        self._mask = mask
         self._start_ended = threading.Event()
         self._working = False
         self._worked = threading.Event()
@@ -201,11 +207,14 @@ class Runner:
             task.add_done_callback(self._worker_ended)
         return tasks
 
-    def fail(self, error: Exception) -> None:
-        """Stop because of `error`; any thread may call it."""
+    def fail(self, error: Exception, told: Told | None = None) -> None:
+        """Stop because of `error`; any thread may call it. `told` is what may be written about it."""
         if self.failure is None:
-            self.failure = error
-            _log.critical("stopping: %s", one_line(failure_text(error)))
+            told = told or Told(told_with(self._mask).failure(error))
+            self.failure, self.reason = error, one_line(told.reason)
+            if told.trace:
+                _log.error("what stops all, from its beginning:\n%s", indented(told.trace))
+            _log.critical("stopping: %s", self.reason)
         self.stop()
 
     def stop(self) -> None:

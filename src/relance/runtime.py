@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Sequence
 from relance.after_crash import AfterCrash
 from relance.circuit import Circuit, Guard
 from relance.clock import Clock
-from relance.contracts import HooksLike, Look, Plan, StartLike, Writer
+from relance.contracts import HooksLike, Look, OnFailure, Plan, StartLike, Writer
 from relance.endings import of_the_handler
 from relance.engine import transaction
 from relance.engine.assignment import Assignment, Commit
@@ -51,7 +51,7 @@ class Runtime:
         random: Callable[[], float],
         hooks: HooksLike,
         max_record: Callable[[str], int] = lambda topic: MAX_RECORD,
-        on_failure: Callable[[Exception], None],
+        on_failure: OnFailure,
         circuit: Circuit | None = None,
         condition: Callable[[threading.Lock], threading.Condition] = threading.Condition,
     ) -> None:

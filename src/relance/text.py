@@ -5,8 +5,21 @@ from __future__ import annotations
 import unicodedata
 from datetime import UTC, datetime
 from functools import lru_cache
+from hashlib import sha256
 
-__all__ = ["is_unicode", "iso", "iso_ms", "one_line", "visible"]
+__all__ = [
+    "indented",
+    "is_unicode",
+    "iso",
+    "iso_ms",
+    "key_name",
+    "message_of",
+    "name_of",
+    "one_line",
+    "plain",
+    "said",
+    "visible",
+]
 
 
 def visible(text: str) -> str:
@@ -19,6 +32,46 @@ def visible(text: str) -> str:
 def one_line(text: str) -> str:
     """The same in one line, for logs: what a record holds can't forge another one."""
     return visible(text).replace("\n", "␊").replace("\t", "␉")
+
+
+def plain(text: str) -> str:
+    """The text without lone surrogates, which UTF-8 (and so JSON) can't hold; they become `\\udc80`."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def message_of(error: BaseException) -> str:
+    """What the error says of itself; but for a KeyboardInterrupt, which is a person's, never raises."""
+    try:
+        return plain(str(error))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as problem:  # noqa: BLE001  a user's __str__ may raise anything
+        return f"<no text: its __str__ raised {type(problem).__name__}>"
+
+
+def said(error: BaseException) -> str:
+    """`ClassName: text`, or its class alone; as `message_of`."""
+    text = message_of(error)
+    name = type(error).__name__
+    return f"{name}: {text}" if text else name
+
+
+def indented(text: str) -> str:
+    """The same with all its lines, none of which passes for one of the log."""
+    return "\n".join(f"    {line}" for line in visible(text).rstrip("\n").split("\n"))
+
+
+def key_name(key: bytes | None) -> str:
+    """A key as logs name it: the same for the same key, and not the key."""
+    return "no key" if key is None else f"key #{sha256(key).hexdigest()[:8]}"
+
+
+def name_of(called: object) -> str:
+    """What a user's callable is called; never raises."""
+    try:
+        return str(getattr(called, "__qualname__", None) or repr(called))[:200]
+    except Exception:  # noqa: BLE001  it may be of any class
+        return type(called).__name__
 
 
 def _named(c: str) -> str:

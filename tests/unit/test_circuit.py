@@ -12,6 +12,7 @@ import pytest
 
 from relance.circuit import Circuit, make_circuits
 from relance.decoding import decoder_for, handler_shape
+from relance.engine.lanes import Run
 from relance.errors import (
     BatchError,
     DecodeError,
@@ -157,7 +158,7 @@ def test_a_failure_is_given_back_also_if_another_thread_opens_it_while_that_is_b
     member.begin(second)
     judge = member.runtime._judge.judge
 
-    def slow_judge(record: Record, error: Exception) -> Any:
+    def slow_judge(record: Record, error: Exception, run: Run) -> Any:
         monkeypatch.undo()
         assert not member.end(second, TransientError("503"))
         assert state_of(member) == "open"

@@ -22,6 +22,11 @@ class MuteError(Exception):
         raise RuntimeError("no words")
 
 
+class ExitingError(Exception):
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+
 def deep(depth: int) -> None:
     if depth == 0:
         raise ValueError("the bottom")
@@ -69,6 +74,19 @@ def test_the_last_error_is_found_where_it_is_not_chained():
     assert errortext.summary(MaxRetriesExceededError(4), 4) == (
         "MaxRetriesExceededError: gave up after 4 attempts"
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (TransientError("down"), "TransientError: down"),
+        (TransientError(), "TransientError"),
+        (MuteError(), "MuteError: <no text: its __str__ raised RuntimeError>"),
+        (ExitingError(), "ExitingError: <no text: its __str__ raised SystemExit>"),
+    ],
+)
+def test_a_failure_is_class_colon_text_whatever_its_str_does(error: Exception, text: str) -> None:
+    assert errortext.failure(error) == text
 
 
 def test_a_summary_of_an_endless_message_is_bounded():

@@ -123,10 +123,12 @@ def test_log_lines_retry_headers_and_history_are_masked_too(caplog: pytest.LogCa
     member = a_member(retry=policy, retry_topic="orders.retry", max_in_memory_wait=0.0, mask=mask)
     error = TransientError("card 4111111111111111")
     found = record(0)
-    first = member.runtime._judge.note_failure(found, error)
-    member.runtime._judge.log_retry(record(1), 1.0, error)
-    member.runtime._judge.log_dead_letter(record(1), DLT, error, attempts=1)
-    deferred = member.runtime._judge.judge(record(2), error)
+    judge = member.runtime._judge
+    told = judge.told(error, found)
+    first = judge.note_failure(found, told)
+    judge.log_retry(record(1), 1.0, told)
+    judge.log_dead_letter(record(1), DLT, error, attempts=1)
+    deferred = judge.judge(record(2), error)
     assert first.error == f"TransientError: card {HIDDEN}"
     assert "4111" not in caplog.text
     assert caplog.text.count(HIDDEN) == 2

@@ -3,7 +3,15 @@
 import pytest
 
 from relance.engine.outcome import DeadLetter, Defer, Outcome, Paths, RetryAt, Stop, decide
-from relance.errors import DecodeError, Fatal, MaxRetriesExceededError, Reject, Retry, TransientError
+from relance.errors import (
+    DecodeError,
+    Fatal,
+    MaxRetriesExceededError,
+    Reject,
+    Retry,
+    SettingsError,
+    TransientError,
+)
 from relance.policies.retry import RetryPolicy
 
 POLICY = RetryPolicy.exponential(max_attempts=4, initial_delay=1.0, multiplier=10.0, jitter_factor=0)
@@ -74,8 +82,24 @@ def test_what_another_try_cannot_help_is_dead_lettered_at_the_first(error: Excep
 
 def test_fatal_stops_and_dead_letters_nothing() -> None:
     error = Fatal("wrong database")
-    assert outcome(error) == Stop(error)
-    assert outcome(error, attempt=4) == Stop(error)
+    for attempt in (1, 4):
+        found = outcome(error, attempt=attempt)
+        assert isinstance(found, Stop)
+        assert found.error is error
+        assert found.why == "no record can succeed now (the handler raised Fatal)"
+
+
+def test_a_rule_that_cannot_judge_stops_with_both_errors_told() -> None:
+    def is_transient(error: Exception) -> bool:
+        raise KeyError("status")
+
+    error = TransientError("boom")
+    found = outcome(error, policy=RetryPolicy.fixed(retry_on=is_transient))
+    assert isinstance(found, Stop)
+    assert isinstance(found.error, SettingsError)
+    assert "is_transient raised KeyError: 'status'" in str(found.error)
+    assert found.error.__cause__ is not None
+    assert found.error.__cause__.__context__ is error
 
 
 @pytest.mark.parametrize("attempt", [1, 4])

@@ -8,7 +8,7 @@ from relance.dead_letters.envelope import decode
 from relance.dead_letters.ladder import TooLarge
 from relance.engine.deferral import Deferral, Failure, from_headers
 from relance.errors import DecodeError, MaxRetriesExceededError, TransientError
-from relance.outgoing import MAX_RECORD, dead_letter, failure_text, read_headers, retry_record, size_of
+from relance.outgoing import MAX_RECORD, dead_letter, read_headers, retry_record, size_of
 from relance.record import Outgoing, Record
 from world import ORDERS, Message
 
@@ -38,21 +38,6 @@ def read(outgoing: Outgoing | None) -> Deferral:
     found = from_headers(outgoing.headers, group="g", now=NOW, max_delay=1e6)
     assert isinstance(found, Deferral)
     return found
-
-
-# -- texts -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("error", "text"),
-    [
-        (TransientError("down"), "TransientError: down"),
-        (TransientError(), "TransientError"),
-        (Unprintable(), "Unprintable: <its __str__ raised ValueError>"),
-    ],
-)
-def test_an_error_s_text_is_class_colon_text_whatever_its_str_does(error: Exception, text: str) -> None:
-    assert failure_text(error) == text
 
 
 # -- retry records ---------------------------------------------------------------------------------

@@ -730,7 +730,7 @@ def a_real_runtime(limits: Limits | None = None, ordering: Ordering = "none") ->
         clock=SystemClock(),
         random=lambda: 0.5,
         hooks=Hooks(),
-        on_failure=lambda error: None,
+        on_failure=lambda error, told=None: None,
     )
     runtime.assigned("source", [Start(ORDERS)])
     return runtime

@@ -13,14 +13,15 @@ import binascii
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Annotated, Final, Literal, Protocol
+from typing import Annotated, Any, Final, Literal, Protocol
 
 import msgspec
 
-from relance.dead_letters.errortext import class_path, clip, plain, summary, trace
+from relance.dead_letters.errortext import class_path, clip
 from relance.dead_letters.fingerprint import fingerprint
+from relance.dead_letters.telling import OPEN, Teller
 from relance.errors import DecodeError
-from relance.text import iso, iso_ms
+from relance.text import iso, iso_ms, plain
 
 VERSION: Final = 1
 """The format that `encode` writes and the only one that `decode` reads."""
@@ -72,6 +73,9 @@ class Header(msgspec.Struct, frozen=True, array_like=True):
     value: str | None = None
     encoding: Encoding = "utf-8"
 
+    def __repr__(self) -> str:
+        return f"<Header {self.name!r}>"
+
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A record that could not be handled, and why.
@@ -114,6 +118,14 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """The parts that were left out to make the letter fit its topic, in the order in which they went."""
     masked: tuple[str, ...] = ()
     """The parts of the record in which `Mask` has hidden something: "originalValue", "originalHeaders"."""
+
+    def __repr__(self) -> str:
+        # Where it was and what failed, but nothing that the record held: it may end in anybody's log.
+        where = f"{self.original_topic}-{self.original_partition} offset {self.original_offset}"
+        return f"<DeadLetter of {where}: {self.error_class}, {self.retry_count} retries>"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("of", repr(self))]
 
     def value_bytes(self) -> bytes | None:
         """The original value, exactly; None is a null value, which is not an empty one.
@@ -164,8 +176,9 @@ def build(
     attempts: int,
     history: Iterable[PastAttempt] = (),
     now: datetime | float,
+    teller: Teller = OPEN,
 ) -> DeadLetter:
-    """The letter for one failed record.
+    """The letter for one failed record; `teller` tells the error, `history` is told already.
 
     `timestamp` is the record's own: a datetime, or Kafka's milliseconds, where a negative number means
     none. `attempts` counts all tries, the first included; 0 for what never was tried. `history` holds the
@@ -179,16 +192,16 @@ def build(
         original_offset=_coordinate(offset),
         original_key=key_text,
         original_value=value_text,
-        error_message=summary(error, attempts),
+        error_message=teller.summary(error, attempts),
         error_timestamp=_iso(now),
         retry_count=max(attempts - 1, 0),
-        stack_trace=trace(error),
+        stack_trace=teller.trace(error),
         error_class=class_path(error),
         original_headers=tuple(Header(plain(name), *text_of(item)) for name, item in headers),
         original_timestamp=_iso(timestamp),
         consumer_group=None if group is None else plain(group),
         attempts=_history(history),
-        fingerprint=fingerprint(error),
+        fingerprint=fingerprint(error, teller.text),
         original_value_encoding=value_encoding,
         original_key_encoding=key_encoding,
     )

@@ -7,10 +7,12 @@ an error that can't be told must not keep its record from being dead-lettered.
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable
 from types import CodeType
 from typing import Final
 
 from relance.errors import MaxRetriesExceededError
+from relance.text import plain, said
 
 MAX_SUMMARY: Final = 4_000
 """Characters kept of an error message; some hold the whole payload that they complain about."""
@@ -24,14 +26,12 @@ _HEADING: Final = "Traceback (most recent call last):\n"
 _MORE_IS_SAID: Final = (SyntaxError, NameError, AttributeError, ImportError)
 """To these `traceback` adds a place or a suggestion."""
 
+_CHAIN: Final = 8  # errors of a chain
+_DEEPEST: Final = 20  # calls of each
+
 _MAX_FRAMES: Final = 1_000
 _FRAMES: Final[dict[tuple[int, int], tuple[CodeType, str]]] = {}
 """Lines of a stack trace, by what is called and where in it. The code is kept: its id is its name here."""
-
-
-def plain(text: str) -> str:
-    """The text without lone surrogates, which UTF-8 (and so JSON) can't hold; they become `\\udc80`."""
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def clip(text: str, limit: int) -> str:
@@ -46,12 +46,9 @@ def class_path(error: BaseException) -> str:
     return plain(kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}")
 
 
-def message(error: BaseException) -> str:
-    """What the error says of itself."""
-    try:
-        return plain(str(error))
-    except Exception as problem:  # noqa: BLE001 - the user's __str__ may raise anything, and the letter must go out
-        return f"<no text: its __str__ raised {type(problem).__name__}>"
+def failure(error: BaseException) -> str:
+    """`ClassName: text`, at most MAX_SUMMARY characters."""
+    return clip(said(error), MAX_SUMMARY)
 
 
 def last_error(error: BaseException) -> BaseException | str | None:
@@ -61,15 +58,23 @@ def last_error(error: BaseException) -> BaseException | str | None:
     return None
 
 
-def summary(error: BaseException, attempts: int) -> str:
-    """Class, colon, text; for exhausted attempts also how many there were and what the last one said."""
+def summary(
+    error: BaseException,
+    attempts: int,
+    told: Callable[[BaseException], str] = failure,
+    shown: Callable[[str], str] = str,
+) -> str:
+    """Class, colon, text; for exhausted attempts also how many there were and what the last one said.
+
+    `told` is what an error says as `failure` does, `shown` what may be seen of a text.
+    """
     last = last_error(error)
-    name = type(error).__name__
     if last is None:
-        text = _said(error)
+        text = told(error)
     else:
         tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
-        text = f"{name}: {tries} failed, last: {_said(last) if isinstance(last, BaseException) else last}"
+        said = told(last) if isinstance(last, BaseException) else shown(clip(last, MAX_SUMMARY))
+        text = f"{type(error).__name__}: {tries} failed, last: {said}"
     return clip(plain(text), MAX_SUMMARY)
 
 
@@ -88,10 +93,22 @@ def trace(error: BaseException) -> str:
     return f"{text[:_TRACE_HEAD]}\n… {left_out} characters left out …\n{tail}"
 
 
-def _said(error: BaseException) -> str:
-    text = message(error)
-    name = type(error).__name__
-    return f"{name}: {text}" if text else name
+def stack(error: BaseException, said: str) -> str:
+    """The same with `said` for what each error says; of a group, without its members."""
+    parts: list[str] = []
+    seen: set[int] = set()
+    step: BaseException | None = error
+    while step is not None and id(step) not in seen and len(seen) < _CHAIN:
+        seen.add(id(step))
+        try:
+            frames = "".join(traceback.format_tb(step.__traceback__, _DEEPEST))
+        except Exception as problem:  # noqa: BLE001 - as in `_formatted`
+            frames = f"<no stack: formatting it raised {type(problem).__name__}>\n"
+        parts.append(f"{_HEADING}{frames}{class_path(step)}: {said}\n")
+        last = last_error(step)
+        cause = last if isinstance(last, BaseException) else step.__cause__
+        step = cause or (None if step.__suppress_context__ else step.__context__)
+    return clip("\n".join(reversed(parts)), MAX_TRACE)
 
 
 def _quickly_formatted(error: BaseException) -> str | None:
@@ -126,7 +143,9 @@ def _last_lines(error: BaseException) -> list[str]:
     """As `traceback.format_exception_only`, which costs as much as all the rest of a letter."""
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001 - as in `message`; what the library makes of it is told
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 - as in `message`; what the library makes of it is told
         text = ""
     if not text or isinstance(error, _MORE_IS_SAID) or hasattr(error, "__notes__"):
         return traceback.format_exception_only(error)
@@ -138,5 +157,7 @@ def _last_lines(error: BaseException) -> list[str]:
 def _formatted(error: BaseException) -> str:
     try:
         return _quickly_formatted(error) or "".join(traceback.format_exception(error))
-    except Exception as problem:  # noqa: BLE001 - as in `message`: hostile attributes, or a chain too deep to walk
-        return f"{_said(error)}\n<no stack trace: formatting it raised {type(problem).__name__}>\n"
+    except KeyboardInterrupt:
+        raise
+    except BaseException as problem:  # noqa: BLE001 - as in `message`: hostile attributes, or a chain too deep to walk
+        return f"{said(error)}\n<no stack trace: formatting it raised {type(problem).__name__}>\n"

@@ -9,13 +9,14 @@ Pure, and stable between processes and releases: `SCHEME` is hashed too and chan
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from hashlib import sha256
 from types import TracebackType
 from typing import Final
 
-from relance.dead_letters.errortext import class_path, last_error, message
+from relance.dead_letters.errortext import class_path, last_error
+from relance.text import message_of
 
 SCHEME: Final = "relance-fingerprint-1"
 
@@ -48,14 +49,16 @@ _LIST: Final = re.compile(r"(<\w+>)(?:[,;]?\s*\1)+")
 _SPACE: Final = re.compile(r"\s+")
 
 
-def fingerprint(error: BaseException) -> str:
+def fingerprint(error: BaseException, shown: Callable[[str], str] = str) -> str:
     """The fingerprint of an exception; of exhausted attempts, that of the error of the last one.
 
-    So a bug counts as one whether it was retried first or not.
+    So a bug counts as one whether it was retried first or not. `shown` is what may be seen of a text: from
+    a hash, what is hidden in it could be guessed.
     """
     last = last_error(error)
     subject = last if isinstance(last, BaseException) else error
-    return fingerprint_of(class_path(subject), message(subject), [*_frames(subject), *_causes(subject)])
+    text = shown(message_of(subject)[: _READ + 1])
+    return fingerprint_of(class_path(subject), text, [*_frames(subject), *_causes(subject)])
 
 
 def fingerprint_of(error_class: str, text: str, stack: Iterable[str]) -> str:

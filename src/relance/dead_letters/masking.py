@@ -1,4 +1,7 @@
-"""A letter without what may not be read; the promise: it says which parts of the record it has hidden."""
+"""A letter without what of the record may not be read; the promise: it says which parts it has hidden.
+
+What its texts of errors may not hold is left out where they are made: see `telling`.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +32,8 @@ def masked(letter: DeadLetter, mask: Mask) -> DeadLetter:
         hidden.append("originalValue")
     if headers != letter.original_headers:
         hidden.append("originalHeaders")
-    trace = letter.stack_trace
     return msgspec.structs.replace(
         letter,
-        error_message=mask.text(letter.error_message),
-        stack_trace=None if trace is None else mask.text(trace),
-        attempts=tuple(
-            msgspec.structs.replace(attempt, error=mask.text(attempt.error)) for attempt in letter.attempts
-        ),
         original_value=value,
         original_value_encoding=encoding,
         original_headers=headers,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from relance.circuit import Call
+    from relance.dead_letters.telling import Teller
     from relance.engine.assignment import Assignment
     from relance.record import Record
 
@@ -85,6 +86,7 @@ class Run:
         "reordered",
         "reported",
         "started",
+        "teller",
     )
 
     def __init__(self, lane: Lane, records: list[Record]) -> None:
@@ -99,6 +101,7 @@ class Run:
         self.call: Call | None = None  # what a circuit breaker still has to hear of it
         self.letters: list[tuple[Record, Exception]] | None = None
         """Records given up, with why, to be written together; None: each is written at once."""
+        self.teller: Teller | None = None  # who tells the errors of a batch, once one failed
         self._next_up: list[Record] = []
 
     def cancel(self) -> None:

@@ -12,7 +12,7 @@ from relance.errors import MaxRetriesExceededError
 from relance.policies.classify import classify
 from relance.policies.retry import RetryPolicy
 
-__all__ = ["DeadLetter", "Defer", "Outcome", "Paths", "RetryAt", "Stop", "decide"]
+__all__ = ["NO_LETTERS", "DeadLetter", "Defer", "Outcome", "Paths", "RetryAt", "Stop", "decide"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,8 @@ class Stop:
     """Stop the consumer; the record stays uncommitted."""
 
     error: Exception
+    why: str = ""
+    """What about the error asks for that, and the way out."""
 
 
 Outcome = RetryAt | Defer | DeadLetter | Stop
@@ -59,13 +61,21 @@ class Paths:
     pointer: bool = False
 
 
+NO_LETTERS = (
+    "without a dead_letter_topic the record can't be given up: name one in @app.consumer, or mend the handler"
+)
+_NOT_JUDGED = "the retry policy could not judge that"
+
+
 def decide(
     error: Exception, *, attempt: int, policy: RetryPolicy, paths: Paths, random: Callable[[], float]
 ) -> Outcome:
     """The outcome of a failed try, `attempt` being its number from 1."""
     verdict = classify(error, policy)
+    if verdict.fault is not None:
+        return Stop(verdict.fault, _NOT_JUDGED)
     if verdict.fatal:
-        return Stop(error)
+        return Stop(error, f"no record can succeed now ({verdict.reason})")
     if not verdict.retryable:
         return _give_up(error, paths)
     if attempt >= policy.max_attempts:
@@ -81,4 +91,4 @@ def decide(
 
 def _give_up(error: Exception, paths: Paths) -> Outcome:
     # Without a dead-letter topic the record must not be lost, so nothing may be committed past it.
-    return Stop(error) if paths.dead_letter_topic is None else DeadLetter(error)
+    return Stop(error, NO_LETTERS) if paths.dead_letter_topic is None else DeadLetter(error)

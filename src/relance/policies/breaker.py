@@ -24,6 +24,7 @@ from relance.errors import MAX_WAIT, SettingsError
 from relance.policies.checks import integer, number
 from relance.policies.classify import classify, is_record_error
 from relance.policies.retry import ErrorTypes, RetryPolicy, RetryRule
+from relance.text import name_of, said
 
 __all__ = ["CircuitBreaker"]
 
@@ -219,16 +220,21 @@ def _matches(rule: RetryRule, error: Exception) -> bool:
 
 
 def _asked(rule: Callable[[Exception], bool | float | timedelta | None], error: Exception) -> bool:
-    name = getattr(rule, "__qualname__", None) or repr(rule)
+    name = name_of(rule)
     try:
         answer: object = rule(error)
-    except Exception as fault:
-        problem = f"{name} raised {type(fault).__name__}: {fault}; it must answer for every error"
+    except KeyboardInterrupt:  # a person's; all else, sys.exit too, is a fault of the breaker's settings
+        raise
+    except BaseException as fault:
+        if fault.__context__ is None and fault is not error:
+            fault.__context__ = error  # so that whoever sees the one sees the other
+        problem = f"{name} raised {said(fault)}; it must answer for every error"
         raise SettingsError("errors", problem) from fault
     if answer is None or isinstance(answer, bool):
         return answer is True
     if isinstance(answer, int | float | timedelta):
         return True
+    given = name_of(answer)[:60]
     raise SettingsError(
-        "errors", f"{name} answered {answer!r:.60}; it may answer bool, seconds, a timedelta or None"
+        "errors", f"{name} answered {given}; it may answer bool, seconds, a timedelta or None"
     )

@@ -38,12 +38,14 @@ from relance.errors import (
     Reject,
     Retry,
     SendError,
+    SettingsError,
     TopicMissingError,
     WorkerDiedError,
     held_wait,
     kafka_error,
 )
 from relance.policies.retry import RetryPolicy
+from relance.text import name_of, said
 
 __all__ = ["Verdict", "VerdictKind", "classify", "is_record_error"]
 
@@ -68,6 +70,8 @@ class Verdict:
     """Seconds to wait before the retry, 0 to a day; None leaves the wait to the policy."""
     reason: str = ""
     """Which rule answered, for a log line."""
+    fault: SettingsError | None = None
+    """Why a callable of `retry_on` could not answer: a fault of the policy, and so fatal."""
 
     @property
     def retryable(self) -> bool:
@@ -213,21 +217,30 @@ def _asked(error: Exception, policy: RetryPolicy) -> Verdict | None:
 
 
 def _ask(rule: Callable[[Exception], bool | float | timedelta | None], error: Exception) -> Verdict | None:
-    name = getattr(rule, "__qualname__", None) or repr(rule)
+    name = name_of(rule)
     try:
         answer: object = rule(error)
-    except Exception as fault:  # noqa: BLE001  a fault of the policy, told in the verdict and fatal
-        reason = f"retry_on's {name} raised {type(fault).__name__}: {fault}"
-        return Verdict(VerdictKind.FATAL, None, reason)
+    except KeyboardInterrupt:  # a person's; all else, sys.exit too, is a fault of the policy
+        raise
+    except BaseException as fault:  # noqa: BLE001  told in the verdict, and fatal
+        if fault.__context__ is None and fault is not error:
+            fault.__context__ = error  # so that whoever sees the one sees the other
+        return _at_fault(f"{name} raised {said(fault)}; it must answer for every error", fault)
     if answer is None or answer is False:
         return None
     if answer is True:
         return Verdict(VerdictKind.RETRYABLE, None, f"retry_on's {name} said so")
     delay = _seconds(answer)
     if delay is None:
-        reason = f"retry_on's {name} answered {answer!r}; it may answer bool, seconds, a timedelta or None"
-        return Verdict(VerdictKind.FATAL, None, reason)
+        given = name_of(answer)
+        return _at_fault(f"{name} answered {given}; it may answer bool, seconds, a timedelta or None", error)
     return Verdict(VerdictKind.RETRYABLE, delay, f"retry_on's {name} asked for {delay:g}s")
+
+
+def _at_fault(problem: str, cause: BaseException) -> Verdict:
+    fault = SettingsError("retry_on", problem)
+    fault.__cause__ = cause
+    return Verdict(VerdictKind.FATAL, None, f"retry_on's {problem}", fault)
 
 
 def _seconds(asked: object) -> float | None:

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
 
 from relance.errors import SettingsError
+from relance.policies.secrets import HIDDEN
 
 __all__ = ["HIDDEN", "Mask"]
 
-HIDDEN: Final = "***"
-
 _MAX_DEPTH: Final = 100
+_LONGEST_NUMBER: Final = 400  # digits that Python makes a number of at a bound cost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,15 +33,17 @@ class Mask:
 
     patterns: tuple[str, ...] = ()
     """Regular expressions: what they match is hidden in the texts of errors: in dead letters (message, stack
-    trace, attempts), retry headers, log lines of retries and dead letters, stats and health."""
+    trace, attempts), retry headers, log lines, stats and health."""
 
     headers: tuple[str, ...] = ()
-    """Names, in whatever case: the values of these headers are hidden in dead letters."""
+    """Names, in whatever case: the values of these headers are hidden in dead letters, and those of four
+    characters or more in the texts of errors, too."""
 
     fields: tuple[str, ...] = ()
     """Names, in whatever case: the values of these fields are hidden in the JSON of dead letters, however
-    deep they lie. A value that is no JSON, or has a name twice in one object, is hidden as a whole, because
-    nobody knows what it holds for others."""
+    deep they lie, and those of four characters or more in the texts of errors, too. A value that is no JSON,
+    or has a name twice in one object, is hidden as a whole, because nobody knows what it holds for others;
+    then each of its words is hidden in the texts of errors."""
 
     _matching: tuple[re.Pattern[str], ...] = field(init=False, repr=False, compare=False)
     _headers: frozenset[str] = field(init=False, repr=False, compare=False)
@@ -60,8 +62,13 @@ class Mask:
         """Whether it has no rule."""
         return not (self._matching or self._headers or self._fields)
 
+    @property
+    def hides_values(self) -> bool:
+        """Whether what it hides depends on the record, so that `values` has to be asked."""
+        return bool(self._headers or self._fields)
+
     def text(self, text: str) -> str:
-        """A text of an error, without what may not be read."""
+        """A text without what the patterns match."""
         for pattern in self._matching:
             text = pattern.sub(HIDDEN, text)
         return text
@@ -76,11 +83,43 @@ class Mask:
             return raw
         try:
             found = msgspec.json.decode(raw)
-            _refuse_names_used_twice(raw)
+            _parsed(raw)
             shown = self._shown(found, _MAX_DEPTH)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
+        except _NO_JSON:
             return HIDDEN.encode()
         return raw if shown == found else msgspec.json.encode(shown)
+
+    def values(self, raw: bytes | None, headers: Iterable[tuple[str, bytes | None]]) -> Iterator[str]:
+        """Of a record, the texts that the texts of its errors may not show, for `Secrets`."""
+        for name, value in headers:
+            if value is not None and self.hides_header(name):
+                yield from _readings(value)
+        if raw is None or not self._fields:
+            return
+        try:
+            msgspec.json.decode(raw)
+            found = list(self._leaves(_parsed(raw)))
+        except _NO_JSON:
+            yield from _words(raw)
+            return
+        yield from found
+        if found and b"\\" in raw:
+            yield from _spellings(raw, set(found))
+
+    def _leaves(self, value: Any) -> Iterator[str]:
+        """Texts and numbers below the fields that are hidden."""
+        waiting = [(value, False)]  # not by recursion: the JSON may be nested deeper than Python recurses
+        while waiting:
+            one, hidden = waiting.pop()
+            if isinstance(one, dict):
+                for name, item in one.items():
+                    if hidden and not _NAME.fullmatch(name):
+                        yield name
+                    waiting.append((item, hidden or name.casefold() in self._fields))
+            elif isinstance(one, list):
+                waiting.extend((item, hidden) for item in one)
+            elif hidden and isinstance(one, str):
+                yield from _numbers(one) if isinstance(one, _Number) else (one,)
 
     def _shown(self, value: Any, depth: int) -> Any:
         if depth == 0:
@@ -95,17 +134,74 @@ class Mask:
         return value
 
 
-def _refuse_names_used_twice(raw: bytes) -> None:
-    # Of a repeated name msgspec keeps the last; the first, perhaps what is to be hidden, is in the bytes too.
-    def pairs(items: list[tuple[str, Any]]) -> None:
-        if len({name for name, _ in items}) < len(items):
+_NO_JSON: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
+
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+"""A key that is a name; another one, in an object that is hidden, may be an address or a number."""
+
+_WORD: Final = re.compile(r"""[^\s"'\\,;:={}\[\]()<>|&\x00-\x1f\x7f\ufffd]{4,}""")
+_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
+
+
+class _Number(str):
+    """A number as it is written."""
+
+    __slots__ = ()
+
+
+def _parsed(raw: bytes) -> Any:
+    """The JSON, its numbers as they are written. Raises ValueError where an object has a name twice.
+
+    Of a repeated name msgspec keeps the last; the first, perhaps what is to be hidden, is in the bytes too.
+    """
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(items)
+        if len(found) < len(items):
             raise ValueError("a name stands twice in one object")
+        return found
 
-    json.loads(raw, object_pairs_hook=pairs, parse_int=_nothing, parse_float=_nothing)
+    return json.loads(raw, object_pairs_hook=pairs, parse_int=_Number, parse_float=_Number)
 
 
-def _nothing(_: str) -> None:
-    return None
+def _numbers(written: str) -> Iterator[str]:
+    """A number as texts show it: without its sign, which is no part of what is to be hidden."""
+    written = written.lstrip("-")
+    yield written
+    if len(written) > _LONGEST_NUMBER:
+        return
+    number = float(written)
+    yield repr(number)
+    if written.isdecimal():
+        yield f"{int(written):,}"
+    elif number.is_integer():
+        yield str(int(number))
+
+
+def _readings(raw: bytes) -> Iterator[str]:
+    """Bytes as a handler may have read them."""
+    try:
+        yield raw.decode("utf-8")
+    except UnicodeDecodeError:
+        yield raw.decode("utf-8", "replace")
+        yield raw.decode("latin-1")
+    encoding = json.detect_encoding(raw)
+    if not encoding.startswith("utf-8"):
+        yield raw.decode(encoding, "replace")
+
+
+def _words(raw: bytes) -> Iterator[str]:
+    """All that bytes of an unknown kind hold."""
+    for text in _readings(raw):
+        yield text
+        yield from _WORD.findall(text)
+
+
+def _spellings(raw: bytes, values: set[str]) -> Iterator[str]:
+    """The values as they are written in `raw`, which may escape any letter."""
+    for found in _STRING.findall(raw):
+        if b"\\" in found and json.loads(found) in values:
+            yield found[1:-1].decode("utf-8")
 
 
 def _texts(key: str, given: object) -> tuple[str, ...]:

@@ -17,7 +17,9 @@ from typing import Any, Self
 
 from relance.app import App
 from relance.circuit import Circuit
+from relance.contracts import Told
 from relance.dead_letters.envelope import DeadLetter, decode
+from relance.dead_letters.errortext import failure
 from relance.delivery import Sent
 from relance.encoding import checked_headers, checked_topic, encode, encode_key
 from relance.engine.assignment import Commit
@@ -33,6 +35,7 @@ from relance.testing.outside import CallOut, Outside
 from relance.testing.process import Node, Process, stored_of
 from relance.testing.tasks import CALL, PROCESS, Crash
 from relance.testing.topics import StoredRecord, Topics
+from relance.text import one_line
 
 __all__ = ["Call", "StoredRecord", "World"]
 
@@ -96,6 +99,7 @@ class World:
         self.calls: list[Call] = []
         """Each call of a handler with a record, in the order in which they began."""
         self.failure: Exception | None = None
+        self.reason = ""
         """What has ended the application, if something has."""
         self._began = self.clock.now
         self._partitions = partitions
@@ -538,8 +542,10 @@ class World:
         whose = dict(stored.sent_headers).get(f"{PREFIX}group")
         return whose is not None and whose.decode(errors="replace") != self.app.settings.group
 
-    def _on_failure(self, error: Exception) -> None:
-        self.failure = self.failure or error
+    def _on_failure(self, error: Exception, told: Told | None = None) -> None:
+        if self.failure is None:
+            self.failure = error
+            self.reason = one_line(told.reason if told else failure(error))
 
 
 def _errors(error: BaseException | None, count: int, batch: bool) -> dict[int, BaseException]:
@@ -572,6 +578,10 @@ class _Runner:
     @property
     def failure(self) -> Exception | None:
         return self._world.failure
+
+    @property
+    def reason(self) -> str:
+        return self._world.reason
 
     def slowed(self) -> dict[str, dict[str, str]]:
         """No broker holds anybody up here."""

@@ -35,6 +35,9 @@ class Sent(NamedTuple):
     """None where they cannot be read, which only matters to a handler that asks for them."""
     at: tuple[int, int]
 
+    def __repr__(self) -> str:
+        return f"<{self.topic}-{self.partition} offset {self.offset}, attempt {self.attempt}>"
+
     def headers(self) -> HeaderList:
         """Raises DecodeError where the parent could not read them."""
         if self.own_headers is None:
