@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 
-from relance.contracts import StartLike
+from relance.contracts import StartLike, Told
 from relance.dead_letters.errortext import failure
 from relance.engine.assignment import Assignment
 from relance.engine.crashes import CALM, Careful, careful_after, read_mark
@@ -16,6 +16,7 @@ from relance.engine.offset_map import mark_text
 from relance.errors import CrashLoopError, HandlerExitError
 from relance.failures import Failures
 from relance.monitor import Monitor
+from relance.outgoing import told_with
 from relance.record import Record
 
 __all__ = ["AfterCrash"]
@@ -56,7 +57,7 @@ class AfterCrash:
                 assignment.deaths.add(record.log_offset)
                 assignment.changed = True
             self._monitor.give_back(run)
-        self._stop([record], error)
+        self._stop([record], error, run.records if self._monitor.plan.batch > 1 else [record])
 
     def ended_somewhere(self, error: BaseException) -> None:
         """The same, raised in a task of one of the handlers that are out; whose it was is not known."""
@@ -65,16 +66,19 @@ class AfterCrash:
             runs = [run for a in self._monitor.engine.assignments.values() for run in a.running]
             for run in runs:
                 run.lane.assignment.unclean = run.lane.assignment.changed = True
-        self._stop([record for run in runs for record in run.records[run.done : run.done + 1]], error)
+        out = [record for run in runs for record in run.records[run.done : run.done + 1]]
+        self._stop(out, error, [record for run in runs for record in run.records])
 
-    def _stop(self, records: list[Record], error: BaseException) -> None:
+    def _stop(self, records: list[Record], error: BaseException, quoted: list[Record]) -> None:
+        """`quoted` are those that the error may quote."""
         plan = self._monitor.plan
         places = [f"{record.topic}-{record.partition} at offset {record.offset}" for record in records]
         code = error.code if isinstance(error, SystemExit) else None
         status = code if isinstance(code, int) and 0 < code < 256 else 1
-        ended = HandlerExitError(plan.handler, places, plan.mask.text(failure_text(error)), status)
+        teller = told_with(plan.mask, *quoted)
+        ended = HandlerExitError(plan.handler, places, teller.failure(error), status)
         ended.__cause__ = error
-        self._monitor.on_failure(ended)
+        self._monitor.on_failure(ended, Told(failure(ended), teller.trace(error)))
 
     def take(
         self,

@@ -57,8 +57,6 @@ class Plan:
     """The handler's name, for log lines and errors."""
     mask: Mask = field(default_factory=Mask)
     """What is hidden in what is written down about records."""
-    handler: str = "the handler"
-    """Its module and name."""
 
 
 @dataclass(slots=True)

@@ -194,7 +194,6 @@ def plan_of(spec: ConsumerSpec, settings: Settings) -> Plan:
         max_crashes=spec.max_crashes,
         handler=spec.shape.name,
         mask=spec.mask,
-        handler=spec.shape.name,
     )
 
 

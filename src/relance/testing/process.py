@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from relance.circuit import Circuit, make_circuits
+from relance.contracts import Told
 from relance.decoding import decoder_for
 from relance.engine.assignment import Assignment
 from relance.engine.lanes import Run
@@ -288,9 +289,9 @@ class Node:
         if self.process.dead:
             raise Crash
 
-    def _on_failure(self, error: Exception) -> None:
+    def _on_failure(self, error: Exception, told: Told | None = None) -> None:
         if not self.process.dead:
-            self.world._on_failure(error)
+            self.world._on_failure(error, told)
 
     # -- as an App sees a consumer -----------------------------------------------------------------
 
