@@ -80,7 +80,10 @@ class Launch:
         status = broker.start()
         if status.foreign:
             self.broker_started = False
-            self.say(f"broker    {settings.bootstrap} answers already, it wasn't started from here")
+            port = int(settings.bootstrap.rpartition(":")[2])
+            self.say(f"broker    {settings.bootstrap} answers already, and was not started from here:")
+            self.say(f"broker    it is {ports.holder_of(port)}; its topics and records are used")
+            self.say("broker    one of this folder: KAFKA_BOOTSTRAP_SERVERS=localhost:PORT ./scripts/up.sh")
         elif before.running:
             self.say(f"broker    {settings.bootstrap} runs")
         else:

@@ -39,6 +39,7 @@ from relance.kafka.config import common_config
 from relance.kafka.letters import DeadLetters
 from relance.kafka.starts import Where
 from relance.kafka.table import Table
+from relance.needs import NeededTopic, needed_topics
 from relance.outgoing import NOTHING_HIDDEN
 from relance.policies.breaker import CircuitBreaker
 from relance.policies.masking import Mask
@@ -247,6 +248,10 @@ class App:
         """The compacted topic `topic` as a dictionary; made with one partition if it is missing."""
         self._not_yet_run("table", topic)
         return self._tables.setdefault(topic, Table(topic))
+
+    def needed_topics(self) -> list[NeededTopic]:
+        """The topics that its consumers and tables read and write; `relance topics ensure` makes them."""
+        return needed_topics(self._specs, self._tables)
 
     # -- running -----------------------------------------------------------------------------------
 

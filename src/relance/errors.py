@@ -7,7 +7,7 @@
   · SendError                   a write was not acknowledged; `maybe_written` says what is known of it
     + HandoffError              ... and that write was a retry or a dead letter: its source offset stays
   · BrokerUnavailableError      no broker answered before the deadline (also a ConnectionError)
-  · TopicMissingError           the topic does not exist; the message holds the command that makes it
+  · TopicMissingError           topics do not exist; the message holds the command that makes them
   · AssignmentError             the partition is not (or no longer) ours
   · HandlerTimeoutError         a handler took longer than its timeout (also a TimeoutError)
   · WorkerDiedError             the process that ran a handler ended; always retried
@@ -248,43 +248,48 @@ class BrokerUnavailableError(RelanceError, ConnectionError):
 
 
 class TopicMissingError(RelanceError):
-    """A topic that must exist does not, and relance may not make it.
+    """Topics that must exist do not, and relance may not make them.
 
-    `partitions` is the number to suggest, in the command that the message holds.
+    `topics` are all of them, `topic` is the first; `partitions` is the number to suggest, in the command that
+    the message holds.
     """
 
     def __init__(
         self,
         topic: str,
-        *,
+        *others: str,
         partitions: int = 1,
         replication_factor: int = 1,
         bootstrap_servers: str = "localhost:9092",
     ) -> None:
-        super().__init__(topic)
+        super().__init__(topic, *others)
         self.topic = topic
+        self.topics = (topic, *others)
         self.partitions = partitions
         self.replication_factor = replication_factor
         self.bootstrap_servers = bootstrap_servers
 
     @property
     def command(self) -> str:
-        """The Kafka command that makes the topic."""
+        """The command that makes the topics."""
+        copies = f" --replication-factor {self.replication_factor}" if self.replication_factor != 1 else ""
         return (
-            f"./scripts/kafka.sh kafka-topics --create --topic {self.topic} --partitions {self.partitions}"
-            f" --replication-factor {self.replication_factor} --bootstrap-server {self.bootstrap_servers}"
+            f"relance topics create {' '.join(self.topics)} --partitions {self.partitions}{copies}"
+            f" --bootstrap {self.bootstrap_servers}"
         )
 
     def __str__(self) -> str:
-        return (
-            f"topic {self.topic!r} does not exist on {self.bootstrap_servers}; create it: {self.command}"
-            f"   (or: relance topics create {self.topic} --partitions {self.partitions})"
-        )
+        if len(self.topics) == 1:
+            told = f"topic {self.topic!r} does not exist on {self.bootstrap_servers}; create it"
+        else:
+            names = ", ".join(map(repr, self.topics))
+            told = f"topics {names} do not exist on {self.bootstrap_servers}; create them"
+        return f"{told}: {self.command} (or all that an App needs: relance topics ensure MODULE:APP)"
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild_topic_missing, (
             type(self),
-            self.topic,
+            self.topics,
             self.partitions,
             self.replication_factor,
             self.bootstrap_servers,
@@ -293,13 +298,13 @@ class TopicMissingError(RelanceError):
 
 def _rebuild_topic_missing(
     kind: type[TopicMissingError],
-    topic: str,
+    topics: tuple[str, ...],
     partitions: int,
     replication_factor: int,
     bootstrap_servers: str,
 ) -> TopicMissingError:
     return kind(
-        topic,
+        *topics,
         partitions=partitions,
         replication_factor=replication_factor,
         bootstrap_servers=bootstrap_servers,

@@ -29,6 +29,7 @@ from relance.kafka.fitting import FittingProducer
 from relance.kafka.limits import TopicLimits
 from relance.kafka.table import Table
 from relance.kafka.watch import TopicWatch
+from relance.needs import TABLE_CONFIGS
 from relance.outgoing import LARGEST, NOTHING_HIDDEN, told_with
 from relance.policies.masking import Mask
 from relance.settings import EventLoop, Settings
@@ -251,9 +252,8 @@ class Runner:
             try:
                 admin.ping(min(1.0, max(0.1, left)))
                 for table in self._tables:
-                    admin.ensure_topic(table.topic, 1, {"cleanup.policy": "compact", "segment.ms": "600000"})
-                for topic in topics:
-                    self._need(admin, topic)
+                    admin.ensure_topic(table.topic, 1, TABLE_CONFIGS)
+                self._need(admin, topics)
                 return
             except BrokerUnavailableError as error:
                 if self.stopping:
@@ -270,12 +270,19 @@ class Runner:
                         deadline - time.monotonic(),
                     )
 
-    def _need(self, admin: Admin, topic: str) -> None:
-        try:
-            admin.topic_id(topic)
-        except TopicMissingError:
-            if not self.settings.create_topics:
-                raise
+    def _need(self, admin: Admin, topics: Iterable[str]) -> None:
+        missing, partitions = [], 1
+        for topic in dict.fromkeys(topics):
+            try:
+                partitions = max(partitions, admin.identity(topic).partitions)
+            except TopicMissingError:
+                missing.append(topic)
+        if missing and not self.settings.create_topics:
+            # As many partitions as those that are there, since a retry topic is like its source.
+            raise TopicMissingError(
+                *missing, partitions=partitions, bootstrap_servers=self.settings.bootstrap_servers
+            )
+        for topic in missing:
             admin.ensure_topic(topic, -1)
             _log.warning("topic %s was missing; made it with the broker's default partitions", topic)
 

@@ -23,7 +23,9 @@ class Command:
     def __init__(self, bootstrap: str) -> None:
         self._env = os.environ | {"KAFKA_BOOTSTRAP_SERVERS": bootstrap, "TERM": "dumb"}
 
-    def __call__(self, *arguments: str | bytes, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
+    def __call__(
+        self, *arguments: str | bytes, stdin: bytes = b"", cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [str(RELANCE), *arguments],
             input=stdin,
@@ -31,6 +33,7 @@ class Command:
             env=self._env,
             timeout=60,
             check=False,
+            cwd=cwd,
         )
         return subprocess.CompletedProcess(
             done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
@@ -72,6 +75,74 @@ def test_a_topic_that_exists_is_an_error_unless_that_is_fine(relance: Command, m
     topic = make_topic("cli-exists")
     refused(relance("topics", "create", topic), 1, topic, "exists already")
     assert relance("topics", "create", topic, "--if-not-exists").returncode == 0
+
+
+def test_several_topics_are_created_and_deleted_at_once_and_what_cannot_be_is_told_together(
+    relance: Command, make_topic: MakeTopic
+) -> None:
+    one = make_topic("cli-several")
+    made = relance("topics", "create", f"{one}.a", one, f"{one}.b", "--partitions", "2")
+    assert made.stdout == f"created {one}.a with 2 partitions\ncreated {one}.b with 2 partitions\n"
+    refused(made, 1, f"'{one}' exists already")
+    refused(relance("topics", "create", "../x", f"{one}.c"), 2, "no topic name")
+    gone = relance("topics", "delete", f"{one}.a", "no-1", "no-2", f"{one}.b", "--yes")
+    assert gone.stdout == f"deleted {one}.a\ndeleted {one}.b\n"
+    refused(gone, 1, "topics 'no-1', 'no-2' do not exist")
+
+
+NEEDS = """
+from relance import App, RetryPolicy
+
+app = App("shop", bootstrap_servers={bootstrap!r})
+table = app.table("{topic}.state")
+
+@app.consumer("{topic}", "{topic}.more", retry=RetryPolicy.fixed(), retry_topic="{topic}.retry",
+              dead_letter_topic="{topic}.DLT")
+def handle(value: bytes) -> None: ...
+"""
+
+
+def test_the_topics_of_an_app_are_made_once_and_what_differs_is_told(
+    relance: Command, make_topic: MakeTopic, bootstrap: str, tmp_path: Path
+) -> None:
+    topic = make_topic("cli-ensure", 3)
+    (tmp_path / "needs.py").write_text(NEEDS.format(bootstrap=bootstrap, topic=topic))
+
+    def ensure(*options: str) -> list[str]:
+        done = relance("topics", "ensure", "needs:app", *options, cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, ""), done
+        return done.stdout.replace(topic, "T").splitlines()
+
+    made = [
+        "created T.more (source) with 1 partition",
+        "created T.retry (retry) with 3 partitions",
+        "created T.DLT (dead letter) with 3 partitions",
+        "created T.state (table) with 1 partition",
+    ]
+    assert ensure("--dry-run") == [
+        "T (source) is there",
+        *(f"would {m.replace('ated', 'ate', 1)}" for m in made),
+    ]
+    assert ensure() == ["T (source) is there", *made]
+    assert Admin(bootstrap).configs(f"{topic}.state")["cleanup.policy"] == "compact"
+    assert ensure() == [f"T{end} is there" for end in (" (source)", ".more (source)", ".retry (retry)")] + [
+        "T.DLT (dead letter) is there",
+        "T.state (table) is there",
+    ]
+    assert ensure("--partitions", "6")[0] == "T (source) is there; it has 3 partitions, not 6"
+    refused(relance("topics", "ensure", "nothing:app", cwd=tmp_path), 2, "there is no module 'nothing'")
+
+
+def test_an_app_without_its_topics_names_them_all(
+    relance: Command, make_topic: MakeTopic, bootstrap: str, tmp_path: Path
+) -> None:
+    topic = make_topic("cli-missing", 3)
+    (tmp_path / "needs.py").write_text(NEEDS.format(bootstrap=bootstrap, topic=topic))
+    done = relance("run", "needs:app", cwd=tmp_path)
+    assert done.returncode == 1
+    names = " ".join(f"{topic}.{end}" for end in ("more", "retry", "DLT"))
+    assert f"relance topics create {names} --partitions 3 --bootstrap {bootstrap}" in done.stderr
+    assert "scripts/" not in done.stderr
 
 
 def test_nothing_is_deleted_without_a_yes(relance: Command, make_topic: MakeTopic, bootstrap: str) -> None:

@@ -10,6 +10,7 @@ import types
 
 import pytest
 import typer
+from broker_fakes import kafka, listening
 
 from relance.cli import main as cli
 from relance.errors import BrokerUnavailableError, SettingsError
@@ -299,3 +300,19 @@ def test_a_group_may_be_a_typer_application(run):
 
     run.command(app)
     assert run("try", "one", "x") == (0, "one x\n", "")
+
+
+def test_whose_kafka_answers_at_the_port_is_said_and_own_refuses_one_that_is_not_ours(run, tmp_path):
+    place = ("--dir", str(tmp_path / "run"))
+    with listening(kafka) as port:
+        code, out, err = run("broker", "start", "--port", str(port), *place)
+        assert (code, out) == (0, f"localhost:{port}: a Kafka that was not started from here\n")
+        assert re.search(rf"it belongs to pid {os.getpid()} .*used as it is.*--own refuses", err)
+        code, out, err = run("broker", "start", "--port", str(port), "--own", *place)
+        assert (code, out) == (1, "")
+        assert re.search(
+            rf"localhost:{port} answers a Kafka .*pid {os.getpid()}.*stop it", err
+        )
+        code, _, err = run("broker", "start", "--bootstrap", f"kafka.example:{port}", "--own")
+        assert (code, "--own" in err) == (2, True)
+    assert not (tmp_path / "run").exists()

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from relance.console import show
 from relance.console.show import RecordView, Shown, json_value, letter_of, shown
 from relance.dead_letters import build, encode
+from relance.dead_letters.masking import masked
 from relance.kafka.browse import FetchedRecord
+from relance.policies.masking import HIDDEN, Mask
 
 LIMIT = 8 * 1024
 
@@ -149,6 +151,29 @@ def test_a_dead_letter_that_never_was_a_record_has_no_place() -> None:
     found = letter_of(a_letter(partition=None, offset=None), LIMIT)
     assert found is not None
     assert found.letter.original_partition is None
+
+
+def test_a_letter_whose_fields_were_masked_is_a_letter_and_shows_what_is_left_of_them() -> None:
+    letter = build(
+        topic="orders",
+        partition=1,
+        offset=2,
+        key=b"k",
+        value=b'{"card":"4111","id":7}',
+        headers=[("token", b"secret"), ("kind", b"new")],
+        group="g",
+        error=ValueError("declined"),
+        attempts=1,
+        now=0.0,
+    )
+    raw = encode(masked(letter, Mask(fields=["card"], headers=["token"])))
+    found = letter_of(raw, LIMIT)
+    assert found is not None
+    assert found.error_class == "ValueError"
+    assert "4111" not in found.value.text
+    assert '"id": 7' in found.value.text
+    assert [(name, item.text) for name, item in found.headers] == [("token", HIDDEN), ("kind", "new")]
+    assert found.letter.masked == ("originalValue", "originalHeaders")
 
 
 @pytest.mark.parametrize(

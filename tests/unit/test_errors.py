@@ -73,11 +73,16 @@ def test_a_settings_error_names_the_key_and_the_way_out() -> None:
 def test_a_missing_topic_is_reported_with_the_command_that_makes_it() -> None:
     text = str(TopicMissingError("orders.DLT", partitions=3, bootstrap_servers="kafka:9092"))
     assert "'orders.DLT' does not exist on kafka:9092" in text
-    assert (
-        "./scripts/kafka.sh kafka-topics --create --topic orders.DLT --partitions 3"
-        " --replication-factor 1 --bootstrap-server kafka:9092" in text
-    )
-    assert "relance topics create orders.DLT --partitions 3" in text
+    assert "relance topics create orders.DLT --partitions 3 --bootstrap kafka:9092" in text
+    assert "scripts" not in text, "a user of the library has no checkout of it"
+
+
+def test_all_missing_topics_are_told_in_one_command() -> None:
+    error = TopicMissingError("orders", "orders.DLT", partitions=6, replication_factor=3)
+    assert "topics 'orders', 'orders.DLT' do not exist on localhost:9092" in str(error)
+    assert "create orders orders.DLT --partitions 6 --replication-factor 3" in error.command
+    copy = pickle.loads(pickle.dumps(error))
+    assert (copy.topic, copy.topics, str(copy)) == ("orders", ("orders", "orders.DLT"), str(error))
 
 
 def test_a_send_error_says_whether_the_record_may_be_in_the_topic() -> None:

@@ -26,7 +26,6 @@ KAFKA_VERSION = "4.3.1"
 OLDEST_JAVA = 17
 HOME_VARIABLE = "RELANCE_KAFKA_HOME"
 POM = Path(__file__).with_name("pom.xml")
-_JARS = 53  # how many jars the pom makes; only for the progress line
 _MARK = "pom.sha256"
 
 Say = Callable[[str], None]
@@ -132,7 +131,8 @@ def _watch(command: list[str], say: Say) -> str | None:
         for line in maven.stdout:
             if "Downloaded" in line and ".jar" in line:
                 fetched += 1
-                say(f"downloading Kafka {KAFKA_VERSION} with Maven: {fetched} files of about {_JARS}")
+                # Of how many nobody knows: what Maven lacks of its own is among them.
+                say(f"downloading Kafka {KAFKA_VERSION} with Maven: {fetched} file{'s'[: fetched > 1]}")
             elif "ERROR" in line and not error:
                 error = line.partition("] ")[2].strip()
         status = maven.wait()

@@ -22,7 +22,7 @@ from relance.broker.jars import Say, ensure_jars
 from relance.broker.probe import Answer, ask
 from relance.cli.options import config_of
 from relance.errors import RelanceError, SettingsError
-from relance.ports import LOOPBACK_NAMES
+from relance.ports import LOOPBACK_NAMES, holder_of
 
 __all__ = ["app"]
 
@@ -58,24 +58,41 @@ def start(
     timeout: Annotated[
         float, typer.Option("--timeout", metavar="SECONDS", help="How long Kafka may take to come up.")
     ] = 60.0,
+    own: Annotated[
+        bool, typer.Option("--own", help="Refuse a Kafka that answers there and was not started from DIR.")
+    ] = False,
 ) -> None:
     """Start it, and return when it answers. A Kafka that already answers there is used as it is.
 
-    The first time it is downloaded, by Maven. Where Java or Maven is missing, Docker runs it.
+    It is said whose that is; with --own it is refused. The first time Kafka is downloaded, by Maven. Where
+    Java or Maven is missing, Docker runs it.
     """
     host, port = _address(port, bootstrap)
     if host not in LOOPBACK_NAMES:
+        if own:
+            raise SettingsError("--own", f"means a Kafka on this machine, and {host} is not: --port PORT")
         if ask(host, port) is not Answer.KAFKA:
             raise RelanceError(
                 f"no Kafka answers at {host}:{port}; it can only be started on this machine: --port PORT"
             )
         typer.echo(f"{host}:{port}: a Kafka that was not started from here")
         return
+    if own and (found := LocalBroker(dir, port=port).status()).foreign:
+        raise RelanceError(
+            f"at {found.bootstrap} answers a Kafka that was not started from {dir}: {holder_of(port)};"
+            " stop it, or take another --port"
+        )
     with _progress() as say, _signals_stop():
         settings = config_of(config) or None
         broker = LocalBroker(dir, port=port, nodes=nodes, config=settings, heap_mb=heap_mb, say=say)
         found = broker.start(timeout)
     _show(found)
+    if found.foreign:
+        typer.echo(
+            f"it belongs to {holder_of(port)}, and is used as it is, with the topics and records in it;"
+            " --own refuses that, --port starts one beside it",
+            err=True,
+        )
 
 
 @app.command()
@@ -165,7 +182,7 @@ def _progress() -> Iterator[Say]:
 
     def say(line: str) -> None:
         nonlocal last, when
-        # "downloading …: 7 files of about 53" is said once, and then every few seconds.
+        # "downloading …: 7 files" is said once, and then every few seconds.
         kind, now = line.partition(": ")[0], time.monotonic()
         if kind != last or now - when >= _QUIET:
             last, when = kind, now

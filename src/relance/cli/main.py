@@ -19,7 +19,10 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "run": ("relance.cli.run:run", "Run an application: relance run module:app."),
     "produce": ("relance.cli.produce:produce", "Write records, with keys where Java's producers put them."),
-    "topics": ("relance.cli.topics:app", "List, create, delete and describe topics."),
+    "topics": (
+        "relance.cli.topics:app",
+        "List, create and delete topics; make those that an App needs.",
+    ),
     "console": ("relance.cli.console:console", "Show topics, records, groups and lag in a browser."),
     "broker": ("relance.cli.broker:app", "Start and stop a local Apache Kafka for development."),
 }

@@ -6,15 +6,12 @@ forge a line of the log nor move the terminal.
 
 from __future__ import annotations
 
-import importlib
 import logging
-import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from relance.errors import SettingsError
+from relance.cli.application import load_app
 from relance.settings import check_setting
 from relance.text import one_line, visible
 
@@ -26,23 +23,8 @@ def run(
     log_level: Annotated[str | None, typer.Option(help="DEBUG, INFO, WARNING, ERROR or CRITICAL.")] = None,
 ) -> None:
     """Run an application until SIGTERM or Ctrl-C; once more ends it at once."""
-    from relance.app import App
-
     level = None if log_level is None else check_setting("log_level", log_level, written="--log-level")
-    module_name, colon, attribute = target.partition(":")
-    if not colon or not attribute or "" in module_name.split("."):
-        raise SettingsError("MODULE:APP", f"{target!r} lacks a part, as in shop.orders:app")
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise
-        raise SettingsError("MODULE:APP", f"there is no module {error.name!r} in {Path.cwd()}") from error
-    app = getattr(module, attribute, None)
-    if not isinstance(app, App):
-        found = "nothing" if app is None else f"a {type(app).__name__}"
-        raise SettingsError("MODULE:APP", f"{module_name} holds {found} named {attribute!r}, not an App")
+    app = load_app(target)
     handler = logging.StreamHandler()
     handler.setFormatter(Plain("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     logging.basicConfig(level=level or app.settings.log_level, handlers=[handler])

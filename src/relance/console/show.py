@@ -137,10 +137,12 @@ def letter_of(raw: bytes | None, limit: int) -> Letter | None:
         return None
     try:
         letter = decode(raw)
+        # What stands there, masked or not: `value_bytes` refuses to give what is masked for the original.
+        bare = msgspec.structs.replace(letter, masked=())
         if letter.pointer:
-            key, value, headers = letter.key_bytes(), None, []
+            key, value, headers = bare.key_bytes(), None, []
         else:
-            key, value, headers = letter.key_bytes(), letter.value_bytes(), letter.header_items()
+            key, value, headers = bare.key_bytes(), bare.value_bytes(), bare.header_items()
     except DecodeError:
         return None  # then it is a record like any other, and shown as one
     return Letter(
