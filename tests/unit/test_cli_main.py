@@ -310,9 +310,7 @@ def test_whose_kafka_answers_at_the_port_is_said_and_own_refuses_one_that_is_not
         assert re.search(rf"it belongs to pid {os.getpid()} .*used as it is.*--own refuses", err)
         code, out, err = run("broker", "start", "--port", str(port), "--own", *place)
         assert (code, out) == (1, "")
-        assert re.search(
-            rf"localhost:{port} answers a Kafka .*pid {os.getpid()}.*stop it", err
-        )
+        assert re.search(rf"localhost:{port} answers a Kafka .*pid {os.getpid()}.*stop it", err)
         code, _, err = run("broker", "start", "--bootstrap", f"kafka.example:{port}", "--own")
         assert (code, "--own" in err) == (2, True)
     assert not (tmp_path / "run").exists()
