@@ -137,3 +137,8 @@ async def _real(value: object) -> None:
 
 def forgets_to_await(value: object) -> object:
     return _real(value)
+
+
+def answers(value: object) -> object:
+    """What many write."""
+    return value

@@ -287,7 +287,6 @@ def memory(job: Job) -> None:
         "concurrency": 64,
         "retry": RetryPolicy.fixed(delay=job.options["delay"], max_attempts=100_000, retry_on=NotYetError),
         "dead_letter_topic": job.dead_letter_topic,
-        "max_in_memory_wait": 3600.0,
     }
     is_bad, done, keys = job.is_bad, tally.done, job.keys
     to_park = sum(1 for number in range(job.n) if is_bad(number % keys))

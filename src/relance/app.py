@@ -34,7 +34,7 @@ from relance.errors import (
     RelanceError,
     SettingsError,
 )
-from relance.hooks import BreakerHook, Hook, Hooks
+from relance.hooks import BreakerHook, Hook, Hooks, checked_hook
 from relance.kafka.config import common_config
 from relance.kafka.letters import DeadLetters
 from relance.kafka.starts import Where
@@ -52,6 +52,7 @@ from relance.spec import (
     ConsumerSpec,
     HandOff,
     Workers,
+    check_assignor,
     check_handling,
     check_handoff,
     check_options,
@@ -135,8 +136,8 @@ class App:
         The function stays as it is, so a unit test can call it. It succeeds by returning and fails by
         raising; what then happens is `retry`'s to say (no policy: no retry).
 
-        retry_topic: where waits longer than `max_in_memory_wait` seconds go (0: all); records that wait
-          there lose their place in the order, so `strict_order=True` forbids it.
+        retry_topic: where waits longer than `max_in_memory_wait` seconds go (0: all), with `retry`; records
+          that wait there lose their place in the order, so `strict_order=True` forbids it.
         dead_letter_topic: where records go that are given up. Without one the consumer stops instead.
         dead_letter_pointer: whether a letter that its topic does not take may leave the value out and say
           where it lies (which retention may delete). Without it the partition waits for a larger topic.
@@ -169,7 +170,8 @@ class App:
           dead-lettered with CrashLoopError unhandled; without a dead-letter topic its partition stops then.
           None or 0: it is handled again for ever.
 
-        Raises SettingsError for what cannot be meant, RelanceError once the application has begun to run.
+        Raises SettingsError for what cannot be meant, and for what would be taken and never used. Raises
+        RelanceError once the application has begun to run.
         """
         self._not_yet_run("consumer", ", ".join(map(str, topics)))
         paths = Paths(retry_topic, dead_letter_topic, max_in_memory_wait, dead_letter_pointer)
@@ -180,6 +182,7 @@ class App:
         if on_out_of_range is not None:
             lost = check_setting("on_out_of_range", on_out_of_range)
         check_options(topics, retry, paths, ordering, concurrency, strict_order, breaker)
+        check_assignor(assignor, settings)
         check_handling(workers, batch, timeout)
         check_handoff(handoff, settings)
         crashes = checked_max_crashes(max_crashes)
@@ -222,8 +225,11 @@ class App:
         return register
 
     def on_assigned(self, hook: Hook) -> Hook:
-        """Decorator: call `hook(partitions)` after partitions came (source topics only)."""
-        self._hooks.on_assigned.append(hook)
+        """Decorator: call `hook(partitions)` after partitions came (source topics only).
+
+        As for the other hooks: a function, not async. Raises SettingsError.
+        """
+        self._hooks.on_assigned.append(checked_hook("on_assigned", hook))
         return hook
 
     def on_revoked(self, hook: Hook) -> Hook:
@@ -231,17 +237,17 @@ class App:
 
         It holds the whole rebalance up, so it is waited for only until the drain's deadline.
         """
-        self._hooks.on_revoked.append(hook)
+        self._hooks.on_revoked.append(checked_hook("on_revoked", hook))
         return hook
 
     def on_lost(self, hook: Hook) -> Hook:
         """Decorator: call `hook(partitions)` when partitions are gone already, without a chance to commit."""
-        self._hooks.on_lost.append(hook)
+        self._hooks.on_lost.append(checked_hook("on_lost", hook))
         return hook
 
     def on_breaker_open(self, hook: BreakerHook) -> BreakerHook:
         """Decorator: call `hook(opened)`, with a CircuitBreakerOpen, after a circuit breaker has opened."""
-        self._hooks.on_breaker_open.append(hook)
+        self._hooks.on_breaker_open.append(checked_hook("on_breaker_open", hook))
         return hook
 
     def table(self, topic: str) -> Table:

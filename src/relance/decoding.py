@@ -37,7 +37,7 @@ from relance.annotations import Words, expanded, is_word, unwrapped, without_non
 from relance.errors import DecodeError, SettingsError
 from relance.record import Record
 
-__all__ = ["Decoding", "HandlerShape", "decoder_for", "handler_shape"]
+__all__ = ["Decoding", "HandlerShape", "code_of", "decoder_for", "handler_shape"]
 
 _JSON_KINDS: Final = (dict, list, str, int, float, bool, type(None))
 _LONGEST_PROBLEM: Final = 1000
@@ -247,7 +247,7 @@ def handler_shape(
     key = f"handler {name}"
     if isinstance(handler, type) or not callable(handler):
         raise SettingsError(key, "must be a function, handler(value) or handler(value, record)")
-    code = _code_of(handler)
+    code = code_of(handler)
     if inspect.isgeneratorfunction(code) or inspect.isasyncgenfunction(code):
         raise SettingsError(key, "has a yield in it, so calling it would do nothing; return instead")
     positional: list[inspect.Parameter] = []
@@ -296,7 +296,7 @@ def _wants_record(parameter: inspect.Parameter, batch: bool) -> bool:
     return parameter.annotation in wanted
 
 
-def _code_of(handler: Any) -> Any:
+def code_of(handler: Any) -> Any:
     """The function behind partials, methods, decorators that say what they wrap, and callable objects."""
     handler = inspect.unwrap(handler)
     while hasattr(handler, "func") and hasattr(handler, "keywords"):  # functools.partial
@@ -307,7 +307,7 @@ def _code_of(handler: Any) -> Any:
 
 
 def _handler_name(handler: Any) -> str:
-    code = _code_of(handler) if callable(handler) and not isinstance(handler, type) else handler
+    code = code_of(handler) if callable(handler) and not isinstance(handler, type) else handler
     name = getattr(code, "__qualname__", None)
     return f"{code.__module__}.{name}" if name else repr(handler)
 

@@ -7,26 +7,54 @@ daemon, which an executor's isn't: a hook that hangs must not keep the process f
 
 from __future__ import annotations
 
+import inspect
 import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from relance.dead_letters.errortext import trace
+from relance.decoding import code_of
+from relance.errors import SettingsError
 from relance.policies.masking import Mask
 from relance.record import TopicPartition
 from relance.stats import CircuitBreakerOpen
 from relance.text import indented, name_of
 
-__all__ = ["BreakerHook", "Hook", "Hooks"]
+__all__ = ["BreakerHook", "Hook", "Hooks", "checked_hook"]
 
 _log = logging.getLogger("relance.rebalance")
 
 Hook = Callable[[list[TopicPartition]], None]
 BreakerHook = Callable[[CircuitBreakerOpen], None]
 _Call = tuple[Callable[[], None], threading.Event]
+H = TypeVar("H", bound=Callable[..., Any])
+
+
+def checked_hook(key: str, hook: H) -> H:
+    """The hook, if it can be called as one. Raises SettingsError, naming the decorator and the hook."""
+    given: object = hook
+    if not callable(given):
+        raise SettingsError(key, f"{given!r:.100} is no function: write @app.{key} above a function")
+    name = name_of(hook)
+    code = code_of(hook)
+    if inspect.iscoroutinefunction(code):
+        problem = (
+            f"{name} is async, and nobody would await it: hooks run on a thread of their own; write def, and"
+            " to reach a loop use asyncio.run_coroutine_threadsafe"
+        )
+        raise SettingsError(key, problem)
+    if inspect.isgeneratorfunction(code) or inspect.isasyncgenfunction(code):
+        raise SettingsError(key, f"{name} has a yield in it, so calling it would do nothing; return instead")
+    try:
+        inspect.signature(hook).bind(None)
+    except TypeError as error:
+        raise SettingsError(key, f"{name} is called with one argument, and {error}") from error
+    except ValueError:
+        pass  # a function of C's may not say what it takes
+    return hook
 
 
 class Hooks:
@@ -115,7 +143,7 @@ class Hooks:
     def _call(self, hooks: list[Callable[[Any], None]], given: Callable[[], Any], problem: str) -> None:
         for hook in hooks:
             try:
-                hook(given())
+                _refuse_unawaited(hook(given()))
             except BaseException as error:  # noqa: BLE001  not even sys.exit may decide over partitions
                 self.failures += 1
                 self._log_failure(problem, hook, error)
@@ -126,6 +154,15 @@ class Hooks:
             _log.error(problem, name, exc_info=error)
         else:
             _log.error(f"{problem}:\n%s", name, indented(self._mask.text(trace(error))))
+
+
+def _refuse_unawaited(answer: object) -> None:
+    if inspect.isawaitable(answer):
+        if inspect.iscoroutine(answer):
+            answer.close()
+        raise TypeError(
+            f"it returned what has to be awaited ({type(answer).__name__}), so it has done nothing"
+        )
 
 
 def _names(tps: list[TopicPartition]) -> str:

@@ -29,6 +29,7 @@ __all__ = [
     "ConsumerSpec",
     "HandOff",
     "Workers",
+    "check_assignor",
     "check_handling",
     "check_handoff",
     "check_options",
@@ -41,6 +42,8 @@ __all__ = [
 
 HandOff = Literal["acknowledged", "transactional"]
 Workers = Literal["loop", "inline", "threads", "processes"]
+
+_DEFAULT_WAIT = Paths(None, None).max_in_memory_wait
 
 # Records buffered at least, and for each that may be handled at once. More would not be faster: poller and
 # handler take turns at the interpreter, and what waits longer is out of the caches (measured: a tenth).
@@ -122,10 +125,9 @@ def check_options(
     wait = paths.max_in_memory_wait
     if type(wait) not in (int, float) or not 0 <= wait <= 3600:
         raise SettingsError("max_in_memory_wait", f"{wait!r} is not 0 to 3600 seconds")
-    if strict_order and paths.retry_topic is not None:
-        raise SettingsError(
-            "strict_order", f"forbids deferral, so leave out retry_topic={paths.retry_topic!r}"
-        )
+    for key, switch in (("strict_order", strict_order), ("dead_letter_pointer", paths.pointer)):
+        if type(switch) is not bool:
+            raise SettingsError(key, f"{switch!r} is neither True nor False")
     for key, other in others.items():
         if other in topics:
             raise SettingsError(
@@ -133,6 +135,44 @@ def check_options(
             )
     if paths.retry_topic is not None and paths.retry_topic == paths.dead_letter_topic:
         raise SettingsError("dead_letter_topic", f"{paths.retry_topic!r} is the retry topic too")
+    _check_without_effect(retry, paths, ordering, strict_order)
+
+
+def _check_without_effect(retry: RetryPolicy | None, paths: Paths, ordering: str, strict_order: bool) -> None:
+    """What would be taken and never used, or says two things at once. Raises SettingsError."""
+    if strict_order and paths.retry_topic is not None:
+        raise SettingsError(
+            "strict_order", f"forbids deferral, so leave out retry_topic={paths.retry_topic!r}"
+        )
+    if strict_order and ordering == "none":
+        raise SettingsError("strict_order", "True and ordering='none' exclude each other: there is no order")
+    if paths.retry_topic is not None and retry is None:
+        raise SettingsError(
+            "retry_topic",
+            f"without retry= no record is tried again, so none would go to {paths.retry_topic!r}: add"
+            " retry=RetryPolicy.exponential(), or leave it out; to work off what lies there, and add nothing,"
+            " retry=RetryPolicy.immediate(max_attempts=1)",
+        )
+    if paths.retry_topic is None and paths.max_in_memory_wait != _DEFAULT_WAIT:
+        raise SettingsError(
+            "max_in_memory_wait",
+            f"{paths.max_in_memory_wait:g} says which waits go to the retry topic, and there is none: add"
+            " retry_topic=, or leave it out, then all waits are in memory",
+        )
+    if paths.pointer and paths.dead_letter_topic is None:
+        raise SettingsError(
+            "dead_letter_pointer", "is about dead letters, and there is no dead_letter_topic: add it"
+        )
+
+
+def check_assignor(assignor: str | None, settings: Settings) -> None:
+    """An assignor of the consumer's own, if it names one. Raises SettingsError."""
+    if assignor is not None and settings.client.get("group.protocol") == "consumer":
+        raise SettingsError(
+            "assignor",
+            f"{assignor!r} is for the classic protocol; with group.protocol=consumer the broker shares out:"
+            " leave it out, or name an assignor of the broker's in client group.remote.assignor",
+        )
 
 
 def _is_pattern(topic: object) -> bool:
@@ -219,6 +259,14 @@ def check_spec(spec: ConsumerSpec, *, beside: Iterable[ConsumerSpec]) -> None:
         raise SettingsError("concurrency", f"inline, {name} runs one record at a time; or workers='threads'")
     if spec.workers == "processes" and spec.batch is not None:
         raise SettingsError("batch", f"{name} runs in processes, which take one record at a time")
+    slow = None if spec.breaker is None else spec.breaker.slow_call_duration
+    ends_calls = spec.timeout is not None and spec.workers in ("loop", "processes")
+    if slow is not None and ends_calls and slow > (spec.timeout or 0.0):
+        raise SettingsError(
+            "breaker",
+            f"slow_call_duration {slow:g} is above timeout {spec.timeout:g}, so each call of {name} is ended"
+            " before it is slow: lower it, or raise timeout",
+        )
     mine = _reads(spec)
     for other in beside:
         _check_shared(spec, other)

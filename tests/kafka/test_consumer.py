@@ -267,7 +267,7 @@ def test_a_key_s_order_holds_through_retries_in_memory(
 def test_a_stop_during_a_long_backoff_is_quick_and_the_next_owner_keeps_the_wait_and_the_attempt(
     groups: GroupMaker, send: Callable[..., None], bootstrap: str, retry: bool
 ) -> None:
-    group = groups(retry=retry, delay=5.0, max_in_memory_wait=0.0 if retry else 600.0)
+    group = groups(retry=retry, delay=5.0, max_in_memory_wait=0.0 if retry else 10.0)
     first = only(group)
     send(group.config["topic"], "slow", fail=1)
     failed = wait_until(lambda: group.told("start"))[0]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
-from relance.hooks import Hooks
+from relance import App
+from relance.errors import SettingsError
+from relance.hooks import Hooks, checked_hook
 from relance.record import TopicPartition
 from relance.stats import CircuitBreakerOpen
 from waiting import wait_until
@@ -174,3 +178,86 @@ def test_a_breaker_s_hooks_are_called_beside_the_others_and_cannot_break_them(
     assert calls == [opened, [ONE]]
     assert hooks.failures == 1
     assert "hook test_a_breaker_s_hooks_are_called" in caplog.text
+
+
+# -- what is no hook -----------------------------------------------------------------------------------
+
+
+async def asynchronous(tps: list[TopicPartition]) -> None:
+    pass
+
+
+async def with_loop(loop: object, tps: list[TopicPartition]) -> None:
+    pass
+
+
+def lazy(tps: list[TopicPartition]) -> Any:
+    yield tps
+
+
+async def lazy_too(tps: list[TopicPartition]) -> Any:
+    yield tps
+
+
+def takes_nothing() -> None:
+    pass
+
+
+def takes_two(tps: list[TopicPartition], more: object) -> None:
+    pass
+
+
+class AsyncCallable:
+    async def __call__(self, tps: list[TopicPartition]) -> None:
+        pass
+
+    async def method(self, tps: list[TopicPartition]) -> None:
+        pass
+
+
+@pytest.mark.parametrize("event", ["on_assigned", "on_revoked", "on_lost", "on_breaker_open"])
+@pytest.mark.parametrize(
+    ("hook", "problem"),
+    [
+        (asynchronous, "asynchronous is async, and nobody would await it"),
+        (functools.partial(with_loop, None), "is async"),
+        (AsyncCallable(), "is async"),
+        (AsyncCallable().method, "AsyncCallable.method is async"),
+        (functools.wraps(asynchronous)(lambda tps: asynchronous(tps)), "is async"),
+        (lazy, "lazy has a yield"),
+        (lazy_too, "has a yield"),
+        (takes_nothing, "called with one argument"),
+        (takes_two, "called with one argument, and missing a required argument: 'more'"),
+        (3, "3 is no function"),
+    ],
+)
+def test_what_could_never_be_called_as_a_hook_is_refused_by_name(event: str, hook: Any, problem: str) -> None:
+    app = App("g", bootstrap_servers="localhost:1")
+    with pytest.raises(SettingsError, match=problem) as caught:
+        getattr(app, event)(hook)
+    assert caught.value.key == event
+
+
+@pytest.mark.parametrize(
+    "hook",
+    [
+        lambda tps: None,
+        [].append,
+        print,
+        functools.partial(takes_two, more=1),
+        max,
+        lambda *given: None,
+        lambda tps, more=1: None,
+    ],
+)
+def test_whatever_takes_one_argument_is_a_hook_and_stays_what_it_was(hook: Any) -> None:
+    assert checked_hook("on_lost", hook) is hook
+
+
+def test_a_hook_that_returns_a_coroutine_has_done_nothing_and_that_is_told(
+    hooks: Hooks, caplog: pytest.LogCaptureFixture
+) -> None:
+    hooks.on_revoked.append(lambda tps: asynchronous(tps))  # type: ignore[arg-type, return-value]  # that is it
+    hooks.revoked([ONE], 5.0)
+    assert hooks.failures == 1
+    assert "it returned what has to be awaited (coroutine), so it has done nothing" in caplog.text

@@ -181,3 +181,17 @@ def test_a_policy_prints_as_a_person_would_say_it(policy: RetryPolicy, text: str
 def test_a_policys_repr_builds_it_again() -> None:
     policy = RetryPolicy.exponential(retry_on=())
     assert eval(repr(policy)) == policy
+
+
+def test_a_rule_that_could_never_count_is_refused() -> None:
+    with pytest.raises(SettingsError, match="KeyError is in fatal or non_retryable too") as caught:
+        RetryPolicy.fixed(retry_on=(OSError, KeyError), non_retryable=KeyError)
+    assert caught.value.key == "retry_on"
+    with pytest.raises(SettingsError, match="KeyError is in non_retryable too") as caught:
+        RetryPolicy.fixed(fatal=KeyError, non_retryable=(ValueError, KeyError))
+    assert caught.value.key == "fatal"
+
+
+def test_an_exception_to_the_default_and_a_part_of_a_rule_are_no_such_thing() -> None:
+    RetryPolicy.fixed(non_retryable=TimeoutError)
+    RetryPolicy.fixed(retry_on=Exception, non_retryable=KeyError, fatal=MemoryError)

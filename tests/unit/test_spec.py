@@ -10,6 +10,8 @@ from relance import App, CircuitBreaker, RetryPolicy, Settings
 from relance.errors import SettingsError
 from relance.spec import checked_max_crashes, feeds_of, plan_of
 
+RETRY = RetryPolicy.immediate()
+
 
 def an_app() -> App:
     return App("g", settings=Settings(bootstrap_servers="localhost:1"))
@@ -32,13 +34,13 @@ async def payments(value: dict) -> None:  # type: ignore[type-arg]
         ({"topics": ["orders"]}, {"topics": ["orders"]}, "topics", "orders"),
         ({"topics": ["a", "orders"]}, {"topics": ["orders", "b"]}, "topics", "orders"),
         (
-            {"topics": ["a"], "retry_topic": "retries"},
-            {"topics": ["b"], "retry_topic": "retries"},
+            {"topics": ["a"], "retry": RETRY, "retry_topic": "retries"},
+            {"topics": ["b"], "retry": RETRY, "retry_topic": "retries"},
             "retry_topic",
             "retries",
         ),
-        ({"topics": ["a"], "retry_topic": "b"}, {"topics": ["b"]}, "topics", "b"),
-        ({"topics": ["a"]}, {"topics": ["b"], "retry_topic": "a"}, "retry_topic", "a"),
+        ({"topics": ["a"], "retry": RETRY, "retry_topic": "b"}, {"topics": ["b"]}, "topics", "b"),
+        ({"topics": ["a"]}, {"topics": ["b"], "retry": RETRY, "retry_topic": "a"}, "retry_topic", "a"),
     ],
     ids=[
         "its topic",
@@ -68,14 +70,14 @@ def test_a_refused_consumer_is_not_registered() -> None:
 
 def test_consumers_of_one_app_may_share_a_dead_letter_topic_and_read_topics_of_their_own() -> None:
     app = an_app()
-    app.consumer("a", retry_topic="a.retry", dead_letter_topic="dlt")(orders)
-    app.consumer("b", retry_topic="b.retry", dead_letter_topic="dlt")(payments)
+    app.consumer("a", retry=RETRY, retry_topic="a.retry", dead_letter_topic="dlt")(orders)
+    app.consumer("b", retry=RETRY, retry_topic="b.retry", dead_letter_topic="dlt")(payments)
     assert [spec.topics for spec in app._specs] == [("a",), ("b",)]
 
 
 def test_consumers_of_two_apps_may_share_what_they_read() -> None:
     for handler in (orders, payments):
-        an_app().consumer("a", retry_topic="a.retry")(handler)
+        an_app().consumer("a", retry=RETRY, retry_topic="a.retry")(handler)
 
 
 # -- options by themselves ---------------------------------------------------------------------------
@@ -107,7 +109,9 @@ def test_the_words_for_a_place_to_start_are_taken_as_they_are(word: Any) -> None
 )
 def test_no_retry_is_skipped_wherever_the_source_goes_on(lost: Any, of_retries: str) -> None:
     app = an_app()
-    app.consumer("orders", start="latest", on_out_of_range=lost, retry_topic="orders.retry")(orders)
+    app.consumer("orders", start="latest", on_out_of_range=lost, retry=RETRY, retry_topic="orders.retry")(
+        orders
+    )
     source, retry = feeds_of(app._specs[0], "g")
     assert (source.group, source.start, source.on_out_of_range) == ("g", "latest", lost)
     assert (retry.topics, retry.group) == (("orders.retry",), "g.retry")
@@ -184,8 +188,64 @@ def test_a_value_that_an_option_cannot_mean_is_refused(option: str, value: objec
 @pytest.mark.parametrize("wait", [0, 3, 0.5, 3600])
 def test_a_wait_in_memory_may_be_a_whole_number_or_not(wait: float) -> None:
     app = an_app()
-    app.consumer("orders", max_in_memory_wait=wait)(orders)
+    app.consumer("orders", retry=RETRY, retry_topic="r", max_in_memory_wait=wait)(orders)
     assert app._specs[0].paths.max_in_memory_wait == wait
+
+
+# -- what would be taken and never used --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "option", "way_out"),
+    [
+        ({"retry_topic": "r"}, "retry_topic", r"add retry=RetryPolicy\.exponential\(\), or leave it out"),
+        ({"max_in_memory_wait": 0}, "max_in_memory_wait", "add retry_topic=, or leave it out"),
+        ({"retry": RETRY, "max_in_memory_wait": 60.0}, "max_in_memory_wait", "all waits are in memory"),
+        ({"dead_letter_pointer": True}, "dead_letter_pointer", "no dead_letter_topic: add it"),
+        ({"strict_order": True, "ordering": "none"}, "strict_order", "exclude each other"),
+        ({"strict_order": True, "retry": RETRY, "retry_topic": "r"}, "strict_order", "leave out retry_topic"),
+        ({"strict_order": "yes"}, "strict_order", "neither True nor False"),
+        (
+            {"dead_letter_topic": "d", "dead_letter_pointer": 1},
+            "dead_letter_pointer",
+            "neither True nor False",
+        ),
+        (
+            {"timeout": 5.0, "breaker": CircuitBreaker(slow_call_duration=6.0)},
+            "breaker",
+            "lower it, or raise timeout",
+        ),
+    ],
+    ids=str,
+)
+def test_what_would_be_taken_and_never_used_is_refused_with_the_way_out(
+    given: dict[str, Any], option: str, way_out: str
+) -> None:
+    with pytest.raises(SettingsError, match=way_out) as caught:
+        an_app().consumer("orders", **given)(orders)
+    assert caught.value.key == option
+
+
+def test_what_lies_in_a_retry_topic_can_be_worked_off_without_adding_to_it() -> None:
+    an_app().consumer("orders", retry=RetryPolicy.immediate(max_attempts=1), retry_topic="r")(orders)
+
+
+def test_a_thread_may_take_longer_than_its_timeout_so_it_may_be_slow() -> None:
+    def blocking(value: dict) -> None:  # type: ignore[type-arg]
+        pass
+
+    slow = CircuitBreaker(slow_call_duration=6.0)
+    an_app().consumer("orders", timeout=5.0, breaker=slow)(blocking)
+    with pytest.raises(SettingsError, match="ended before it is slow"):
+        an_app().consumer("orders", timeout=5.0, breaker=slow, workers="processes")(blocking)
+
+
+def test_an_assignor_is_refused_where_the_broker_shares_out() -> None:
+    app = App("g", bootstrap_servers="localhost:1", client={"group.protocol": "consumer"})
+    app.consumer("payments")(payments)
+    with pytest.raises(SettingsError, match=r"group\.protocol=consumer the broker shares out") as caught:
+        app.consumer("orders", assignor="range")(orders)
+    assert caught.value.key == "assignor"
 
 
 def test_inline_a_sync_handler_runs_one_record_at_a_time() -> None:
@@ -260,11 +320,11 @@ def test_as_many_records_are_buffered_as_asked_for_or_enough_to_keep_all_handler
 
 def test_a_topic_for_the_letters_of_one_and_the_retries_of_another_is_refused_either_way_round() -> None:
     for second, option in (
-        ({"retry_topic": "d", "dead_letter_topic": "x"}, "retry_topic"),
-        ({"retry_topic": "x", "dead_letter_topic": "r"}, "dead_letter_topic"),
+        ({"retry": RETRY, "retry_topic": "d", "dead_letter_topic": "x"}, "retry_topic"),
+        ({"retry": RETRY, "retry_topic": "x", "dead_letter_topic": "r"}, "dead_letter_topic"),
     ):
         app = an_app()
-        app.consumer("a", retry_topic="r", dead_letter_topic="d")(orders)
+        app.consumer("a", retry=RETRY, retry_topic="r", dead_letter_topic="d")(orders)
         with pytest.raises(SettingsError, match=r"the dead letters of .* and the retries of") as caught:
             app.consumer("b", **second)(orders)
         assert caught.value.key == option

@@ -502,3 +502,11 @@ def test_a_handler_that_returns_a_coroutine_ends_the_work_and_its_record_stays_u
         assert bench.base() == 0
     [error] = bench.member.failures
     assert "functools.wraps" in str(error)
+
+
+def test_a_value_that_handlers_return_in_any_child_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    with Bench(process_handlers.answers, concurrency=2) as bench:
+        bench.give(*({"key": i} for i in range(20)))
+        bench.wait_for(20)
+    [told] = [text for text in caplog.messages if "and nobody gets it" in text]
+    assert "process_handlers.answers returned a value (dict)" in told

@@ -86,6 +86,14 @@ class RetryPolicy:
         put(self, "retry_on", _rules(self.retry_on))
         for key in ("non_retryable", "fatal"):
             put(self, key, _types(key, getattr(self, key)))
+        twice = [kind for kind in self.fatal if kind in self.non_retryable]
+        if twice:
+            raise SettingsError("fatal", f"{_names(twice)} is in non_retryable too: name it in one of them")
+        first = (*self.fatal, *self.non_retryable)
+        never = [rule for rule in self.retry_on if isinstance(rule, type) and rule in first]
+        if never and self.retry_on != DEFAULT_RETRY_ON:  # of the default there may be exceptions
+            problem = f"{_names(never)} is in fatal or non_retryable too, which come first: name it in one"
+            raise SettingsError("retry_on", problem)
 
     @classmethod
     def immediate(
@@ -209,6 +217,10 @@ class RetryPolicy:
         base = self.base_delay(attempt)
         spread = base * self.jitter_factor
         return f"{base:g}s±{spread:g}s" if spread else f"{base:g}s"
+
+
+def _names(kinds: Iterable[type[Exception]]) -> str:
+    return ", ".join(kind.__name__ for kind in kinds)
 
 
 def _entries(given: object) -> tuple[object, ...]:

@@ -19,7 +19,7 @@ from relance.errors import BatchError
 from relance.policies.classify import classify
 from relance.record import SEALED, Record
 from relance.runtime import Runtime
-from relance.workers.answer import refuse_awaitable
+from relance.workers.answer import Returned
 from relance.workers.cancellation import not_by_us
 
 __all__ = ["Attempt", "Batch", "BatchCall", "next_of"]
@@ -42,9 +42,15 @@ class Batch:
     """What sync and async batches have in common: who is called with what, and what becomes of each."""
 
     def __init__(
-        self, runtime: Runtime, handler: Callable[..., Any], shape: HandlerShape, decoding: Decoding
+        self,
+        runtime: Runtime,
+        handler: Callable[..., Any],
+        shape: HandlerShape,
+        decoding: Decoding,
+        returned: Returned | None = None,
     ) -> None:
         self._runtime = runtime
+        self._returned = returned or Returned(shape.name)
         self._handler = handler
         self._shape = shape
         self._decoding = decoding
@@ -145,7 +151,8 @@ class BatchCall(Batch):
             while (found := next_of(asks, error)) is not None:
                 error = None
                 try:
-                    refuse_awaitable(self.call(found))
+                    if (answer := self.call(found)) is not None:
+                        self._returned.look(answer)
                 except asyncio.CancelledError as cancelled:
                     error = not_by_us(cancelled)
                 except Exception as raised:  # noqa: BLE001  the policy judges it

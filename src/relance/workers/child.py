@@ -23,7 +23,7 @@ from typing import Any
 
 from relance.decoding import Decoding, HandlerShape, decoder_for, handler_shape
 from relance.record import SEALED, Record, record_of
-from relance.workers.answer import refuse_awaitable
+from relance.workers.answer import refuse_unrun
 from relance.workers.cancellation import not_by_us
 from relance.workers.travel import Answer, Sent, packed
 
@@ -154,11 +154,11 @@ def _work_off(
     until = time.perf_counter() + seconds
     for i, sent in enumerate(records, 1):
         record = record_of(sent.topic, sent.partition, sent.offset, sent.key, sent.raw, sent, sent.attempt)
-        error = _handle_one(record, handler, shape, decoding)
+        error, returned = _handle_one(record, handler, shape, decoding)
         goes_on = error is None and i < len(records) and time.perf_counter() < until
         if error is None:
             outbox, record.outbox = record.outbox, SEALED
-            pipe.send(Answer(None, outbox or None, goes_on))
+            pipe.send(Answer(None, outbox or None, goes_on, returned))
         else:
             record.outbox = SEALED
             pipe.send(Answer(packed(error), None, goes_on))
@@ -168,18 +168,22 @@ def _work_off(
 
 def _handle_one(
     record: Record, handler: Callable[..., Any], shape: HandlerShape, decoding: Decoding
-) -> Exception | None:
+) -> tuple[Exception | None, str | None]:
+    """What it failed with, and the class of what it returned in place of None."""
     try:
         value = decoding.decode(record.raw)
     except decoding.errors as error:
-        return decoding.as_error(error, record.raw)
+        return decoding.as_error(error, record.raw), None
     try:
-        refuse_awaitable(handler(value, record) if shape.takes_record else handler(value))
+        answer = handler(value, record) if shape.takes_record else handler(value)
+        if answer is None:
+            return None, None
+        refuse_unrun(answer)
+        return None, type(answer).__name__
     except asyncio.CancelledError as error:
-        return not_by_us(error)
+        return not_by_us(error), None
     except Exception as error:  # noqa: BLE001  whatever a handler raises is judged by the policy, at home
-        return error
-    return None
+        return error, None
 
 
 def _nothing(number: int, frame: FrameType | None) -> None:

@@ -17,6 +17,7 @@ from relance.engine.lanes import Run
 from relance.errors import Fatal, HandlerTimeoutError, HandlerWord
 from relance.record import SEALED
 from relance.runtime import Runtime
+from relance.workers.answer import Returned
 from relance.workers.batch import Attempt, Batch, next_of
 from relance.workers.cancellation import is_current, not_by_us
 from relance.workers.turns import SLICE, Hold
@@ -40,6 +41,7 @@ class CoroutineCall:
     ) -> None:
         self._runtime = runtime
         self._handler = _awaitable(handler, shape.name, timeout)
+        self._returned = Returned(shape.name)
         self._shape = shape
         self._decoding = decoding
 
@@ -61,10 +63,9 @@ class CoroutineCall:
                     return False
             else:
                 try:
-                    if with_record:
-                        await handler(value, record)
-                    else:
-                        await handler(value)
+                    answer = await (handler(value, record) if with_record else handler(value))
+                    if answer is not None:
+                        self._returned.look(answer)
                 except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  the policy judges it
                     if not self._runtime.failed(run, record, _as_failure(error, run)):
                         return False
@@ -112,7 +113,8 @@ class CoroutineBatchCall(Batch):
             while (found := next_of(asks, error)) is not None:
                 error = None
                 try:
-                    await self.call(found)
+                    if (answer := await self.call(found)) is not None:
+                        self._returned.look(answer)
                 except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001  the policy judges it
                     error = _as_failure(raised, run)
                 except BaseException as raised:
@@ -138,7 +140,7 @@ def _awaitable(
 def _wrapped(handler: Callable[..., Any], name: str) -> Callable[..., Coroutine[Any, Any, Any]]:
     """What a sync wrapper calls itself by functools.wraps, it must also be."""
 
-    async def call(*given: Any) -> None:
+    async def call(*given: Any) -> Any:
         answer = handler(*given)
         if not inspect.isawaitable(answer):
             raise Fatal(
@@ -146,7 +148,7 @@ def _wrapped(handler: Callable[..., Any], name: str) -> Callable[..., Coroutine[
                 f" {type(answer).__name__}, nothing to await: let the wrapper be async, or return what it"
                 " wraps"
             )
-        await answer
+        return await answer
 
     return call
 
@@ -154,11 +156,11 @@ def _wrapped(handler: Callable[..., Any], name: str) -> Callable[..., Coroutine[
 def _within(
     seconds: float, handler: Callable[..., Coroutine[Any, Any, Any]], name: str
 ) -> Callable[..., Coroutine[Any, Any, Any]]:
-    async def call(*given: Any) -> None:
+    async def call(*given: Any) -> Any:
         scope = asyncio.timeout(seconds)
         try:
             async with scope:
-                await handler(*given)
+                return await handler(*given)
         except Exception as error:
             # Also what a library makes of the cancellation; but a word of the handler's own stands.
             if scope.expired() and not isinstance(error, HandlerWord):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from relance.decoding import decoder_for
 from relance.runtime import Runtime
 from relance.spec import ConsumerSpec
+from relance.workers.answer import Returned
 from relance.workers.batch import BatchCall
 from relance.workers.coroutine import CoroutineBatchCall, CoroutineCall
 from relance.workers.inline import Call, InlineWorker
@@ -35,9 +36,11 @@ def make_worker(spec: ConsumerSpec, runtime: Runtime) -> BlockingWorker | LoopWo
     if spec.workers == "processes":
         return ProcessesWorker(runtime, handler, shape, spec.concurrency, timeout)
 
+    returned = Returned(shape.name)  # one for all threads: it is told once
+
     def make_call() -> Call:
         kind = SingleCall if spec.batch is None else BatchCall
-        return kind(runtime, handler, shape, decoding)
+        return kind(runtime, handler, shape, decoding, returned)
 
     if spec.workers == "threads":
         return ThreadsWorker(runtime, make_call, spec.concurrency, fixed=fixed)

@@ -22,6 +22,7 @@ from relance.errors import HandlerTimeoutError, RelanceError, SettingsError, Wor
 from relance.outgoing import read_headers
 from relance.record import Record
 from relance.runtime import Runtime
+from relance.workers.answer import Returned
 from relance.workers.child import Child, ChildGoneError, ChildLateError
 from relance.workers.inline import Call
 from relance.workers.threads import ThreadsWorker
@@ -57,9 +58,10 @@ class ProcessesWorker(ThreadsWorker):
             problem = f"a worker process cannot import it ({error}); define it at the top of a module"
             raise SettingsError(f"handler {shape.name}", problem) from error
         self._calls: list[ProcessCall] = []
+        returned = Returned(shape.name)
 
         def make_call() -> ProcessCall:
-            self._calls.append(ProcessCall(runtime, handler, shape, timeout))
+            self._calls.append(ProcessCall(runtime, handler, shape, timeout, returned))
             return self._calls[-1]
 
         super().__init__(runtime, make_call, concurrency, fixed=None if timeout is None else 1)
@@ -93,9 +95,15 @@ class ProcessCall:
     """The handler in one child, which is started when the first record comes."""
 
     def __init__(
-        self, runtime: Runtime, handler: Callable[..., Any], shape: HandlerShape, timeout: float | None
+        self,
+        runtime: Runtime,
+        handler: Callable[..., Any],
+        shape: HandlerShape,
+        timeout: float | None,
+        returned: Returned,
     ) -> None:
         self._runtime = runtime
+        self._returned = returned
         self._handler = handler
         self._name = shape.name
         self._with_record = shape.takes_record
@@ -162,6 +170,8 @@ class ProcessCall:
                 answer: Answer = child.receive(self._timeout)
                 if answer.error is not None:
                     break
+                if answer.returned is not None:
+                    self._returned.tell(answer.returned)
                 if answer.outbox is not None:
                     record.outbox = answer.outbox
                     self._runtime.returned(run, record)

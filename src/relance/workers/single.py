@@ -18,7 +18,7 @@ from relance.decoding import Decoding, HandlerShape
 from relance.engine.lanes import Run
 from relance.record import SEALED, Record
 from relance.runtime import Runtime
-from relance.workers.answer import refuse_awaitable
+from relance.workers.answer import Returned
 from relance.workers.cancellation import not_by_us
 
 __all__ = ["SingleCall"]
@@ -31,9 +31,15 @@ class SingleCall:
     """`handler(value)` or `handler(value, record)`."""
 
     def __init__(
-        self, runtime: Runtime, handler: Callable[..., Any], shape: HandlerShape, decoding: Decoding
+        self,
+        runtime: Runtime,
+        handler: Callable[..., Any],
+        shape: HandlerShape,
+        decoding: Decoding,
+        returned: Returned | None = None,
     ) -> None:
         self._runtime = runtime
+        self._returned = returned or Returned(shape.name)
         self._decoding = decoding
         self._handler = handler
         self._shape = shape
@@ -43,7 +49,7 @@ class SingleCall:
         now = time.perf_counter
         decoding, handler, with_record = self._decoding, self._handler, self._shape.takes_record
         decode, decode_errors = decoding.decode, decoding.errors
-        records = run.records
+        records, returned = run.records, self._returned
         begin = first = run.done
         records[begin].unseal()  # the only one that may have been with a handler before
         stride, sealed = 1, SEALED
@@ -62,7 +68,7 @@ class SingleCall:
                         try:
                             answer = handler(value, record) if with_record else handler(value)
                             if answer is not None:
-                                refuse_awaitable(answer)
+                                returned.look(answer)
                         except asyncio.CancelledError as problem:
                             error = not_by_us(problem)
                         except Exception as problem:  # noqa: BLE001  whatever it is, the policy judges it

@@ -63,6 +63,8 @@ class Answer(NamedTuple):
     error: Packed | None
     outbox: list[Outgoing] | None
     goes_on: bool
+    returned: str | None = None
+    """The class of what the handler returned in place of None."""
 
 
 class _Parts(NamedTuple):
