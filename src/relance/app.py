@@ -332,6 +332,11 @@ class App:
             raise RelanceError(f"{what} {name}: ask for it before the application runs")
 
     def _run_once(self, *, owns_process: bool) -> Runner:
+        if self._runner is not None and self._runner.in_memory:
+            raise RelanceError(
+                "this App is in a World, which runs it: call neither app.run() nor app.running() there (a"
+                " TestClient runs the lifespan only as a context manager)"
+            )
         if self._runner is not None:
             raise RelanceError(
                 "this App runs, or has run: an App runs once. To run again make another one, for example in a"

@@ -54,6 +54,9 @@ _ABANDONED = 70  # exit status: a handler was still running at the deadline (EX_
 class Runner:
     """One run of an application's consumers and tables; it runs once."""
 
+    in_memory = False
+    """Whether it is the test kit's."""
+
     def __init__(
         self,
         settings: Settings,

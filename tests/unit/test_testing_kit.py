@@ -51,6 +51,20 @@ def test_a_handler_that_stops_the_application_is_told_how_that_is_done_here() ->
         assert world.dead_letters() == []
 
 
+def test_an_application_in_a_world_is_not_run_beside_it() -> None:
+    app = app_with(lambda value: None)
+
+    async def lifespan() -> None:
+        async with app.running():
+            """Not reached."""
+
+    with World(app):
+        with pytest.raises(RelanceError, match="is in a World, which runs it"):
+            app.run()
+        with pytest.raises(RelanceError, match="is in a World, which runs it"):
+            asyncio.run(lifespan())
+
+
 # -- time --------------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,6 @@ from types import TracebackType
 from typing import Any, Self
 
 from relance.app import App
-from relance.circuit import Circuit
 from relance.contracts import Told
 from relance.dead_letters.envelope import DeadLetter, decode
 from relance.dead_letters.errortext import failure
@@ -24,15 +23,17 @@ from relance.delivery import Sent
 from relance.encoding import checked_headers, checked_topic, encode, encode_key
 from relance.engine.assignment import Commit
 from relance.engine.deferral import PREFIX
-from relance.errors import BatchError, Fatal, RelanceError, SendError
+from relance.errors import BatchError, RelanceError
 from relance.kafka.cluster import Identity
 from relance.kafka.starts import Seen
 from relance.record import Outgoing, Record, TopicPartition
 from relance.testing.clock import VirtualClock
+from relance.testing.front import WorldRunner
 from relance.testing.limit import Blocked
 from relance.testing.loop import VirtualLoop
 from relance.testing.outside import CallOut, Outside
 from relance.testing.process import Node, Process, stored_of
+from relance.testing.spread import moves
 from relance.testing.tasks import CALL, PROCESS, Crash
 from relance.testing.topics import StoredRecord, Topics
 from relance.text import one_line
@@ -122,7 +123,7 @@ class World:
         if self.app._runner is not None:
             raise RelanceError("the application runs already: a world needs one of its own")
         self.loop = VirtualLoop(self.clock, self._outside)
-        self.app._runner = _Runner(self)  # type: ignore[assignment]  # what App asks of one, and no more
+        self.app._runner = WorldRunner(self)  # type: ignore[assignment]  # what App asks of one, and no more
         for spec in self.app._specs:
             for topic in spec.all_topics:
                 if topic not in self.topics.counts:
@@ -349,7 +350,7 @@ class World:
             nodes = [process.nodes[i] for process in self._processes]
             for topics in (spec.topics, *([(spec.paths.retry_topic,)] if spec.paths.retry_topic else [])):
                 tps = [tp for topic in topics for tp in self.topics.partitions(topic)]
-                moving |= self._moves(tps, nodes)
+                moving |= moves(tps, nodes, self._owners)
         for node in alive:
             if going := [tp for tp in moving if self._owners.get(tp) is node]:
                 node.revoke(going)
@@ -357,28 +358,6 @@ class World:
         for node in self._nodes():
             if coming := [tp for tp, owner in moving.items() if owner is node]:
                 node.assign(coming)
-
-    def _moves(self, tps: Sequence[TopicPartition], nodes: Sequence[Node]) -> dict[TopicPartition, Node]:
-        most = -(-len(tps) // len(nodes))
-        held: dict[Node, list[TopicPartition]] = {node: [] for node in nodes}
-        free: list[TopicPartition] = []
-        for tp in tps:
-            owner = self._owners.get(tp)
-            if owner is not None and len(held[owner]) < most:
-                held[owner].append(tp)
-            else:
-                free.append(tp)
-        least = len(tps) // len(nodes)
-        for node in nodes:  # a newcomer gets its share although nobody has more than the most
-            while len(held[node]) < least and not free:
-                richest = max(nodes, key=lambda one: len(held[one]))
-                free.append(held[richest].pop())
-        moves = {}
-        for tp in free:
-            poorest = min(nodes, key=lambda one: len(held[one]))
-            held[poorest].append(tp)
-            moves[tp] = poorest
-        return {tp: node for tp, node in moves.items() if self._owners.get(tp) is not node}
 
     def _end(self, process: Process) -> None:
         for node in process.nodes:
@@ -555,55 +534,3 @@ def _errors(error: BaseException | None, count: int, batch: bool) -> dict[int, B
     if batch and isinstance(error, BatchError) and error.errors.keys() <= set(range(count)):
         return dict(error.errors)
     return dict.fromkeys(range(count), error)
-
-
-class _Runner:
-    """What an App asks of its runner."""
-
-    stopping = False
-    watch = None
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self.producer = _Producer(world)
-
-    @property
-    def consumers(self) -> list[Node]:
-        return self._world._nodes()
-
-    @property
-    def circuits(self) -> list[Circuit]:
-        return [circuit for process in self._world._processes for circuit in process.circuits]
-
-    @property
-    def failure(self) -> Exception | None:
-        return self._world.failure
-
-    @property
-    def reason(self) -> str:
-        return self._world.reason
-
-    def slowed(self) -> dict[str, dict[str, str]]:
-        """No broker holds anybody up here."""
-        return {}
-
-    def stop(self) -> None:
-        # A handler's other errors would be dead-lettered.
-        raise Fatal("app.stop() in a world in memory: leave its `with` block to stop the application")
-
-
-class _Producer:
-    """Writes at once."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-
-    def send(self, topic: str, value: bytes | None, *, key: bytes | None, headers: Any, answer: Any) -> None:
-        try:
-            sent = self._world.produce(topic, value, key=key, headers=headers)
-        except SendError:
-            raise
-        except RelanceError as error:
-            answer(SendError(str(error), maybe_written=False), None)
-        else:
-            answer(None, sent)
