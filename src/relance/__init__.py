@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from relance.policies.retry import RetryPolicy
     from relance.record import Record, TopicPartition
     from relance.settings import Settings
-    from relance.stats import CircuitBreakerOpen, CircuitBreakerStats, Health, Stats
+    from relance.stats import CircuitBreakerOpen, CircuitBreakerStats, Health, InFlight, Stats
 
 _HOMES = {
     "relance.app": ("App",),
@@ -67,7 +67,7 @@ _HOMES = {
     "relance.policies.retry": ("RetryPolicy",),
     "relance.record": ("Record", "TopicPartition"),
     "relance.settings": ("Settings",),
-    "relance.stats": ("CircuitBreakerOpen", "CircuitBreakerStats", "Health", "Stats"),
+    "relance.stats": ("CircuitBreakerOpen", "CircuitBreakerStats", "Health", "InFlight", "Stats"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -85,6 +85,7 @@ __all__ = [
     "Fatal",
     "HandlerTimeoutError",
     "Health",
+    "InFlight",
     "KafkaErrorKind",
     "Mask",
     "MaxRetriesExceededError",

@@ -13,13 +13,15 @@ import logging
 import multiprocessing
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from relance.circuit import Circuit
 from relance.collector import startup_set_aside
 from relance.consumer import Consumer
+from relance.contracts import Look
 from relance.dead_letters.envelope import build, metadata_headers
 from relance.dead_letters.envelope import encode as encode_letter
 from relance.dead_letters.masking import masked
@@ -60,7 +62,7 @@ from relance.spec import (
     checked_max_crashes,
     default_workers,
 )
-from relance.stats import Health, Stats
+from relance.stats import Health, InFlight, Stats
 
 __all__ = ["App"]
 
@@ -72,6 +74,7 @@ HeaderItems = Sequence[tuple[str, bytes | None]]
 
 _STUCK = 5.0  # seconds without a turn of a polling thread
 _AWAY = 10.0  # seconds without an answer of any broker
+_LONG = 1.0  # seconds after which health names the record or the hook that takes them
 
 
 class App:
@@ -435,6 +438,7 @@ class App:
             rebalances=sum(c.rebalances for c in counters),
             last_rebalance=None if last is None else datetime.fromtimestamp(last, UTC),
             in_flight=sum(look.in_flight for look in looks),
+            oldest_in_flight=_oldest(looks),
             waiting=sum(look.waiting for look in looks),
             queued=sum(look.queued for look in looks),
             circuit_breakers=tuple(circuit.look() for circuit in self._circuits()),
@@ -444,7 +448,7 @@ class App:
         """UP, or DOWN for: a polling thread that is stuck, no broker, a stopped partition, a failure.
 
         Waiting retries, backpressure, no partitions, an open circuit breaker are details of an UP (decision
-        14).
+        14), and so is the oldest record in flight, as long as it has no `timeout` or is within it.
         """
         runner = self._runner
         if runner is None or not (runner.consumers or runner.producer):
@@ -457,8 +461,12 @@ class App:
             reasons.append(f"stopped by {runner.reason}")
         if breakers := [circuit.look() for circuit in runner.circuits]:
             details["circuit_breakers"] = {breaker.name: breaker.details() for breaker in breakers}
-        for consumer in runner.consumers:
-            look = consumer.runtime.look()
+        looks = [consumer.runtime.look() for consumer in runner.consumers]
+        if (oldest := _oldest(looks)) is not None and oldest.seconds >= _LONG:
+            details["oldest_in_flight"] = oldest.details()
+        if (call := self._hooks.call) is not None and (seconds := time.monotonic() - call.since) >= _LONG:
+            details["hook"] = {"name": call.name, "seconds": round(seconds, 1)}
+        for consumer, look in zip(runner.consumers, looks, strict=True):
             if not runner.stopping:
                 reasons.extend(consumer.stuck(_STUCK))
             reasons.extend(look.stopped.values())
@@ -485,3 +493,8 @@ class App:
 
     def _consumers(self) -> list[Consumer]:
         return [] if self._runner is None else self._runner.consumers
+
+
+def _oldest(looks: Iterable[Look]) -> InFlight | None:
+    found = [look.oldest for look in looks if look.oldest is not None]
+    return max(found, key=lambda record: record.seconds, default=None)

@@ -20,6 +20,7 @@ from relance.contracts import OnFailure
 from relance.cores import SharedCore
 from relance.engine.assignment import Assignment
 from relance.errors import SendError
+from relance.hangs import Hangs
 from relance.hooks import Hooks
 from relance.kafka.admin import Admin
 from relance.kafka.config import common_config, consumer_config, is_cooperative
@@ -122,6 +123,7 @@ class Consumer:
         """Groups whose members cannot be read, and why; each is told once."""
         self._open = [OpenTransactions() for _ in self.pollers]
         self.worker = make_worker(spec, self.runtime)
+        self._hangs = Hangs(SystemClock(), settings.hang_warning)
 
     def start(self) -> None:
         """Join the groups."""
@@ -144,6 +146,11 @@ class Consumer:
             _log.warning("topic %s was made again: reading it anew", topic)
             for poller in self.pollers:
                 poller.restart(stale)
+
+    def look_for_hangs(self) -> None:
+        """Tell of records that a handler has had for long."""
+        if self._hangs.after:
+            self._hangs.look(self.runtime.held_for(self._hangs.after), self.spec.timeout)
 
     def look(self, admin: Admin) -> None:
         """Whether the clients take part, seen from outside (one that doesn't joins again); what was stuck."""

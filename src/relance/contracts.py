@@ -16,6 +16,7 @@ from relance.engine.outcome import Paths
 from relance.policies.masking import Mask
 from relance.policies.retry import RetryPolicy
 from relance.record import Outgoing, TopicPartition
+from relance.stats import InFlight
 
 __all__ = ["Counters", "HooksLike", "Look", "OnFailure", "Plan", "StartLike", "Told", "Writer"]
 
@@ -80,6 +81,8 @@ class Look:
     queued: int
     settling: int
     stopped: dict[str, str]
+    oldest: InFlight | None
+    """The record in flight that its handler has had for the longest."""
     overdue: list[str]
     """Records whose handlers are past their deadline."""
     map_full: list[str]

@@ -8,9 +8,11 @@ daemon, which an executor's isn't: a hook that hangs must not keep the process f
 from __future__ import annotations
 
 import inspect
+import itertools
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -18,6 +20,7 @@ from typing import Any, TypeVar
 from relance.dead_letters.errortext import trace
 from relance.decoding import code_of
 from relance.errors import SettingsError
+from relance.hangs import HookCall
 from relance.policies.masking import Mask
 from relance.record import TopicPartition
 from relance.stats import CircuitBreakerOpen
@@ -65,8 +68,11 @@ class Hooks:
         self.on_revoked: list[Hook] = []
         self.on_lost: list[Hook] = []
         self.on_breaker_open: list[BreakerHook] = []
+        self.call: HookCall | None = None
+        """The hook that runs now."""
         self.failures = 0
         """How many hook calls have raised."""
+        self._numbers = itertools.count()
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -142,14 +148,17 @@ class Hooks:
 
     def _call(self, hooks: list[Callable[[Any], None]], given: Callable[[], Any], problem: str) -> None:
         for hook in hooks:
+            name = name_of(hook)
+            self.call = HookCall(next(self._numbers), name, time.monotonic())
             try:
                 _refuse_unawaited(hook(given()))
             except BaseException as error:  # noqa: BLE001  not even sys.exit may decide over partitions
                 self.failures += 1
-                self._log_failure(problem, hook, error)
+                self._log_failure(problem, name, error)
+            finally:
+                self.call = None
 
-    def _log_failure(self, problem: str, hook: Callable[[Any], None], error: BaseException) -> None:
-        name = name_of(hook)
+    def _log_failure(self, problem: str, name: str, error: BaseException) -> None:
         if self._mask.hides_nothing:
             _log.error(problem, name, exc_info=error)
         else:

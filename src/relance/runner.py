@@ -22,6 +22,7 @@ from relance.contracts import Told
 from relance.cores import SharedCore
 from relance.endings import of_the_handler
 from relance.errors import BrokerUnavailableError, HandlerExitError, TopicMissingError
+from relance.hangs import Hangs
 from relance.hooks import Hooks
 from relance.kafka.admin import Admin
 from relance.kafka.config import common_config
@@ -81,6 +82,7 @@ class Runner:
         self._circuits = make_circuits(wanted, clock=SystemClock(), on_open=hooks.breaker_opened)
         self._tables = list(tables)
         self._hooks = hooks
+        self._hangs = Hangs(SystemClock(), settings.hang_warning)
         self._handoffs: FittingProducer | None = None
         self._owns_process = owns_process
         self._mask = mask
@@ -146,7 +148,15 @@ class Runner:
         )
         for table in self._tables:
             table.start(common, self.producer, settings.start_timeout)
-        self.watch = TopicWatch(admin, topics, self._topic_seen, self._look, self.fail, limits=limits)
+        self.watch = TopicWatch(
+            admin,
+            topics,
+            self._topic_seen,
+            self._look,
+            self.fail,
+            limits=limits,
+            on_tick=self._look_for_hangs,
+        )
         self.watch.remember()
         self.consumers = [
             Consumer(
@@ -292,6 +302,11 @@ class Runner:
     def _topic_seen(self, topic: str, topic_id: str) -> None:
         for consumer in self.consumers:
             consumer.topic_seen(topic, topic_id)
+
+    def _look_for_hangs(self) -> None:
+        for consumer in self.consumers:
+            consumer.look_for_hangs()
+        self._hangs.look_at_hook(self._hooks.call)
 
     def _look(self, admin: Admin) -> None:
         for consumer in self.consumers:

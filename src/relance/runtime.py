@@ -27,10 +27,12 @@ from relance.engine.parallel_consumer import read_parallel_consumer_map
 from relance.engine.transaction import Settling, Taken
 from relance.errors import DecodeError
 from relance.failures import Failures
+from relance.hangs import Held
 from relance.judge import Judge
 from relance.monitor import Monitor, log_stopped
 from relance.outgoing import MAX_RECORD, once_more
 from relance.record import Record, TopicPartition
+from relance.stats import InFlight
 
 __all__ = ["Runtime"]
 
@@ -328,7 +330,7 @@ class Runtime:
                         run = self._take_permitted(guard, max_run, now)
                     self._notice_hunger(run, now)
                     if run is not None or not wait:
-                        if run is not None and self.plan.timeout is not None:
+                        if run is not None:
                             run.started = now
                         return run
                     due = self._next_due(now)
@@ -355,8 +357,7 @@ class Runtime:
 
     def began(self, run: Run) -> None:
         """Only now the handler of a run is called: what came before was not its time."""
-        if self.plan.timeout is not None:
-            run.started = self._clock.monotonic()
+        run.started = self._clock.monotonic()
         if self._guard is not None:
             self._guard.began(run)
 
@@ -432,25 +433,42 @@ class Runtime:
             owned = list(self.engine.assignments.values())
             running = [run for a in owned for run in a.running if run.done < len(run.records)]
             left = [n for a in owned for r in a.running if (n := len(r.records) - r.done)]
+            held = [one for run in running if (one := self._held(run, now)) is not None]
             return Look(
                 in_flight=len(left),  # a run is handled one record at a time
                 waiting=self.engine.waiting(),
                 queued=sum(a.queued for a in owned) + sum(left) - len(left),
                 settling=self.engine.settling,
                 stopped={str(a.tp): a.stopped for a in owned if a.stopped is not None},
+                oldest=max((one.record for one in held), key=lambda record: record.seconds, default=None),
                 overdue=[
-                    f"a handler has been at {record.topic}-{record.partition}, offset {record.offset},"
-                    f" for {now - run.started:.0f} s (timeout {longest:g} s)"
-                    for run in running
-                    if now - run.started > longest
-                    for record in run.records[run.done : run.done + 1]  # none if it ends at this moment
+                    f"a handler has been at {one.record.topic}-{one.record.partition}, offset"
+                    f" {one.record.offset}, for {one.record.seconds:.0f} s (timeout {longest:g} s)"
+                    for one in held
+                    if one.record.seconds > longest
                 ],
                 map_full=[str(a.tp) for a in owned if a.map_full],
                 careful={str(a.tp): a.careful.told() for a in owned if a.careful is not None},
                 metadata=self.engine.room.cost(),
             )
 
+    def held_for(self, seconds: float) -> list[Held]:
+        """Records that their handlers have had for so long."""
+        now = self._clock.monotonic()
+        with self._lock:
+            owned = self.engine.assignments.values()
+            late = [run for a in owned for run in a.running if now - run.started >= seconds]
+            return [one for run in late if (one := self._held(run, now)) is not None]
+
     # -- inside ------------------------------------------------------------------------------------
+
+    def _held(self, run: Run, now: float) -> Held | None:
+        done = run.done
+        for record in run.records[done : done + 1]:  # none if it ends at this moment
+            place = record.topic, record.partition, record.offset
+            told = InFlight(self.plan.handler, *place, record.attempt, max(0.0, now - run.started))
+            return Held(run, done, told)
+        return None
 
     def _look_for_calm(self) -> None:
         if self._after_crash.calmed():

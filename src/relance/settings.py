@@ -136,6 +136,10 @@ class Settings:
     `App.run` with one consumer, whose handler is async, or sync with concurrency 1): a handler of a few
     microseconds gains a fifth. What it starts meanwhile, threads and processes, stays on that core, too."""
 
+    hang_warning: float = 60.0
+    """After how many seconds at one record (or batch) a handler, or a hook at one event, is a warning in the
+    log, once for each; 0: never."""
+
     log_level: str = "INFO"
     """The level of the `relance` loggers."""
 
@@ -258,6 +262,7 @@ _SETTINGS: Final[dict[str, Setting]] = {
     "on_out_of_range": Setting(str, choices=("fail", "earliest", "latest")),
     "event_loop": Setting(str, choices=("auto", "asyncio", "uvloop"), also=_event_loop),
     "share_core": Setting(bool),
+    "hang_warning": Setting(float, low=0.0, high=86_400.0, unit="seconds"),
     "log_level": Setting(str, choices=("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"), also=_level),
 }
 """What each may be, by name; the defaults stand in the class."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-__all__ = ["CircuitBreakerOpen", "CircuitBreakerStats", "Health", "Stats"]
+__all__ = ["CircuitBreakerOpen", "CircuitBreakerStats", "Health", "InFlight", "Stats"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,30 @@ class CircuitBreakerStats:
 
 
 @dataclass(frozen=True, slots=True)
+class InFlight:
+    """A record that its handler has now; of a batch, the first that is not done."""
+
+    handler: str
+    topic: str
+    partition: int
+    offset: int
+    attempt: int
+    seconds: float
+    """Since it, or the run of quick records that it came with, was given to the handler."""
+
+    def details(self) -> dict[str, Any]:
+        """As health tells it: JSON values only."""
+        return {
+            "handler": self.handler,
+            "topic": self.topic,
+            "partition": self.partition,
+            "offset": self.offset,
+            "attempt": self.attempt,
+            "seconds": round(self.seconds, 1),
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Stats:
     """Counters of this process since it started."""
 
@@ -86,6 +110,8 @@ class Stats:
     last_rebalance: datetime | None = None
     in_flight: int = 0
     """Records with a handler now."""
+    oldest_in_flight: InFlight | None = None
+    """The one that its handler has had for the longest, or None."""
     waiting: int = 0
     """Ordering keys, and records of the retry topic, that wait for their due time."""
     queued: int = 0

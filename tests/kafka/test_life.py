@@ -93,6 +93,48 @@ def test_a_handler_that_hangs_does_not_keep_running_from_being_left(
     assert sum(c.offset for c in Admin(bootstrap).committed(f"g-{topic}").values()) <= 0
 
 
+def hangs_in_a_child(value: int) -> None:
+    threading.Event().wait(60)
+
+
+def test_what_hangs_is_named_by_stats_health_and_one_warning_each_while_health_stays_up(
+    bootstrap: str, make_topic: Callable[..., str], caplog: pytest.LogCaptureFixture
+) -> None:
+    topics = {kind: make_topic(kind, 1) for kind in ("threads", "batch", "async", "children")}
+    hanging = Hanging()
+    app = App(f"g-{topics['async']}", settings=settings(bootstrap, drain_timeout=0.5, hang_warning=0.5))
+    app.consumer(topics["threads"], workers="threads", concurrency=2)(hanging.sync)
+    app.consumer(topics["batch"], batch=10)(lambda values: hanging.let_go.wait() and None)
+    app.consumer(topics["async"])(hanging.swallowing)
+    app.consumer(topics["children"], workers="processes")(hangs_in_a_child)
+
+    @app.on_assigned
+    def came(partitions: object) -> None:
+        hanging.let_go.wait()
+
+    def told() -> set[str]:
+        lines = [r.getMessage() for r in caplog.records if r.name == "relance.hang"]
+        assert len(lines) == len(set(lines)), lines
+        return {topic for topic in topics.values() if any(f"{topic}-0, offset 0" in line for line in lines)}
+
+    async def main() -> None:
+        async with app.running():
+            for topic in topics.values():
+                await app.send(topic, 1)
+            await until(lambda: told() == set(topics.values()), what=caplog.text)
+            assert "hook test_what_hangs" in caplog.text
+            oldest = app.stats().oldest_in_flight
+            assert oldest is not None
+            assert oldest.seconds > 0.5
+            health = app.health()
+            assert (health.status, health.reasons) == ("UP", [])
+            assert health.details["oldest_in_flight"]["topic"] in topics.values()
+            assert health.details["hook"]["name"].endswith("came")
+            hanging.let_go.set()
+
+    asyncio.run(main())
+
+
 # -- handlers that are cancelled by something of their own -----------------------------------------
 
 

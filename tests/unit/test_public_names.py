@@ -28,6 +28,7 @@ PUBLIC = [
     "Fatal",
     "HandlerTimeoutError",
     "Health",
+    "InFlight",
     "KafkaErrorKind",
     "Mask",
     "MaxRetriesExceededError",

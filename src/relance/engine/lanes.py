@@ -97,7 +97,7 @@ class Run:
         self.handed: set[int] | None = None  # log offsets that a hand-off will finish, not this run
         self.cancelled = False
         self.reordered = False
-        self.started = 0.0  # on the monotonic clock, where the handler has a deadline
+        self.started = 0.0  # when its first record was given to the handler, on the monotonic clock
         self.call: Call | None = None  # what a circuit breaker still has to hear of it
         self.letters: list[tuple[Record, Exception]] | None = None
         """Records given up, with why, to be written together; None: each is written at once."""

@@ -26,8 +26,8 @@ _log = logging.getLogger("relance.broker")
 class TopicWatch:
     """A thread that asks every `interval` seconds for the ids of `topics`, and tells `on_seen(topic, id)`.
 
-    After each look that brokers answered, `on_look(admin)` may ask more. It also asks for the `limits` of
-    topics. `on_failure` is called if the thread ends by a defect.
+    Before each look it calls `on_tick()`; after one that brokers answered, `on_look(admin)` may ask more. It
+    also asks for the `limits` of topics. `on_failure` is called if the thread ends by a defect.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class TopicWatch:
         *,
         limits: TopicLimits | None = None,
         interval: float = 2.0,
+        on_tick: Callable[[], None] = lambda: None,
     ) -> None:
         self._admin = admin
         self._topics = sorted(set(topics))
@@ -48,6 +49,7 @@ class TopicWatch:
         self._on_look = on_look
         self._on_failure = on_failure
         self._interval = interval
+        self._on_tick = on_tick
         self._missing: dict[str, float] = {}
         self._first: dict[str, Identity] = {}
         """What the topics were when they were first seen."""
@@ -112,6 +114,7 @@ class TopicWatch:
                     if self._stop.is_set():
                         return
                     self._limits.learn(self._admin)
+                self._on_tick()
                 self._look()
         except Exception as error:  # noqa: BLE001  nobody would miss the thread, but for what it no longer tells
             self._on_failure(error)
