@@ -1,8 +1,9 @@
 """A circuit breaker at work: one state for all handlers that name it, behind a lock of its own.
 
 Promises: a permit is reported once, however its call ended; what opens the breaker marks the tries that it
-gives back before anybody can see it open, so none of them is handed off afterwards; no lock of a runtime is
-asked for with the breaker's held (the other way round is allowed), and nothing is logged with either.
+gives back before anybody can see it open, so none of them is handed off afterwards; records that have failed
+are probes only where no runtime has others; no lock of a runtime is asked for with the breaker's held (the
+other way round is allowed), and nothing is logged with either.
 
 `Circuit` is the shared state; a `Guard` is what one runtime sees of it.
 """
@@ -15,20 +16,22 @@ import logging
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Sequence
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from relance.clock import Clock
 from relance.dead_letters.errortext import failure
 from relance.engine.assignment import Assignment
 from relance.engine.deferral import Failure
-from relance.engine.lanes import Run
-from relance.engine.owed import Origin
+from relance.engine.lanes import Lane, Run
+from relance.engine.outcome import Defer, RetryAt
+from relance.engine.owed import Origin, origin_of
 from relance.errors import SettingsError
 from relance.policies.breaker import CircuitBreaker
 from relance.policies.breaker_state import Answer, BreakerState, CircuitState, Permit, Transition
 from relance.policies.retry import RetryPolicy
-from relance.record import Record
+from relance.record import Outgoing, Record
 from relance.stats import CircuitBreakerOpen, CircuitBreakerStats
 from relance.text import one_line
 
@@ -36,18 +39,42 @@ __all__ = ["Call", "Circuit", "Guard", "Try", "make_circuits"]
 
 _log = logging.getLogger("relance.breaker")
 
+Take = Callable[[int, Callable[[Record], float | None] | None], Run | None]
+Heads = Callable[[], Iterable[Record]]
+
 _CHARACTERS = 500  # of the last error's text
 
 Text = Callable[[BaseException, Record, Run], str]
 
 
+class Held(NamedTuple):
+    """A record whose failed probe waits for its trial: where it waits, and what the failure leads to."""
+
+    lane: Lane
+    record: Record
+    told: str
+    outcome: RetryAt | tuple[Defer, Outgoing]
+
+
 class Try:
     """A try that failed, as the breaker names it, until it is certain whether it counts."""
 
-    __slots__ = ("assignment", "deferred", "failure", "guard", "offset", "returned")
+    __slots__ = (
+        "assignment",
+        "deferred",
+        "failure",
+        "guard",
+        "held",
+        "offset",
+        "returned",
+        "sure",
+        "waits",
+        "who",
+    )
 
-    def __init__(self, guard: Guard, assignment: Assignment, offset: int) -> None:
+    def __init__(self, guard: Guard, who: Hashable, assignment: Assignment, offset: int) -> None:
         self.guard = guard
+        self.who = who  # its record
         self.assignment = assignment
         self.offset = offset  # in the log
         self.failure: Failure | None = None
@@ -56,6 +83,12 @@ class Try:
         """Set once it costs an attempt in the retry topic, and not here; under the runtime's lock."""
         self.returned = False
         """It costs no attempt: set under the breaker's lock, never cleared."""
+        self.held = False
+        """It costs none unless its trial says so: set, and cleared when it does, under the breaker's lock."""
+        self.sure = True
+        """It may cost the last attempt: set under the breaker's lock, before its maker sees it."""
+        self.waits: Held | None = None
+        """While it is held and its record waits for that; under the runtime's lock."""
 
 
 class Call:
@@ -99,14 +132,16 @@ class Circuit:
         retry: RetryPolicy,
         *,
         untry: Callable[[Sequence[Try]], None],
+        charge: Callable[[Sequence[Try]], None],
         wake: Callable[[], None],
         text: Text = lambda error, record, run: failure(error),
     ) -> Guard:
-        """One more runtime. `untry` gives attempts back, `wake` says that work may start; both lock it.
+        """One more runtime. `untry` gives attempts back, `charge` says that tries which were held cost one,
+        `wake` that work may start; all of them lock it.
 
         `text` is what may be told of an error.
         """
-        guard = Guard(self, retry, untry=untry, wake=wake, text=text)
+        guard = Guard(self, retry, untry=untry, charge=charge, wake=wake, text=text)
         self._guards.append(guard)
         return guard
 
@@ -115,21 +150,42 @@ class Circuit:
         with self._lock:
             return self._state.blocked_until(now)
 
-    def take(self, take: Callable[[bool], Run | None], now: float) -> Run | None:
-        """The run that `take(alone)` answers, with its permit, if a call may be made; `alone`: one record."""
+    def take(self, guard: Guard, take: Take, most: int, heads: Heads, now: float) -> Run | None:
+        """The run that `take` answers, with its permit, if a call may be made; see `Guard.take`."""
         with self._lock:
             state = self._state
-            if state.blocked_until(now) is not None:
-                return None
-            run = take(state.state is not CircuitState.CLOSED)
+            if state.state is CircuitState.CLOSED:
+                run = take(most, None)
+            else:
+                run = self._take_probe(guard, take, now)
+                self._note_untried(guard, heads, now)
             if run is None:
                 return None
-            permit = state.allow(now)
+            permit = state.allow(now, guard.who(run.records[0]))
             assert permit is not None
             run.call = Call(permit, now, len(run.records))
             if permit.transition is not None:
                 self._changed(permit.transition)
             return run
+
+    def next_due(self, guard: Guard, due: float | None, now: float) -> float | None:
+        """When to look again, where without the breaker it would be at `due`."""
+        with self._lock:
+            if self._state.state is CircuitState.CLOSED:
+                return due
+            until = self._state.blocked_until(now)
+            if until is not None:
+                return until if until < math.inf else None  # else the next report wakes
+            wait = self._tried_wait_until(guard)
+        return due if wait <= now else min(wait, math.inf if due is None else due)
+
+    def short_of_probes(self, guard: Guard, heads: Heads, now: float) -> bool | None:
+        """While it is open: whether records should be read, to have probes that have not failed. Else None."""
+        with self._lock:
+            until = self._state.blocked_until(now)
+            if until is None or until == math.inf:
+                return None
+            return self._note_untried(guard, heads, now) < self.settings.probes
 
     def succeeded(self, call: Call, now: float, count: int) -> None:
         """`count` records of a call are handled."""
@@ -151,7 +207,9 @@ class Circuit:
                 return
             call.left -= 1
             self._last_error = text
-            answer = self._noted(self._state.failed(call.permit, now, now - call.since, attempt))
+            state = self._state
+            answer = self._noted(state.failed(call.permit, now, now - call.since, attempt, attempt.who))
+            attempt.sure = answer.sure
         self._follow(answer, call.permit.probe)
 
     def ignored(self, call: Call, count: int) -> None:
@@ -199,9 +257,39 @@ class Circuit:
 
     # -- inside ------------------------------------------------------------------------------------
 
+    def _take_probe(self, guard: Guard, take: Take, now: float) -> Run | None:
+        if self._state.blocked_until(now) is not None:
+            return None
+        most = math.inf if now >= self._tried_wait_until(guard) else 0
+
+        def rank(record: Record) -> int | None:
+            found = self._rank(guard, record)
+            return found if found <= most else None
+
+        return take(1, rank)
+
+    def _rank(self, guard: Guard, record: Record) -> int:
+        return self._state.rank(guard.who(record))
+
+    def _note_untried(self, guard: Guard, heads: Heads, now: float) -> int:
+        """How many records that have not failed could be probes of `guard`, up to `probes` of them."""
+        untried = (record for record in heads() if self._rank(guard, record) == 0)
+        found = sum(1 for _ in itertools.islice(untried, self.settings.probes))
+        if not found:
+            guard.untried_since = None
+        elif guard.untried_since is None:
+            guard.untried_since = now
+        return found
+
+    def _tried_wait_until(self, guard: Guard) -> float:
+        others = [g.untried_since for g in self._guards if g is not guard and g.untried_since is not None]
+        return self._state.tried_wait_until(max(others, default=None))
+
     def _noted(self, answer: Answer[Try]) -> Answer[Try]:
         for attempt in answer.give_back:
-            attempt.returned = True
+            attempt.held, attempt.returned = answer.held, not answer.held
+        for attempt in answer.charge:
+            attempt.held = False
         if answer.transition is not None:
             self._changed(answer.transition)
         return answer
@@ -225,11 +313,11 @@ class Circuit:
 
     def _follow(self, answer: Answer[Try], probe: bool) -> None:
         """What a report led to; without locks."""
-        if answer.give_back:
-            for guard in self._guards:
-                mine = [attempt for attempt in answer.give_back if attempt.guard is guard]
-                if mine:
-                    guard.untry(mine)
+        for guard in self._guards if answer.give_back or answer.charge else ():
+            if mine := [attempt for attempt in answer.give_back if attempt.guard is guard]:
+                guard.untry(mine)
+            if mine := [attempt for attempt in answer.charge if attempt.guard is guard]:
+                guard.charge(mine)
         self.tell()
         if probe or answer.transition is not None:
             self._wake()
@@ -248,32 +336,41 @@ class Guard:
         retry: RetryPolicy,
         *,
         untry: Callable[[Sequence[Try]], None],
+        charge: Callable[[Sequence[Try]], None],
         wake: Callable[[], None],
         text: Text,
     ) -> None:
         self.circuit = circuit
+        self.untried_since: float | None = None
+        """Since when it has records that have not failed, as far as was seen while the breaker was not
+        closed; under the breaker's lock."""
         self._text = text
         self.untry = untry
+        self.charge = charge
         self.wake = wake
         self.tell = circuit.tell
         self._retry = retry
         self._clock = circuit._clock
 
-    def is_open(self, now: float) -> bool:
-        """Whether nothing may start for some time."""
-        until = self.circuit.blocked_until(now)
-        return until is not None and until < math.inf
+    def who(self, record: Record) -> Hashable:
+        """What the breaker calls a record, also when it comes round in the retry topic."""
+        return self, *origin_of(record)
+
+    def short_of_probes(self, heads: Heads, now: float) -> bool | None:
+        """As `Circuit.short_of_probes`."""
+        return self.circuit.short_of_probes(self, heads, now)
 
     def next_due(self, due: float | None, now: float) -> float | None:
-        """When to look again, where without the breaker it would be at `due`."""
-        until = self.circuit.blocked_until(now)
-        if until is None:
-            return due
-        return until if until < math.inf else None  # else the next report wakes
+        """As `Circuit.next_due`."""
+        return self.circuit.next_due(self, due, now)
 
-    def take(self, take: Callable[[int], Run | None], most: int, now: float) -> Run | None:
-        """The next run, if a call may be made; half-open, of one record."""
-        return self.circuit.take(lambda alone: take(1 if alone else most), now)
+    def take(self, take: Take, most: int, heads: Heads, now: float) -> Run | None:
+        """The next run, if a call may be made; half-open, of one record.
+
+        `take(most, rank)` is asked for a run whose first record has the lowest rank, and none that has none;
+        `heads` are the records that could be first.
+        """
+        return self.circuit.take(self, take, most, heads, now)
 
     def failed(self, run: Run, record: Record, error: Exception) -> Try | None:
         """Report that a record failed. The try, if the error counts; see `Try.returned`.
@@ -292,7 +389,7 @@ class Guard:
         if not counts:
             self.circuit.ignored(call, 1)
             return None
-        attempt = Try(self, run.lane.assignment, record.log_offset)
+        attempt = Try(self, self.who(record), run.lane.assignment, record.log_offset)
         text = self._text(error, record, run)[:_CHARACTERS]
         self.circuit.failed(call, self._clock.monotonic(), attempt, text)
         return attempt
@@ -310,8 +407,13 @@ class Guard:
                 pass  # asked again, and raised, when the record is judged
         return self.circuit.blocked_until(now) is None
 
+    def abandoned(self, run: Run) -> None:
+        """The run is fenced: what nobody has reported says nothing of the service."""
+        if run.call is not None:
+            self.circuit.ignored(run.call, run.call.left)
+
     def ended(self, run: Run) -> None:
-        """The run is given back, or fenced: report what nobody has reported."""
+        """The run is given back: report what nobody has reported."""
         call = run.call
         if call is None or call.left == 0:
             return

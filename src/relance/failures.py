@@ -6,9 +6,10 @@ written; with a circuit breaker, a failure that it gives back costs no attempt.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
-from relance.circuit import Guard, Try
+from relance.circuit import Guard, Held, Try
 from relance.contracts import Told, Writer
 from relance.dead_letters.ladder import TooLarge
 from relance.engine.assignment import Assignment
@@ -21,6 +22,8 @@ from relance.monitor import Monitor
 from relance.record import SEALED, Outgoing, Record
 
 __all__ = ["Failures"]
+
+_Outcome = RetryAt | DeadLetter | Stop | tuple[Defer, Outgoing]
 
 _NOT_COUNTED = "its circuit breaker could not tell whether that counts"
 
@@ -45,12 +48,17 @@ class Failures:
             return self._stop_all(run, record, error, Stop(fault, _NOT_COUNTED))
         if attempt is None or not attempt.returned:
             outcome = self._judge.judge(record, error, run)
+            if attempt is not None and self._held(run, record, error, outcome, attempt):
+                return False
+            if attempt is not None and _doubtful(outcome, attempt):
+                self._wait_here(run, self._pause)
+                return False
             if isinstance(outcome, RetryAt):
-                self._retry_here(run, record, error, outcome.delay, attempt)
+                self._retry_here(run, record, self._judge.told(error, record, run), outcome.delay, attempt)
                 return False
             if isinstance(outcome, Stop):
                 return self._stop_all(run, record, error, outcome)
-            if self._hand_over(run, record, error, outcome, attempt):
+            if self._hand_over(run, record, partial(self._judge.told, error, record, run), outcome, attempt):
                 return True
         with self._monitor.lock:
             self._monitor.give_back(run)
@@ -64,38 +72,46 @@ class Failures:
         """
         ended: list[Record] = []
         retries: list[tuple[Record, str, float, Try | None]] = []
+        doubtful: list[Record] = []
         stop: tuple[Exception, Told] | None = None
         for record, error in failed:
             attempt: Try | None = None
             try:
                 attempt = self._report(run, record, error)
             except SettingsError as fault:
-                outcome: RetryAt | DeadLetter | Stop | tuple[Defer, Outgoing] = Stop(fault, _NOT_COUNTED)
+                outcome: _Outcome = Stop(fault, _NOT_COUNTED)
             else:
                 if attempt is not None and attempt.returned:
                     continue
                 outcome = self._judge.judge(record, error, run)
-            if isinstance(outcome, Stop):
+                if attempt is not None and self._held(run, record, error, outcome, attempt):
+                    return False  # a probe, so it was the only one
+            if attempt is not None and _doubtful(outcome, attempt):
+                doubtful.append(record)
+            elif isinstance(outcome, Stop):
                 if stop is None:
                     stop = outcome.error, self._judge.why_all_stops(record, error, outcome, run)
             elif isinstance(outcome, RetryAt):
                 text = self._judge.told(error, record, run)
                 self._judge.log_retry(record, outcome.delay, text)
                 retries.append((record, text, outcome.delay, attempt))
-            elif self._hand_over(run, record, error, outcome, attempt):
+            elif self._hand_over(run, record, partial(self._judge.told, error, record, run), outcome, attempt):
                 ended.append(record)
         run.reorder(ended)
         run.done += len(ended)
-        if stop is None and not retries:
+        if stop is None and not retries and not doubtful:
             return True
         with self._monitor.lock:
             if stop is not None:
                 self._monitor.halt()  # first: given back, the record would be taken again at once
+            now = self._monitor.clock.monotonic()
             waits = []
             for record, text, delay, attempt in retries:
                 if self._noted(record, text, attempt):
-                    waits.append((record, self._monitor.clock.monotonic() + delay, delay))
+                    waits.append((record, now + delay, delay))
             self._monitor.counters.retried += len(waits)
+            waits += [(record, now + self._pause, self._pause) for record in doubtful]
+            waits.sort(key=lambda wait: wait[0].log_offset)
             self._monitor.count_run(run)
             self._monitor.engine.retry_some(run, waits)
             self._monitor.changed.notify_all()
@@ -176,6 +192,53 @@ class Failures:
                 elif attempt.failure is not None:
                     attempt.assignment.untry(attempt.offset, attempt.failure)
 
+    def charge(self, attempts: Sequence[Try]) -> None:
+        """Called by the breaker: these tries, which were held, cost an attempt after all."""
+        for attempt in attempts:
+            with self._monitor.lock:
+                held, attempt.waits = attempt.waits, None
+                # Without: its worker has not let go of it yet, and will see.
+                run = None if held is None else self._monitor.engine.take_back(held.lane, held.record)
+            if held is not None and run is not None:
+                self._charge(run, held, attempt)
+
+    def _charge(self, run: Run, held: Held, attempt: Try) -> None:
+        if isinstance(held.outcome, RetryAt):
+            self._retry_here(run, held.record, held.told, held.outcome.delay, attempt)
+            return
+        run.done += self._hand_over(run, held.record, lambda: held.told, held.outcome, attempt)
+        with self._monitor.lock:
+            self._monitor.give_back(run)
+
+    @property
+    def _pause(self) -> float:
+        """How long a record waits that is tried again without having used up an attempt."""
+        assert self.guard is not None
+        return self.guard.circuit.settings.open_for
+
+    def _held(
+        self,
+        run: Run,
+        record: Record,
+        error: Exception,
+        outcome: _Outcome,
+        attempt: Try,
+    ) -> bool:
+        """Let a probe's record wait for what its trial shows. False: that is known by now, or was at once."""
+        if not attempt.held:
+            return False
+        told = self._judge.told(error, record, run)
+        with self._monitor.lock:
+            if not attempt.held:  # another thread knows by now
+                return False
+            self._monitor.count_run(run)
+            lane = self._monitor.engine.hold(run, self._monitor.clock.monotonic() + self._pause)
+            if lane is not None and not isinstance(outcome, DeadLetter | Stop):
+                attempt.waits = Held(lane, record, told, outcome)
+            self._monitor.changed.notify_all()
+            self._monitor.work.notify_all()
+        return True
+
     def _report(self, run: Run, record: Record, error: Exception) -> Try | None:
         """Count a failure. What the breaker calls it, if it counts there; SettingsError if it cannot say."""
         record.outbox = SEALED
@@ -200,26 +263,31 @@ class Failures:
         self._monitor.on_failure(stop.error, told)
         return False
 
-    def _retry_here(
-        self, run: Run, record: Record, error: Exception, delay: float, attempt: Try | None
-    ) -> None:
-        told = self._judge.told(error, record, run)
+    def _retry_here(self, run: Run, record: Record, told: str, delay: float, attempt: Try | None) -> None:
         self._judge.log_retry(record, delay, told)
         with self._monitor.lock:
             if not self._noted(record, told, attempt):
                 self._monitor.give_back(run)
                 return
-            self._monitor.count_run(run)
             self._monitor.counters.retried += 1
-            self._monitor.engine.retry(run, self._monitor.clock.monotonic() + delay, delay)
-            self._monitor.changed.notify_all()
-            self._monitor.work.notify_all()
+            self._wait_locked(run, delay)
+
+    def _wait_here(self, run: Run, delay: float) -> None:
+        """The record is tried again, and the failure has cost no attempt."""
+        with self._monitor.lock:
+            self._wait_locked(run, delay)
+
+    def _wait_locked(self, run: Run, delay: float) -> None:
+        self._monitor.count_run(run)
+        self._monitor.engine.retry(run, self._monitor.clock.monotonic() + delay, delay)
+        self._monitor.changed.notify_all()
+        self._monitor.work.notify_all()
 
     def _hand_over(
         self,
         run: Run,
         record: Record,
-        error: Exception,
+        told: Callable[[], str],
         outcome: DeadLetter | tuple[Defer, Outgoing],
         attempt: Try | None,
     ) -> bool:
@@ -239,10 +307,16 @@ class Failures:
         assignment = run.lane.assignment
         if isinstance(outcome, tuple):
             defer, outgoing = outcome
-            self._judge.log_retry(record, defer.delay, self._judge.told(error, record, run))
+            self._judge.log_retry(record, defer.delay, told())
             self.write(assignment, record.log_offset, outgoing)
         elif run.letters is not None:
             run.letters.append((record, outcome.error))
         else:
             self.write_off(assignment, record, outcome.error, run, attempts=record.attempt)
         return True
+
+
+def _doubtful(outcome: _Outcome, attempt: Try) -> bool:
+    """Whether it would be the record's end, though its failure may still be an outage's."""
+    unjudged = isinstance(outcome, Stop) and isinstance(outcome.error, SettingsError)
+    return isinstance(outcome, DeadLetter | Stop) and not attempt.sure and not unjudged

@@ -88,7 +88,13 @@ class Runtime:
         self._guard = (
             None
             if circuit is None
-            else circuit.guard(plan.retry, untry=self._failures.untry, wake=self._wake, text=self._judge.told)
+            else circuit.guard(
+                plan.retry,
+                untry=self._failures.untry,
+                charge=self._failures.charge,
+                wake=self._wake,
+                text=self._judge.told,
+            )
         )
         self._failures.guard = self._guard
 
@@ -279,7 +285,7 @@ class Runtime:
         self.on_work()  # one of them may have had to be alone
         if self._guard is not None:
             for run in late:
-                self._guard.ended(run)
+                self._guard.abandoned(run)
         if lost:
             for run in late:
                 self.on_abandon(run)
@@ -521,13 +527,17 @@ class Runtime:
         return self._hungry and self.engine.lopsided(feed)
 
     def _pauses(self, feed: str, *, crowded: bool = False) -> set[TopicPartition]:
-        if self._guard is not None and self._guard.is_open(self._clock.monotonic()):
-            return {tp for tp, a in self.engine.assignments.items() if a.feed == feed}
-        return self.engine.pauses(feed, crowded=crowded, idle=self._hungry)
+        found = self.engine.pauses(feed, crowded=crowded, idle=self._hungry)
+        if self._guard is not None:
+            short = self._guard.short_of_probes(self.engine.heads, self._clock.monotonic())
+            if short is not None:  # it is open
+                found |= self.engine.pauses_in_outage(feed, all_of_it=not short)
+        return found
 
     def _take_permitted(self, guard: Guard, max_run: int, now: float) -> Run | None:
         # One record at a time, so that none starts after the breaker has opened.
-        run = guard.take(self.engine.take, max_run if self.plan.batch > 1 else 1, now)
+        most = max_run if self.plan.batch > 1 else 1
+        run = guard.take(self.engine.take, most, self.engine.heads, now)
         if run is not None and self._failures.owed:
             for record in run.records:
                 self._failures.owed.pay(record)

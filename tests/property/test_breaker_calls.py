@@ -1,13 +1,14 @@
 """The circuit breaker against a naive one, which keeps a list of all calls and looks at all of it each time.
 
 A trial is judged by brute force: it is over when every way in which its missing probes could end gives the
-same verdict. Rates are compared as fractions, so a rounded division would show.
+same verdict. Rates are compared as fractions, so a rounded division would show. Whether a failure is news is
+looked up in the list of all that ever happened.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import product
 from typing import Any
@@ -40,6 +41,10 @@ class Call:
     failed: bool
     slow: bool
     token: int
+    known: bool = False
+    """Its record had failed before."""
+    held: bool = False
+    """A probe's failure that costs nothing for now."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +53,17 @@ class Out:
 
     permit: Permit
     period: int
+    who: int
+
+
+@dataclass(eq=False)
+class Event:
+    """A success of any record (without `who`), or a failure."""
+
+    who: int | None = None
+    token: int = 0
+    left_out: bool = False
+    refunded: bool = False
 
 
 class BreakerAgainstAList(RuleBasedStateMachine):
@@ -84,6 +100,9 @@ class BreakerAgainstAList(RuleBasedStateMachine):
         self.probes_asked = 0
         self.out: list[Out] = []
         self.given_back: set[int] = set()
+        self.events: list[Event] = []
+        self.trial_began = 0  # in `events`
+        self.new = 1000
 
     # -- the naive one ---------------------------------------------------------------------------------
 
@@ -115,8 +134,20 @@ class BreakerAgainstAList(RuleBasedStateMachine):
             return CircuitState.HALF_OPEN
         return CircuitState.OPEN if verdicts == {True} else CircuitState.CLOSED
 
+    def last_failure(self, who: int) -> int:
+        return max((i for i, event in enumerate(self.events) if event.who == who), default=-1)
+
+    def own_fault(self, who: int, since: int = 0) -> bool:
+        begin = max(since, self.last_failure(who) + 1)
+        return any(event.who is None for event in self.events[begin:])
+
+    def in_doubt(self, who: int) -> bool:
+        return any(event.refunded for event in self.events if event.who == who)
+
     def change(self, after: CircuitState) -> None:
         self.state = after
+        if after is CircuitState.HALF_OPEN:
+            self.trial_began = len(self.events)
         self.period += 1
         self.calls = []
         self.probes_asked = 0
@@ -127,11 +158,21 @@ class BreakerAgainstAList(RuleBasedStateMachine):
 
     # -- what happens ----------------------------------------------------------------------------------
 
+    @rule(whos=st.lists(st.integers(0, 5), min_size=1, max_size=4))
+    def ask_again(self, whos: list[int]) -> None:
+        self.ask(whos)
+
     @rule(count=st.integers(1, 4))
-    def ask(self, count: int) -> None:
-        for _ in range(count):
+    def ask_others(self, count: int) -> None:
+        self.ask([-1] * count)
+
+    def ask(self, whos: list[int]) -> None:
+        for chosen in whos:
+            who = chosen
+            if who < 0 or any(out.who == who for out in self.out):
+                who = self.new = self.new + 1
             blocked = self.breaker.blocked_until(self.now)
-            permit = self.breaker.allow(self.now)
+            permit = self.breaker.allow(self.now, who)
             assert (permit is None) == (blocked is not None)
             lingering = len(self.probes_out()) >= self.settings.probes
             if self.state is CircuitState.OPEN and self.now < self.until:
@@ -151,7 +192,14 @@ class BreakerAgainstAList(RuleBasedStateMachine):
             else:
                 assert permit.transition is None
             self.probes_asked += permit.probe
-            self.out.append(Out(permit, self.period))
+            if permit.probe:
+                assert permit.untried == (self.last_failure(who) < 0)
+                self.calls = [self.no_longer_held(call, who) for call in self.calls]
+            self.out.append(Out(permit, self.period, who))
+
+    def no_longer_held(self, call: Call, who: int) -> Call:
+        mine = any(event.token == call.token and event.who == who for event in self.events)
+        return replace(call, held=False) if mine else call
 
     def take(self, data: st.DataObject) -> tuple[Out, bool]:
         out = data.draw(st.sampled_from(self.out))
@@ -171,7 +219,7 @@ class BreakerAgainstAList(RuleBasedStateMachine):
         for _ in range(8):  # not until it is open: one success in a time window may stand against any number
             if self.state is not CircuitState.CLOSED:
                 break
-            self.ask(1)
+            self.ask([-1])
             self.report_one(self.out.pop(), True, seconds)
         self.now += self.settings.open_for
 
@@ -179,30 +227,33 @@ class BreakerAgainstAList(RuleBasedStateMachine):
     @rule()
     def trial_that_leaves_probes_behind(self) -> None:
         self.now = max(self.now, self.until)
-        self.ask(self.settings.probes)
+        self.ask([-1] * self.settings.probes)
         while self.state is CircuitState.HALF_OPEN and self.out and self.out[-1].permit.probe:
             self.report_one(self.out.pop(), True, 0.0)
         self.now += self.settings.open_for
 
     def report_one(self, out: Out, failed: bool, seconds: float) -> None:
         counts = out.period == self.period
+        slow = self.settings.slow_call_duration is not None and seconds > SLOW
         self.token += 1
         if failed:
-            answer = self.breaker.failed(out.permit, self.now, seconds, self.token)
+            answer = self.breaker.failed(out.permit, self.now, seconds, self.token, out.who)
         else:
             answer = self.breaker.succeeded(out.permit, self.now, seconds)
-        expected: tuple[int, ...] = (self.token,) if failed and (out.permit.probe or not counts) else ()
+        before = self.state
         if not counts:
-            assert answer == Answer(expected)
-            self.take_back(answer)
-            return
-        slow = self.settings.slow_call_duration is not None and seconds > SLOW
-        self.calls.append(Call(math.floor(self.now), failed, slow, self.token))
-        before, window, after = self.state, self.in_window(), self.verdict()
-        if before is CircuitState.CLOSED and after is CircuitState.OPEN:
-            expected = tuple(call.token for call in window if call.failed)
+            expected = self.late(out) if failed else ()
+        elif failed:
+            expected = self.failure(out, answer, slow)
+        else:
+            expected = self.success(answer, slow)
+        if not counts:
+            assert answer.transition is None
         assert answer.give_back == expected
         self.take_back(answer)
+        if not counts:
+            return
+        window, after = self.in_window(), self.verdict()
         if after is before:
             assert answer.transition is None
             return
@@ -214,6 +265,64 @@ class BreakerAgainstAList(RuleBasedStateMachine):
         assert told.until == (self.until if after is CircuitState.OPEN else None)
         assert (told.calls, told.failed) == (len(window), sum(call.failed for call in window))
         assert told.slow == sum(call.slow for call in window)
+
+    def late(self, out: Out) -> tuple[int, ...]:
+        trial_was_the_last = out.period == self.period - 1 and self.state is CircuitState.CLOSED
+        fault = trial_was_the_last and out.permit.probe and self.own_fault(out.who, self.trial_began)
+        self.events.append(Event(out.who, self.token, refunded=True))
+        return () if fault else (self.token,)
+
+    def success(self, answer: Answer[int], slow: bool) -> tuple[int, ...]:
+        charged: tuple[int, ...] = ()
+        if not slow:
+            self.events.append(Event())
+            charged = tuple(call.token for call in self.calls if call.held)
+            withdrawn = [call for call in self.calls if call.held and call.known]
+            self.probes_asked -= len(withdrawn)
+            self.calls = [replace(call, held=False) for call in self.calls if call not in withdrawn]
+        self.calls.append(Call(math.floor(self.now), False, slow, self.token))
+        assert answer.charge == charged
+        return self.named_if_it_opens()
+
+    def failure(self, out: Out, answer: Answer[int], slow: bool) -> tuple[int, ...]:
+        known = self.last_failure(out.who) >= 0
+        call = Call(math.floor(self.now), True, slow, self.token, known)
+        if self.state is CircuitState.CLOSED:
+            fault, doubt = known and self.own_fault(out.who), self.in_doubt(out.who)
+            last = self.events[self.last_failure(out.who)] if known else Event()
+            if not fault:
+                if last.left_out:
+                    self.calls.append(replace(call, token=last.token))
+                    last.left_out = False
+                self.calls.append(call)
+            self.events.append(Event(out.who, self.token, left_out=fault))
+            expected = () if fault else self.named_if_it_opens()
+            assert answer.sure == (fault or not doubt or bool(expected))
+            return expected
+        fault = self.own_fault(out.who, self.trial_began)
+        self.events.append(Event(out.who, self.token, refunded=True))
+        if fault and known:
+            self.probes_asked -= 1
+            assert answer.sure
+            return ()
+        self.calls.append(replace(call, held=not fault))
+        if fault:
+            assert not answer.sure
+            return ()
+        assert answer.held == (answer.transition is None)
+        return (self.token,)
+
+    def named_if_it_opens(self) -> tuple[int, ...]:
+        if self.state is not CircuitState.CLOSED or self.verdict() is not CircuitState.OPEN:
+            return ()
+        named = [call.token for call in self.in_window() if call.failed]
+        since = max((i for i, event in enumerate(self.events) if event.who is None), default=-1)
+        left = [event for i, event in enumerate(self.events) if event.left_out and i > since]
+        for event in left:
+            event.left_out = False
+        for event in self.events:
+            event.refunded |= event.token in named or event in left
+        return (*named, *(event.token for event in left))
 
     def take_back(self, answer: Answer[int]) -> None:
         assert not self.given_back & set(answer.give_back), "a failure was given back twice"
@@ -270,15 +379,15 @@ class BreakerAgainstAList(RuleBasedStateMachine):
             self.breaker.ignored(out.permit)
         self.now += self.settings.open_for
         while self.breaker.state is not CircuitState.CLOSED:
-            counted = self.breaker.snapshot(self.now).calls if self.state is CircuitState.HALF_OPEN else 0
+            half_open = self.breaker.state is CircuitState.HALF_OPEN
+            counted = self.breaker.snapshot(self.now).calls if half_open else 0
             permits = [self.breaker.allow(self.now) for _ in range(self.settings.probes - counted)]
             assert None not in permits, "a permit leaked"
             assert self.breaker.allow(self.now) is None
             for permit in permits:
                 assert permit is not None
                 self.breaker.succeeded(permit, self.now, 0.0)
-            self.now += self.settings.open_for
-            self.state = CircuitState.OPEN  # if the trial had failures before, it may have opened once more
+            self.now += self.settings.open_for  # if the trial had failures before, it may have opened again
 
 
 class ByCount(BreakerAgainstAList):

@@ -1,7 +1,8 @@
 """A breaker at work among retries, moves and late answers, in virtual time: the books of attempts agree.
 
 The test keeps its own count of the tries that cost a record an attempt: one more for each failure that
-counts, one less for each that the breaker names to be given back. What the engine hands out next must agree.
+counts, one less for each that the breaker names to be given back, one more for each that it charges after
+all. What the engine hands out next must agree.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ class Books:
         self.tries: Counter[Place] = Counter()
         self.ended: set[Place] = set()
         self.returned: set[Place] = set()
-        untry = self.guard.untry
+        self.max_attempts = max_attempts
+        self.proved = True  # a probe has succeeded since the last trial began
+        untry, charge = self.guard.untry, self.guard.charge
 
         def note(attempts: list[Try]) -> None:
             for attempt in attempts:
@@ -50,7 +53,18 @@ class Books:
                     self.tries[place] -= 1
             untry(attempts)
 
-        self.guard.untry = note  # type: ignore[assignment,method-assign]  # it looks over the guard's shoulder
+        def note_charge(attempts: list[Try]) -> None:
+            for attempt in attempts:
+                if (held := attempt.waits) is None:
+                    continue
+                runs = any(held.record in run.records for run in held.lane.assignment.running)
+                if not runs and not held.lane.assignment.closed:
+                    self.tries[attempt.assignment.tp, attempt.offset] += 1
+                    assert self.tries[attempt.assignment.tp, attempt.offset] < max_attempts
+            charge(attempts)
+
+        # They look over the guard's shoulder.
+        self.guard.untry, self.guard.charge = note, note_charge  # type: ignore[assignment,method-assign]
 
     @property
     def guard(self) -> Any:
@@ -73,6 +87,7 @@ class Books:
         if out is None:
             return
         assert before != "open" or self.state == "half-open"
+        self.proved = self.proved and before != "open"
         record = self.member.begin(out)
         assert record is not None
         place = out.run.lane.assignment.tp, record.log_offset
@@ -91,14 +106,18 @@ class Books:
         goes_on = self.member.end(out, error)
         if goes_on:
             self.member.begin(out)  # its run was one record: it is given back
+        self.proved = self.proved or how == "ok"
         if fenced:
             assert len(self.member.writes) == writes
             return
         written = len(self.member.writes) - writes
-        if how == "down" and (before != "closed" or self.state != "closed"):
+        opened = before == "closed" and self.state != "closed"
+        if how == "down" and (opened or (before != "closed" and not self.proved)):
             assert place in self.returned  # an outage that is seen costs nothing
         if place in self.returned:
             assert (written, self.waits(place)) == (0, self.tries[place])
+        elif how == "down" and not written and self.waits(place) == self.tries[place]:
+            assert self.tries[place] + 1 == self.max_attempts  # the last one is not taken in doubt
         elif how == "down":
             self.tries[place] += 1
         if how == "bad":

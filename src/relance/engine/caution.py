@@ -32,6 +32,11 @@ class Caution:
         """Whether nothing may start: a suspect is to be alone, and it is not its turn yet."""
         return self._alone is not None and not self._may_go_on(self._alone, in_flight)
 
+    @property
+    def has_one_alone(self) -> bool:
+        """Whether a suspect is to run while nothing else does; where `holds_all` allows it, it is first."""
+        return self._alone is not None
+
     def startable(self, lane: Lane, careful: Careful, length: int) -> int:
         """How many of the lane's first records may start; if none, the lane is kept until it may."""
         first = lane.queue[0].log_offset

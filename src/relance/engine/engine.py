@@ -13,8 +13,9 @@ calls (`runtime.Runtime` with a lock, the test world by being single-threaded). 
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from heapq import nlargest
 from itertools import islice
 from operator import attrgetter
@@ -200,14 +201,27 @@ class Engine:
         due = self._due.next_due()
         return bool(self._ready) or (due is not None and due <= now)
 
-    def take(self, max_run: int) -> Run | None:
-        """The next run, of at most `max_run` records, or None when nothing may start now."""
+    def heads(self) -> Iterator[Record]:
+        """The first records of the lanes that could start, in their order."""
+        for lane in self._ready:
+            if not lane.assignment.draining and lane.assignment.stopped is None:
+                yield lane.queue[0]
+
+    def take(self, max_run: int, rank: Callable[[Record], float | None] | None = None) -> Run | None:
+        """The next run, of at most `max_run` records, or None when nothing may start now.
+
+        With `rank`, of the lane whose first record has the lowest; one that has none (None) does not start.
+        """
         ready = self._ready
         if self.settling - self.aside >= self.limits.settling:
             return None
         if self._caution.holds_all(self.in_flight):
             return None
+        if self._caution.has_one_alone:
+            rank = None  # it is first in line, and no other may go before it
         while ready:
+            if rank is not None and not self._bring_forward(rank):
+                return None
             lane = ready.popleft()
             assignment = lane.assignment
             if assignment.draining:
@@ -226,13 +240,7 @@ class Engine:
                     if self._caution.holds_all(self.in_flight):
                         return None
                     continue
-            records = lane.take(length)
-            assignment.queued -= len(records)
-            lane.state = LaneState.RUNNING
-            run = Run(lane, records)
-            assignment.running.add(run)
-            self.in_flight += 1
-            return run
+            return self._start(lane, length)
         return None
 
     def report(self, run: Run) -> None:
@@ -264,11 +272,10 @@ class Engine:
     def retry(self, run: Run, due: float, delay: float) -> None:
         """As `finish`, and the first record that is not done waits in its lane until `due`, for `delay`.
 
-        Its `attempt` is the next one already.
+        Its `attempt` is the next one already, or the same if the try has cost none.
         """
         if self._give_back(run):
-            record = run.lane.queue[0]
-            run.lane.assignment.tried[record.log_offset] = Tried(record.attempt - 1, due, delay, record)
+            _note_tries(run.lane.assignment, run.lane.queue[0], due, delay)
             self._wait(run.lane, due)
 
     def retry_some(self, run: Run, waits: list[tuple[Record, float, float]]) -> None:
@@ -281,7 +288,7 @@ class Engine:
         if not self._give_back(run):
             return
         for record, due, delay in waits:
-            assignment.tried[record.log_offset] = Tried(record.attempt - 1, due, delay, record)
+            _note_tries(assignment, record, due, delay)
         if lane.keyed:
             assignment.later.update((record.log_offset, due) for record, due, _ in waits)
             if self._startable(lane, len(lane.queue)):
@@ -295,6 +302,36 @@ class Engine:
             self._wait(alone, due)
         if lane.queue:
             self._ready_again(lane)
+
+    def hold(self, run: Run, due: float) -> Lane | None:
+        """As `finish`, and the first record that is not done waits until `due`, as if it had not been tried.
+
+        The lane that it waits in, for `take_back`; None if it is not ours any more.
+        """
+        lane = run.lane
+        if not self._give_back(run):
+            return None
+        if not lane.keyed and len(lane.queue) > 1:
+            self._ready_again(lane)
+            alone = Lane(lane.assignment, None, keyed=False)
+            alone.queue.extend(lane.take(1))
+            lane = alone
+        self._wait(lane, due)
+        return lane
+
+    def take_back(self, lane: Lane, record: Record) -> Run | None:
+        """A run of `record` alone, which heads `lane` and waits or could start; None if that is over."""
+        assignment = lane.assignment
+        if assignment.draining or not lane.queue or lane.queue[0] is not record:
+            return None
+        if lane in assignment.waiting:
+            self._due.cancel(lane.ticket)
+            self._ready_from_wait(lane)
+        elif lane in self._ready:
+            self._ready.remove(lane)
+        else:  # it runs again, or its partition is stopped
+            return None
+        return self._start(lane, 1)
 
     def hand_off(self, run: Run, record: Record) -> bool:
         """`record` (the one at `done`) is finished when its hand-off is: see `settled`. False: not ours."""
@@ -461,6 +498,13 @@ class Engine:
         """Partitions that should not be read now; see `Flow.pauses`."""
         return self._flow.pauses(feed, self.assignments.values(), crowded=crowded, idle=idle)
 
+    def pauses_in_outage(self, feed: str, *, all_of_it: bool) -> set[TopicPartition]:
+        """Partitions of which nothing more need be read while nothing starts: all, or those that are one lane
+        and have it."""
+        one_lane = self.ordering == "partition" and feed != "retry"
+        mine = [a for a in self.assignments.values() if a.feed == feed]
+        return {a.tp for a in mine if all_of_it or (one_lane and a.lanes)}
+
     def waiting(self) -> int:
         """How many lanes wait for a retry."""
         return len(self._due)
@@ -519,6 +563,34 @@ class Engine:
         assignment.settling.add(record.log_offset)
         self.settling += 1
         return record
+
+    def _bring_forward(self, rank: Callable[[Record], float | None]) -> bool:
+        """Let the lane with the lowest rank come first; False where none has any."""
+        best, place = math.inf, -1
+        for i, lane in enumerate(self._ready):
+            assignment = lane.assignment
+            # Such a lane does not start, `take` only puts it aside.
+            aside = assignment.draining or assignment.stopped is not None
+            found = 0 if aside else rank(lane.queue[0])
+            if found is not None and found < best:
+                best, place = found, i
+                if found <= 0:
+                    break
+        if place < 0:
+            return False
+        lane = self._ready[place]
+        del self._ready[place]
+        self._ready.appendleft(lane)
+        return True
+
+    def _start(self, lane: Lane, length: int) -> Run:
+        records = lane.take(length)
+        lane.assignment.queued -= len(records)
+        lane.state = LaneState.RUNNING
+        run = Run(lane, records)
+        lane.assignment.running.add(run)
+        self.in_flight += 1
+        return run
 
     def _give_back(self, run: Run) -> bool:
         """Take a run's result. False if its lane has nothing left to do."""
@@ -579,6 +651,11 @@ class Engine:
         lane.state = LaneState.READY
         assignment.waiting.discard(lane)
         assignment.parked -= len(lane.queue)
+
+
+def _note_tries(assignment: Assignment, record: Record, due: float, delay: float) -> None:
+    if record.attempt > 1:
+        assignment.tried[record.log_offset] = Tried(record.attempt - 1, due, delay, record)
 
 
 def _offsets(records: list[Record]) -> Sequence[int]:

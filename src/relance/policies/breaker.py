@@ -131,6 +131,15 @@ class CircuitBreaker:
         full = least if least / self.window >= self.failure_rate else least + 1
         return max(full, self.minimum_calls)
 
+    @property
+    def tried_probes(self) -> int:
+        """How many probes of a trial may be records that have failed while others have not: half of them, and
+        fewer where so many failures would decide it."""
+        most = self.probes // 2
+        while most and most / self.probes >= self.failure_rate:
+            most -= 1
+        return most
+
     def counts(self, error: BaseException, retry: RetryPolicy) -> bool:
         """Whether an error of a handler under the policy `retry` is a sign of an outage.
 
