@@ -156,12 +156,13 @@ class Circuit:
             state = self._state
             if state.state is CircuitState.CLOSED:
                 run = take(most, None)
+                permit = state.allow(now)
             else:
                 run = self._take_probe(guard, take, now)
+                permit = None if run is None else state.allow(now, guard.who(run.records[0]))
                 self._note_untried(guard, heads, now)
             if run is None:
                 return None
-            permit = state.allow(now, guard.who(run.records[0]))
             assert permit is not None
             run.call = Call(permit, now, len(run.records))
             if permit.transition is not None:
@@ -180,7 +181,7 @@ class Circuit:
         return due if wait <= now else min(wait, math.inf if due is None else due)
 
     def short_of_probes(self, guard: Guard, heads: Heads, now: float) -> bool | None:
-        """While it is open: whether records should be read, to have probes that have not failed. Else None."""
+        """While it is open: whether records should be read to find untried probes. Else None."""
         with self._lock:
             until = self._state.blocked_until(now)
             if until is None or until == math.inf:

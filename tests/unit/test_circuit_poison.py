@@ -1,5 +1,4 @@
-"""A circuit breaker and records that fail for ever, in virtual time: they use up their attempts, and no outage
-is seen where there is none.
+"""A circuit breaker and records that fail for ever, in virtual time: no outage is seen where there is none.
 
 Workers come before pollers at each instant: an open breaker whose time is over finds in memory what was read
 before, as on Kafka.

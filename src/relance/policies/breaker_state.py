@@ -195,8 +195,9 @@ class BreakerState(Generic[Token]):
         return math.inf if max(asked, len(self._out)) >= self.settings.probes else None
 
     def rank(self, who: Hashable) -> int:
-        """The lower, the sooner a record is to be a probe: 0 if it is not known to have failed, and then those
-        whose last failure is furthest back."""
+        """The lower, the sooner a record is to be a probe: 0 if it is not known to have failed, and then
+        those whose last failure is furthest back.
+        """
         known = self._doubts.get(who)
         return 0 if known is None else 1 + known.opening
 

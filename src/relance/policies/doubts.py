@@ -71,7 +71,7 @@ class Doubts(Generic[Token]):
             known.refunded = True
 
     def take_left_out(self) -> list[Token]:
-        """The failures that were not counted and after which nothing has succeeded, the oldest first; once."""
+        """The failures that were not counted and after which nothing has succeeded, the oldest first."""
         found: list[Token] = []
         for known in reversed(self._known.values()):
             if known.successes < self.successes:

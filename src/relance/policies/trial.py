@@ -42,7 +42,7 @@ class Trial(Generic[Token]):
         self._held: dict[Hashable, _Failed[Token]] = {}
 
     def probing(self, who: Hashable, *, untried: bool) -> None:
-        """One more probe is out. Where its record has failed in this trial already, that one costs nothing."""
+        """One more probe is out. What its record has failed in this trial before costs nothing any more."""
         self.asked += 1
         self.tried += not untried
         self._held.pop(who, None)
