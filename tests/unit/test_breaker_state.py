@@ -270,3 +270,112 @@ def test_a_snapshot_shows_what_health_shows() -> None:
 @pytest.mark.parametrize("name", ["closed", "open", "half-open"])
 def test_the_states_have_their_usual_names(name: str) -> None:
     assert CircuitState(name).value == name
+
+
+# -- poison and outage ---------------------------------------------------------------------------------
+
+
+def failed(breaker: BreakerState[str], who: str, token: str, now: float = 0.0) -> Answer[str]:
+    given = breaker.allow(now, who)
+    assert given is not None
+    return breaker.failed(given, now, 0.0, token, who)
+
+
+def test_one_record_s_failures_count_once_while_others_succeed() -> None:
+    breaker = state(window=8)
+    assert failed(breaker, "a", "a1") == Answer()
+    for i in range(20):
+        calls(breaker, ".")
+        answer = failed(breaker, "a", f"a{i}")
+        assert (answer.give_back, answer.sure) == ((), True)
+    assert breaker.state is CLOSED
+    assert (breaker.snapshot(0.0).calls, breaker.snapshot(0.0).failed) == (8, 0), "the first has left it"
+
+
+def test_where_nothing_has_succeeded_since_each_failure_counts_and_the_one_left_out_does_too() -> None:
+    breaker = state(window=8, minimum_calls=5)
+    failed(breaker, "a", "a1")
+    calls(breaker, ".")
+    failed(breaker, "a", "a2")
+    assert breaker.snapshot(0.0).failed == 1
+    failed(breaker, "a", "a3")
+    assert breaker.snapshot(0.0).failed == 3
+    assert failed(breaker, "a", "a4").give_back == ("a1", "a2", "a3", "a4")
+
+
+def test_a_failure_that_was_left_out_is_given_back_if_it_opens_before_anything_has_succeeded() -> None:
+    breaker = state(window=4, minimum_calls=2, failure_rate=1.0)
+    failed(breaker, "a", "a1")
+    calls(breaker, ".x....")
+    failed(breaker, "a", "a2")
+    assert calls(breaker, "bcde").give_back == ("b", "c", "d", "e", "a2")
+
+
+def test_a_failed_probe_costs_an_attempt_after_all_if_another_record_succeeds_in_its_trial() -> None:
+    breaker = opened(probes=3)
+    answer = failed(breaker, "x", "x1", now=10.0)
+    assert (answer.give_back, answer.held) == (("x1",), True)
+    assert calls(breaker, ".", now=10.0).charge == ("x1",)
+    assert calls(breaker, ".", now=10.0).charge == ()
+
+
+def test_who_fails_as_a_probe_after_another_has_succeeded_pays_at_once_but_not_with_its_last_attempt() -> (
+    None
+):
+    breaker = opened(probes=3)
+    calls(breaker, ".", now=10.0)
+    answer = failed(breaker, "x", "x1", now=10.0)
+    assert (answer.give_back, answer.sure, breaker.snapshot(10.0).failed) == ((), False, 1)
+
+
+def test_a_suspect_that_fails_again_while_another_succeeds_has_no_vote() -> None:
+    breaker = opened(probes=2)  # one failure of two would open it
+    assert failed(breaker, "a", "a5", now=10.0).transition is not None
+    calls(breaker, ".", now=20.0)
+    answer = failed(breaker, "a", "a6", now=20.0)
+    assert (answer.give_back, answer.sure, breaker.state) == ((), True, HALF_OPEN)
+    calls(breaker, ".", now=20.0)
+    assert breaker.state is CLOSED
+
+
+def test_a_probe_that_fails_after_its_trial_has_closed_pays() -> None:
+    breaker = opened(probes=3)
+    late = breaker.allow(10.0, "x")
+    assert late is not None
+    calls(breaker, "..", now=10.0)
+    assert breaker.state is CLOSED
+    answer = breaker.failed(late, 20.0, 10.0, "x1", "x")
+    assert (answer.give_back, answer.sure) == ((), False)
+
+
+def test_whose_failure_was_given_back_loses_its_last_attempt_only_after_another_s_success() -> None:
+    breaker = opened(probes=1)  # `a` to `d` were given back
+    calls(breaker, ".", now=10.0)
+    assert breaker.state is CLOSED
+    assert failed(breaker, "a", "a2", now=11.0).sure, "the probe has succeeded since"
+    assert not failed(breaker, "a", "a3", now=12.0).sure
+    calls(breaker, ".", now=12.0)
+    assert failed(breaker, "a", "a4", now=13.0).sure
+
+
+def test_those_whose_last_failure_is_furthest_back_are_probes_first() -> None:
+    breaker = opened()
+    failed(breaker, "x", "x1", now=10.0)
+    failed(breaker, "a", "a2", now=10.0)
+    assert [breaker.rank(who) for who in ("new", "b", "a", "x")] == [0, 1, 2, 2]
+
+
+def test_while_an_untried_probe_is_out_those_that_failed_are_at_most_half_of_the_probes() -> None:
+    breaker = opened(probes=3)
+    assert breaker.tried_wait_until(None) == -math.inf
+    assert breaker.allow(10.0, "new") is not None
+    assert breaker.tried_wait_until(None) == -math.inf
+    assert breaker.allow(10.0, "a") is not None
+    assert breaker.tried_wait_until(None) == 20.0, "or else until the new one has been out for `open_for`"
+
+
+def test_they_wait_for_untried_ones_elsewhere_but_not_for_ever() -> None:
+    breaker = opened(probes=2)
+    assert breaker.tried_wait_until(None) == -math.inf
+    assert breaker.tried_wait_until(3.0) == 20.0, "`open_for` after it may first be probed"
+    assert breaker.tried_wait_until(14.0) == 24.0
