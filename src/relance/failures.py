@@ -95,7 +95,9 @@ class Failures:
                 text = self._judge.told(error, record, run)
                 self._judge.log_retry(record, outcome.delay, text)
                 retries.append((record, text, outcome.delay, attempt))
-            elif self._hand_over(run, record, partial(self._judge.told, error, record, run), outcome, attempt):
+            elif self._hand_over(
+                run, record, partial(self._judge.told, error, record, run), outcome, attempt
+            ):
                 ended.append(record)
         run.reorder(ended)
         run.done += len(ended)
