@@ -208,6 +208,10 @@ def test_where_nobody_knows_how_the_group_began_what_lies_above_all_commits_is_n
     assert start({0: text, 2: text}, 1, where="latest").offset == 1000
 
 
+def test_of_two_that_began_together_and_counted_differently_the_smaller_number_holds() -> None:
+    assert new({0: ours(began=3), 1: ours(began=4)}) == ("beginning", "3")
+
+
 @pytest.mark.parametrize("where", ["earliest", "latest", "fail"])
 @pytest.mark.parametrize("text", [ours("T9", began=4), "r1:T9:o:-", ours("T9", "there", 4)])
 def test_a_group_that_is_older_than_the_log_skips_nothing_of_it(where: Where, text: str) -> None:
