@@ -216,6 +216,17 @@ def test_real_io_is_an_error_that_names_what_is_awaited(
     around(test)
 
 
+def test_real_io_that_fails_at_once_is_named_by_the_handler_s_own_line() -> None:
+    async def pay(value: int) -> None:
+        async with httpx.AsyncClient() as client:
+            await client.get("http://127.0.0.1:1/")
+
+    with World(app_with(pay)) as world:
+        world.produce("t", 1)
+        with pytest.raises(RelanceError, match=r"\(a socket or pipe\) at .* in pay"):
+            world.run()
+
+
 @pytest.mark.parametrize("name", STEPS)
 @pytest.mark.parametrize("around", [lambda test: test(), in_a_loop], ids=["plain", "async"])
 def test_real_io_that_is_allowed_is_waited_for_and_virtual_time_stands_still(

@@ -40,7 +40,9 @@ _TOLD: Final = 5
 _ENDLESS: Final = "nothing in this world is left that would end it"
 
 _RELANCE: Final = str(Path(__file__).parents[1]) + os.sep
-_KIT: Final = str(Path(__file__).parent) + os.sep
+_WATCHING: Final = frozenset(
+    str(Path(__file__).with_name(name)) for name in ("loop.py", "outside.py", "limit.py")
+)
 _LIBRARIES: Final = tuple(
     f"{os.path.realpath(path)}{os.sep}"
     for path in {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
@@ -122,7 +124,7 @@ class Outside:
 
     def _cross(self, call: CallOut | None, what: str) -> None:
         if not self.real_io and not any(one is call for one, _, _ in self._crossed):
-            self._crossed.append((call, what, _caller()))
+            self._crossed.append((call, what, _caller() or _waiting(call)))
 
     # -- waiting -----------------------------------------------------------------------------------
 
@@ -298,7 +300,7 @@ def _subject(call: CallOut | None) -> str:
 
 
 def _waiting(call: CallOut | None) -> str:
-    if call is None:
+    if call is None or call.task.awaits is None:
         return ""
     outer = _frames(call.task.coroutine)
     inner = next((child for child in call.children if _waits_outside(child, call)), None)
@@ -326,9 +328,9 @@ def _caller(frame: FrameType | None = None) -> str:
     frame = frame or inspect.currentframe()
     while frame is not None:
         name = frame.f_code.co_filename
-        if name.startswith(_RELANCE) and not name.startswith(_KIT):
+        if name.startswith(_RELANCE) and name not in _WATCHING:  # beyond it lies the test
             return ""
-        if not name.startswith(_KIT) and not _in_library(name):
+        if not name.startswith(_RELANCE) and not _in_library(name):
             return f" at {name}:{frame.f_lineno} in {frame.f_code.co_name}"
         frame = frame.f_back
     return ""
