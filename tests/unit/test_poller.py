@@ -197,6 +197,7 @@ class Logs:
     first: dict[str, Identity] = field(default_factory=dict)
     seconds: float = 0.0
     """That an answer takes."""
+    leaderless: set[TopicPartition] = field(default_factory=set)
     asked_at: list[float] = field(default_factory=list)
 
     def seen(self, topics: Collection[str]) -> Seen:
@@ -209,7 +210,7 @@ class Logs:
 
     def ends(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, Watermarks]:
         self._ask()
-        return {tp: Watermarks(*self.client.logs[tp]) for tp in tps}
+        return {tp: Watermarks(*self.client.logs[tp]) for tp in tps if tp not in self.leaderless}
 
     def _ask(self) -> None:
         self.asked_at.append(self.client.clock.now)
@@ -400,6 +401,36 @@ def test_where_to_start_is_asked_once_for_all_partitions_and_each_answer_is_a_tu
     bench.run(lambda: client.assign_now(*tps), all_anew, lambda: None)
     assert len(logs.asked_at) == 4
     assert late == [0.0, 0.0]
+
+
+def test_a_partition_without_a_leader_begins_where_its_commit_says_and_holds_up_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench(monkeypatch)
+    client, logs = bench.client, bench.logs
+    client.offsets[ZERO] = (150, f"r1:{TOPIC_ID}:c@here+2:-")
+    logs.leaderless = {ZERO}
+    held: list[dict[TopicPartition, int]] = []
+    bench.run(lambda: client.assign_now(ZERO, ONE), lambda: held.append(dict(client.held)))
+    assert held == [{ZERO: 150, ONE: 0}]
+    assert len(logs.asked_at) == 2
+
+
+def test_a_partition_without_a_leader_and_a_commit_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(monkeypatch)
+    client, logs = bench.client, bench.logs
+    logs.leaderless = {ZERO}
+
+    def ends(tps: Collection[TopicPartition]) -> dict[TopicPartition, Watermarks]:
+        if len(logs.asked_at) == 5:
+            logs.leaderless = set()
+        return logs.ends(tps)
+
+    bench.poller._logs = SimpleNamespace(seen=logs.seen, ends=ends)  # type: ignore[assignment]
+    held: list[dict[TopicPartition, int]] = []
+    bench.run(lambda: client.assign_now(ZERO, ONE), lambda: held.append(dict(client.held)))
+    assert held == [{ZERO: 0, ONE: 0}]
+    assert len(logs.asked_at) == 6
 
 
 # -- what the group says of partitions -------------------------------------------------------------

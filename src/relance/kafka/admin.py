@@ -218,20 +218,8 @@ class Admin:
         return self._asker.stable_ends(partitions, self._asker.deadline())
 
     def stable_marks(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, Watermarks]:
-        """Where each log begins, and its last stable offset.
-
-        Raises KafkaRefusedError where one has no leader now.
-        """
-        deadline = self._asker.deadline()
-        marks = self._asker.offsets(partitions, deadline, stable=True)
-        if missing := sorted(set(partitions) - marks.keys()):
-            raise KafkaRefusedError(
-                f"list the offsets of {missing[0]}",
-                self.bootstrap_servers,
-                "it has no leader, or is gone",
-                KafkaError.LEADER_NOT_AVAILABLE,
-            )
-        return marks
+        """Where each log begins, and its last stable offset; without those that have no leader now."""
+        return self._asker.offsets(partitions, self._asker.deadline(), stable=True)
 
     def ends(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         """The high watermark of each partition that has a leader; open transactions included."""

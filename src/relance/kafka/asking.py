@@ -128,7 +128,7 @@ class Asker:
             cluster, futures = self._start("describe the topics", start, deadline)
             what, topic = "describe the cluster", None
             try:
-                cluster_id = self._wait(cluster, deadline).cluster_id or ""
+                cluster_id = self._cluster_id(cluster, deadline)
                 found = {}
                 for topic, future in futures.items():
                     what = f"describe topic {topic}"
@@ -139,6 +139,14 @@ class Asker:
             else:
                 return cluster_id, found
             self.pause()
+
+    def _cluster_id(self, described: Future[Any], deadline: float) -> str:
+        try:
+            return self._wait(described, deadline).cluster_id or ""
+        except KafkaException as error:
+            if _code(error) in _SETTLING | _UNREACHABLE:
+                raise
+            return ""  # whoever does not say is no reason to read nothing: then topics' ids decide alone
 
     def offsets(
         self,

@@ -14,7 +14,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, TypeVar
 
@@ -32,11 +32,11 @@ from relance.errors import (
     TopicMissingError,
     kafka_error,
 )
-from relance.kafka.cluster import Committed, KafkaRefusedError, QuietLog, error_text, refusal
+from relance.kafka.cluster import Committed, KafkaRefusedError, QuietLog, Watermarks, error_text, refusal
 from relance.kafka.commits import Committer, GroupCommitter, read_committed_offsets
 from relance.kafka.hub import Hub
 from relance.kafka.intake import Intake
-from relance.kafka.starts import Feed, Logs, Start, Telling, needs_others, starts_of
+from relance.kafka.starts import Feed, Logs, Start, Telling, needs_ends, needs_others, starts_of
 from relance.kafka.throttle import Throttle
 from relance.record import Record, TopicPartition
 
@@ -308,11 +308,23 @@ class Poller:
         committed = self._patiently(lambda: self._committed(tps))
         if others := needs_others(tps, committed, seen):
             committed |= self._patiently(lambda: self._others(sorted(others)))
-        ends = self._patiently(lambda: self._logs.ends(tps))
+        needed = needs_ends(tps, committed, seen)
+        ends = self._patiently(lambda: self._ends(tps, needed))
         telling = Telling()
         starts = starts_of(tps, committed, ends, seen, self.feed, telling)
         telling.log()
         return starts
+
+    def _ends(
+        self, tps: list[TopicPartition], needed: Collection[TopicPartition]
+    ) -> Mapping[TopicPartition, Watermarks]:
+        ends = self._logs.ends(tps)
+        if missing := sorted(set(needed) - ends.keys()):
+            code = KafkaError.LEADER_NOT_AVAILABLE
+            raise KafkaRefusedError(
+                f"say where {missing[0]} begins", "Kafka", "it has no leader, or is gone", code
+            )
+        return ends
 
     def _committed(self, tps: list[TopicPartition]) -> dict[TopicPartition, Committed]:
         # Asked again after that: a stop must not wait until the transaction of one who crashed is given up.

@@ -20,7 +20,7 @@ from relance.engine.parallel_consumer import read_parallel_consumer_map
 from relance.kafka.cluster import Committed, Identity, Watermarks
 from relance.record import TopicPartition
 
-__all__ = ["Feed", "Logs", "Seen", "Start", "Telling", "Where", "needs_others", "starts_of"]
+__all__ = ["Feed", "Logs", "Seen", "Start", "Telling", "Where", "needs_ends", "needs_others", "starts_of"]
 
 _log = logging.getLogger("relance.kafka")
 
@@ -71,7 +71,7 @@ class Logs(Protocol):
         """Which topics they are."""
 
     def ends(self, tps: Collection[TopicPartition]) -> Mapping[TopicPartition, Watermarks]:
-        """Both ends of their logs, as far as a `read_committed` reader may read."""
+        """Both ends of their logs, as a `read_committed` reader sees them; not of those without a leader."""
 
 
 class _Began(NamedTuple):
@@ -159,10 +159,14 @@ def starts_of(
     feed: Feed,
     telling: Telling,
 ) -> list[Start]:
-    """Where to begin. `committed` may hold other partitions of the same topics, too, which tell more."""
+    """Where to begin. `committed` may hold other partitions of the same topics, too, which tell more.
+
+    `ends` may lack partitions, but for those of `needs_ends`.
+    """
     began = {topic: _began_with(topic, committed, seen, feed, tps) for topic in {tp.topic for tp in tps}}
     return [
-        _start(tp, committed.get(tp, _NOTHING), ends[tp], began[tp.topic], seen, feed, telling) for tp in tps
+        _start(tp, committed.get(tp, _NOTHING), ends.get(tp), began[tp.topic], seen, feed, telling)
+        for tp in tps
     ]
 
 
@@ -182,10 +186,27 @@ def needs_others(
     return found - set(tps)
 
 
+def needs_ends(
+    tps: Collection[TopicPartition], committed: Mapping[TopicPartition, Committed], seen: Seen
+) -> set[TopicPartition]:
+    """Those of which nobody can say where to begin without the ends of their logs.
+
+    A commit of ours the client may try: if it is out of range, that is heard of, and decided, then. So a
+    partition without a leader holds up no other.
+    """
+    found = set()
+    for tp in tps:
+        at, metadata = committed.get(tp, _NOTHING)
+        head = read_head(metadata)
+        if at < 0 or head is None or not _of_this(head, seen.cluster, seen.now[tp.topic].id):
+            found.add(tp)
+    return found
+
+
 def _start(
     tp: TopicPartition,
     committed: Committed,
-    marks: Watermarks,
+    marks: Watermarks | None,
     began: _Began,
     seen: Seen,
     feed: Feed,
@@ -193,8 +214,10 @@ def _start(
 ) -> Start:
     topic_id = seen.now[tp.topic].id
     home = home_text(seen.cluster, began.partitions)
-    begin, end = marks
     at, metadata = committed
+    if marks is None:
+        return Start(tp, at, metadata, topic_id, None, home)
+    begin, end = marks
     head = read_head(metadata)
     if at < 0:
         offset, problem = _without_commit(tp, marks, began, seen, feed, telling)
