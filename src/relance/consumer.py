@@ -27,9 +27,10 @@ from relance.kafka.config import common_config, consumer_config, is_cooperative
 from relance.kafka.fitting import FittingProducer
 from relance.kafka.handoff import Handoff, Handoffs
 from relance.kafka.limits import TopicLimits
-from relance.kafka.poller import ASKING, Poller
+from relance.kafka.poller import Poller
 from relance.kafka.stable import OpenTransactions
 from relance.kafka.stall import Stall
+from relance.kafka.start_finder import ASKING
 from relance.kafka.starts import Feed
 from relance.kafka.throttle import Throttle
 from relance.kafka.transactional import ABORTED_WITHIN, committed_offsets, connect, producer_config

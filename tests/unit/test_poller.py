@@ -18,7 +18,7 @@ from confluent_kafka import TopicPartition as ClientPartition
 
 from relance.engine.flow import RECORD_BYTES, Limits
 from relance.engine.offset_map import LIMIT, mark_text
-from relance.kafka import commits, intake, poller
+from relance.kafka import commits, intake, poller, start_finder
 from relance.kafka.cluster import Identity, Watermarks
 from relance.kafka.commits import read_committed_offsets
 from relance.kafka.poller import Poller
@@ -229,7 +229,7 @@ class Bench:
         **plan: Any,
     ) -> None:
         self.clock = Time()
-        for module in (poller, commits, intake):
+        for module in (poller, commits, intake, start_finder):
             monkeypatch.setattr(module, "time", self.clock)
         monkeypatch.setattr(poller, "Client", Client)
         self.member = Member(Broker(), self.clock, a_plan(**plan))
@@ -345,7 +345,6 @@ def test_the_others_read_on_where_they_are_when_a_partition_starts_anew(
 def test_a_partition_whose_topic_is_gone_when_it_starts_anew_is_not_given_back_twice(
     monkeypatch: pytest.MonkeyPatch, cooperative: bool
 ) -> None:
-    monkeypatch.setattr(poller, "ASKING", -1.0)  # no patience
     bench = Bench(monkeypatch, cooperative=cooperative)
     client = bench.client
     other = TopicPartition("others", 0)
@@ -392,7 +391,7 @@ def test_where_to_start_is_asked_once_for_all_partitions_and_each_answer_is_a_tu
         late.append(bench.clock.now - bench.poller.last_tick)
         return logs.ends(asked)
 
-    bench.poller._logs = SimpleNamespace(seen=logs.seen, ends=ends)  # type: ignore[assignment]
+    bench.poller._finder._logs = SimpleNamespace(seen=logs.seen, ends=ends)  # type: ignore[assignment]
 
     def all_anew() -> None:
         assert len(logs.asked_at) == 2
@@ -426,7 +425,7 @@ def test_a_partition_without_a_leader_and_a_commit_is_waited_for(monkeypatch: py
             logs.leaderless = set()
         return logs.ends(tps)
 
-    bench.poller._logs = SimpleNamespace(seen=logs.seen, ends=ends)  # type: ignore[assignment]
+    bench.poller._finder._logs = SimpleNamespace(seen=logs.seen, ends=ends)  # type: ignore[assignment]
     held: list[dict[TopicPartition, int]] = []
     bench.run(lambda: client.assign_now(ZERO, ONE), lambda: held.append(dict(client.held)))
     assert held == [{ZERO: 0, ONE: 0}]

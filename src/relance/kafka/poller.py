@@ -14,9 +14,9 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import Any, TypeVar
+from typing import Any
 
 from confluent_kafka import Consumer as Client
 from confluent_kafka import KafkaError, KafkaException, Message
@@ -24,31 +24,20 @@ from confluent_kafka import TopicPartition as ClientPartition
 
 from relance.burst import LastingLog
 from relance.cores import SharedCore
-from relance.errors import (
-    BrokerUnavailableError,
-    KafkaErrorKind,
-    RelanceError,
-    SettingsError,
-    TopicMissingError,
-    kafka_error,
-)
-from relance.kafka.cluster import Committed, KafkaRefusedError, QuietLog, Watermarks, error_text, refusal
-from relance.kafka.commits import Committer, GroupCommitter, read_committed_offsets
+from relance.errors import KafkaErrorKind, RelanceError, SettingsError, kafka_error
+from relance.kafka.cluster import Committed, QuietLog, error_text, refusal
+from relance.kafka.commits import Committer, GroupCommitter
 from relance.kafka.hub import Hub
 from relance.kafka.intake import Intake
-from relance.kafka.starts import Feed, Logs, Start, Telling, needs_ends, needs_others, starts_of
+from relance.kafka.start_finder import ASKING, WAITED_FOR, StartFinder, passes
+from relance.kafka.starts import Feed, Logs
 from relance.kafka.throttle import Throttle
 from relance.record import Record, TopicPartition
 
-__all__ = ["ASKING", "Poller"]
-
-T = TypeVar("T")
+__all__ = ["Poller"]
 
 _log = logging.getLogger("relance.kafka")
 _rebalance_log = logging.getLogger("relance.rebalance")
-
-ASKING = 10.0
-"""Seconds for which the group is asked where to start."""
 
 _POLL = 0.05  # seconds; the longest a command, a commit or a stop waits for an idle client
 _SHORT_POLL = 0.005  # seconds; while records wait for commits (`engine.crashes`), or workers for records
@@ -101,10 +90,6 @@ class Poller:
         self._committer: Committer = committer or GroupCommitter(
             hub, feed.name, commit_interval, self._lasting.warning
         )
-        self._asking = asking
-        self._logs = logs
-        self._others = others
-        """Asks for commits of partitions that others own, which may be in a transaction just now."""
         self.throttle = Throttle(", ".join(feed.topics))
         """Whether brokers hold the client back."""
         try:
@@ -119,6 +104,15 @@ class Poller:
             )
         except KafkaException as error:
             raise SettingsError("client", error_text(error)) from error
+        self._finder = StartFinder(
+            self._client,
+            feed,
+            logs,
+            others=others,
+            asking=asking,
+            answered=self._answered,
+            giving_up=self._stopping.is_set,
+        )
         self._thread = threading.Thread(target=self._run, name=f"relance-poller-{feed.name}", daemon=True)
 
     def start(self) -> None:
@@ -250,7 +244,7 @@ class Poller:
         elif code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE) and topic is not None:
             # Retention passed it, or the topic was deleted and made again: where to go on is decided anew.
             self._gone.append(TopicPartition(topic, int(partition or 0)))
-        elif error.fatal() or (kafka_error(code).kind is KafkaErrorKind.FATAL and code not in _WAITED_FOR):
+        elif error.fatal() or (kafka_error(code).kind is KafkaErrorKind.FATAL and code not in WAITED_FOR):
             self._hub.fail(refusal(f"read {topic or ', '.join(self.feed.topics)}", error))
         else:
             self._lasting.warning((code, topic), f"{topic or 'consumer'}: {error.str()}")
@@ -264,9 +258,9 @@ class Poller:
     def _assign(self, tps: list[TopicPartition]) -> None:
         self._intake.reassigned()
         try:
-            starts = self._starts(tps)
+            starts = self._finder.starts(tps)
         except RelanceError as error:
-            if not _passes(error):
+            if not passes(error):
                 raise
             # Nobody says where to start, so nothing may be read; the group must hear that we hold nothing.
             _rebalance_log.warning("[REBALANCE] %s", error)
@@ -298,59 +292,6 @@ class Poller:
             self._client.assign(placed)
         # A pause outlives its assignment in the client: what comes again would come paused (measured).
         self._client.resume(placed)
-
-    def _starts(self, tps: list[TopicPartition]) -> list[Start]:
-        """Each question is one for all partitions, however many there are."""
-        if not tps:
-            return []
-        # First which topics they are: one that is made again meanwhile has another id for the watch then.
-        seen = self._patiently(lambda: self._logs.seen({tp.topic for tp in tps}))
-        committed = self._patiently(lambda: self._committed(tps))
-        if others := needs_others(tps, committed, seen):
-            committed |= self._patiently(lambda: self._others(sorted(others)))
-        needed = needs_ends(tps, committed, seen)
-        ends = self._patiently(lambda: self._ends(tps, needed))
-        telling = Telling()
-        starts = starts_of(tps, committed, ends, seen, self.feed, telling)
-        telling.log()
-        return starts
-
-    def _ends(
-        self, tps: list[TopicPartition], needed: Collection[TopicPartition]
-    ) -> Mapping[TopicPartition, Watermarks]:
-        ends = self._logs.ends(tps)
-        if missing := sorted(set(needed) - ends.keys()):
-            code = KafkaError.LEADER_NOT_AVAILABLE
-            raise KafkaRefusedError(
-                f"say where {missing[0]} begins", "Kafka", "it has no leader, or is gone", code
-            )
-        return ends
-
-    def _committed(self, tps: list[TopicPartition]) -> dict[TopicPartition, Committed]:
-        # Asked again after that: a stop must not wait until the transaction of one who crashed is given up.
-        wait = min(10.0, self._asking / 6 if self._asking > ASKING else ASKING)
-        return read_committed_offsets(self._client, tps, wait)
-
-    def _patiently(self, ask: Callable[[], T]) -> T:
-        """Ask again while the answer is one that passes, for a time."""
-        deadline = time.monotonic() + self._asking
-        while True:
-            try:
-                answer = ask()
-            except (KafkaException, RelanceError) as error:
-                if isinstance(error, KafkaException):
-                    code = error.args[0].code()
-                    refused: RelanceError = KafkaRefusedError(
-                        "say where to start", "Kafka", error_text(error), code
-                    )
-                else:
-                    refused = error
-                if not _passes(refused) or time.monotonic() > deadline or self._stopping.is_set():
-                    raise refused from error
-                time.sleep(0.05)
-            else:
-                self.last_tick = time.monotonic()  # an answer is progress
-                return answer
 
     def _on_revoke(self, _: Client, partitions: list[ClientPartition]) -> None:
         with self._guard():
@@ -426,6 +367,9 @@ class Poller:
             else:
                 _log.debug("consumer: %s", error.str())
 
+    def _answered(self) -> None:
+        self.last_tick = time.monotonic()  # an answer is progress, for health
+
     def _guard(self) -> _Guard:
         return _Guard(self)
 
@@ -463,18 +407,3 @@ class _Guard:
         if error is not None and self._poller._problem is None:
             self._poller._problem = error
         return True
-
-
-# Fatal in the table for one who produces; one who consumes waits for the topic, and the watch says so.
-_WAITED_FOR = frozenset(
-    {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION,
-     KafkaError.UNKNOWN_TOPIC_ID, KafkaError.INCONSISTENT_TOPIC_ID}
-)  # fmt: skip
-
-
-def _passes(error: RelanceError) -> bool:
-    """Whether asking again may help: for one who consumes, also where a topic is missing."""
-    if isinstance(error, BrokerUnavailableError | TopicMissingError):
-        return True
-    code = error.code if isinstance(error, KafkaRefusedError) else None
-    return code is not None and (kafka_error(code).retriable or code in _WAITED_FOR)
