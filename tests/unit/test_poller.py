@@ -606,6 +606,29 @@ def test_an_offset_whose_metadata_is_refused_is_committed_alone_before_its_parti
     assert bench.runtime.look().metadata is not None
 
 
+def test_a_broker_that_takes_metadata_again_is_noticed_at_the_next_assignment(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench(monkeypatch, commit_interval=0.0)
+    client = bench.client
+    client.judge = lambda offered: KafkaError.OFFSET_METADATA_TOO_LARGE if offered.metadata else None
+
+    def alone() -> None:
+        assert client.offsets == {ZERO: (0, None)}
+        assert bench.runtime.look().metadata is not None
+        client.judge = lambda offered: None
+        client.assign_now(ONE)
+
+    def told() -> None:
+        assert mark_text(client.offsets[ONE][1], TOPIC_ID) == "o"
+        assert bench.runtime.look().metadata is None
+
+    quiet: list[Step] = [lambda: None] * 6
+    bench.run(lambda: client.assign_now(ZERO), *quiet, alone, *quiet, told)
+    assert caplog.text.count("beside committed offsets") == 2
+    assert "takes all metadata beside committed offsets again" in caplog.text
+
+
 # -- fairness --------------------------------------------------------------------------------------
 
 
