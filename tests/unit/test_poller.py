@@ -152,12 +152,8 @@ class Client:
         if self.missing & {tp.topic for tp in tps}:
             raise KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
         none = (-1001, "")
-        return [
-            ClientPartition(
-                tp.topic, tp.partition, *self.offsets.get(TopicPartition(tp.topic, tp.partition), none)
-            )
-            for tp in tps
-        ]
+        found = [(tp, self.offsets.get(TopicPartition(tp.topic, tp.partition), none)) for tp in tps]
+        return [ClientPartition(tp.topic, tp.partition, at, text or "") for tp, (at, text) in found]
 
     def commit(self, *, offsets: list[ClientPartition], asynchronous: bool) -> list[ClientPartition] | None:
         self.offered.append(offsets)
