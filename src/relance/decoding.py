@@ -36,6 +36,7 @@ import msgspec
 from relance.annotations import Words, expanded, is_word, unwrapped, without_none, words_of
 from relance.errors import DecodeError, SettingsError
 from relance.record import Record
+from relance.text import said
 
 __all__ = ["Decoding", "HandlerShape", "code_of", "decoder_for", "handler_shape"]
 
@@ -76,7 +77,7 @@ class Decoding:
             return f"the value is not valid UTF-8: {error.reason} at byte {error.start} of a text"
         if isinstance(error, msgspec.MsgspecError):
             return str(error)
-        return _told_by_pydantic(error) or _shorten(f"{type(error).__name__}: {error}")
+        return _told_by_pydantic(error) or _shorten(said(error))
 
 
 def decoder_for(annotation: Any) -> Decoding:

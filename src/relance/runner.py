@@ -35,7 +35,7 @@ from relance.outgoing import LARGEST, NOTHING_HIDDEN, told_with
 from relance.policies.masking import Mask
 from relance.settings import EventLoop, Settings
 from relance.spec import ConsumerSpec
-from relance.text import indented, one_line
+from relance.text import indented, one_line, shown
 from relance.workers.loop import LoopWorker
 
 __all__ = ["Runner"]
@@ -351,7 +351,7 @@ class Runner:
             if not self.stopping:
                 self.fail(RuntimeError("a worker was cancelled from outside, and nothing stops"))
         elif (error := task.exception()) is not None:
-            self.fail(error if isinstance(error, Exception) else RuntimeError(repr(error)))
+            self.fail(error if isinstance(error, Exception) else RuntimeError(shown(error)))
 
     def _stop(self) -> None:
         self._start_ended.wait()  # it gives up soon after it sees that a stop has begun

@@ -66,12 +66,27 @@ def key_name(key: bytes | None) -> str:
     return "no key" if key is None else f"key #{sha256(key).hexdigest()[:8]}"
 
 
+def shown(value: object, longest: int = 200) -> str:
+    """The `repr` of a user's object, at most so many characters; never raises."""
+    try:
+        text = repr(value)
+    except Exception as problem:  # noqa: BLE001  it may be of any class
+        text = f"<{type(value).__name__}: its __repr__ raised {type(problem).__name__}>"
+    return clip(text, longest)
+
+
+def clip(text: str, limit: int) -> str:
+    """At most `limit` characters of the text; an ellipsis stands for what is cut off."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
 def name_of(called: object) -> str:
     """What a user's callable is called; never raises."""
     try:
-        return str(getattr(called, "__qualname__", None) or repr(called))[:200]
+        name = getattr(called, "__qualname__", None)
     except Exception:  # noqa: BLE001  it may be of any class
-        return type(called).__name__
+        name = None
+    return clip(name, 200) if isinstance(name, str) else shown(called)
 
 
 def _named(c: str) -> str:

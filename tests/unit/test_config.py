@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from relance import Settings
-from relance.kafka.config import consumer_config
+from relance.kafka.config import common_config, consumer_config
 
 
 def config(place: int = 1, **client: Any) -> dict[str, Any]:
@@ -27,3 +29,24 @@ def test_each_consumer_of_an_app_is_a_static_member_of_its_own() -> None:
         "shop-1-3",
     ]
     assert "group.instance.id" not in config(2)
+
+
+def test_a_callable_of_the_user_that_raises_is_told_by_its_name(caplog: pytest.LogCaptureFixture) -> None:
+    asked = []
+
+    def token(config: str) -> tuple[str, float]:
+        asked.append(config)
+        if config == "down":
+            raise RuntimeError("the identity provider\nis away")
+        return "token", 1.0
+
+    watched = common_config(Settings(client={"oauth_cb": token}))["oauth_cb"]
+    assert watched("up") == ("token", 1.0)
+    assert caplog.messages == []
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="identity provider"):
+            watched("down")
+    assert asked == ["up", "down", "down"]
+    [told] = caplog.messages
+    assert told.startswith("client.oauth_cb: test_a_callable_of_the_user_that_raises_is_told_by_its_name.")
+    assert told.endswith("token raised RuntimeError: the identity provider␊is away")

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+import pickle
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from relance.dead_letters.envelope import decode
+from relance.decoding import decoder_for, handler_shape
+from relance.errors import BatchError
 from relance.policies.classify import VerdictKind, classify
 from relance.policies.retry import RetryPolicy
 from relance.record import Record
+from relance.text import said
+from relance.workers.batch import BatchCall
+from relance.workers.travel import packed, unpacked
 from world import ORDERS, RETRY, a_member
 
 
@@ -143,3 +150,74 @@ def judge(error: Exception, policy: RetryPolicy) -> object:
     except Exception as escaped:
         return type(escaped)
     return verdict.kind, verdict.delay
+
+
+class Unspeakable:
+    """What has no repr."""
+
+    def __repr__(self) -> str:
+        raise ValueError("no repr")
+
+
+class EndsWhenShown(BaseException):
+    def __repr__(self) -> str:
+        raise ValueError("no repr")
+
+    __str__ = __repr__
+
+
+@pytest.mark.parametrize("make", HOSTILE, ids=its_name)
+def test_a_factory_that_fails_hostilely_is_told_as_a_decode_error(make: Callable[[], Exception]) -> None:
+    def wrong() -> str:
+        raise make()
+
+    @dataclasses.dataclass
+    class Order:
+        note: str = dataclasses.field(default_factory=wrong)
+
+    decoding = decoder_for(Order)
+    with pytest.raises(decoding.errors) as caught:
+        decoding.decode(b"{}")
+    told = str(decoding.as_error(caught.value, b"{}"))
+    assert told.endswith("(the handler takes Order)")
+    assert len(told) < 2_000
+
+
+NAMED: list[dict[Any, Any]] = [{0: Unspeakable()}, {Unspeakable(): ValueError("x")}, {0: EndsWhenShown()}]
+
+
+@pytest.mark.parametrize("named", NAMED)
+def test_a_batch_error_that_names_what_cannot_be_shown_costs_the_batch_not_the_consumer(
+    named: dict[Any, Any],
+) -> None:
+    def handle(values: list[Any]) -> None:
+        raise BatchError(named)
+
+    member = a_member(batch=10)
+    for _ in range(2):
+        member.broker.log(ORDERS).append()
+    member.read()
+    call = BatchCall(member.runtime, handle, handler_shape(handle, batch=True), decoder_for(Any))
+    while (out := member.take()) is not None:
+        if call.handle(out.run, float("inf")):
+            member.give_back(out)
+    assert member.failures == []
+    assert member.writes
+
+
+def test_an_error_that_cannot_be_shown_comes_home_from_a_child_process() -> None:
+    error = ValueError("of the record")
+    error.__cause__ = EndsWhenShown()
+    home = unpacked(pickle.loads(pickle.dumps(packed(error))))
+    assert str(home) == "of the record"
+    home = unpacked(pickle.loads(pickle.dumps(packed(ValueError(Unspeakable())))))
+    assert said(home) == "ValueError: <no text: its __str__ raised ValueError>"
+
+
+def test_a_long_value_that_cannot_travel_is_seen_to_be_cut() -> None:
+    class Local:
+        def __repr__(self) -> str:
+            return "x" * 5_000
+
+    home = unpacked(packed(ValueError(Local())))
+    assert str(home).rstrip("')").endswith("x…")

@@ -17,11 +17,11 @@ from typing import Annotated, Any, Final, Literal, Protocol
 
 import msgspec
 
-from relance.dead_letters.errortext import class_path, clip
+from relance.dead_letters.errortext import class_path
 from relance.dead_letters.fingerprint import fingerprint
 from relance.dead_letters.telling import OPEN, Teller
 from relance.errors import DecodeError
-from relance.text import iso, iso_ms, plain
+from relance.text import clip, iso, iso_ms, plain
 
 VERSION: Final = 1
 """The format that `encode` writes and the only one that `decode` reads."""

@@ -12,7 +12,7 @@ from types import CodeType
 from typing import Final
 
 from relance.errors import MaxRetriesExceededError
-from relance.text import plain, said
+from relance.text import clip, plain, said
 
 MAX_SUMMARY: Final = 4_000
 """Characters kept of an error message; some hold the whole payload that they complain about."""
@@ -32,11 +32,6 @@ _DEEPEST: Final = 20  # calls of each
 _MAX_FRAMES: Final = 1_000
 _FRAMES: Final[dict[tuple[int, int], tuple[CodeType, str]]] = {}
 """Lines of a stack trace, by what is called and where in it. The code is kept: its id is its name here."""
-
-
-def clip(text: str, limit: int) -> str:
-    """At most `limit` characters of the text; an ellipsis stands for what is cut off."""
-    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def class_path(error: BaseException) -> str:

@@ -4,16 +4,34 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from typing import Any
 
+from relance.burst import LastingLog
 from relance.settings import Settings
+from relance.text import name_of, one_line, said
 
 __all__ = ["common_config", "consumer_config", "is_cooperative"]
 
 
 def common_config(settings: Settings) -> dict[str, Any]:
     """What every client needs to reach the cluster: address, security, and what the user gave."""
-    return {"bootstrap.servers": settings.bootstrap_servers, **settings.client}
+    given = {key: _watched(key, one) if callable(one) else one for key, one in settings.client.items()}
+    return {"bootstrap.servers": settings.bootstrap_servers, **given}
+
+
+def _watched(key: str, called: Callable[..., Any]) -> Callable[..., Any]:
+    """A callable of the user, as `oauth_cb`, whose errors are told: the client takes them without a word."""
+    log = LastingLog("relance.kafka")
+
+    def watched(*given: Any) -> Any:
+        try:
+            return called(*given)
+        except BaseException as error:
+            log.warning(key, f"client.{key}: {name_of(called)} raised {one_line(said(error))}")
+            raise
+
+    return watched
 
 
 def is_cooperative(settings: Settings, assignor: str) -> bool:

@@ -24,7 +24,7 @@ from relance.errors import MAX_WAIT, SettingsError
 from relance.policies.checks import integer, number
 from relance.policies.classify import classify, is_record_error
 from relance.policies.retry import ErrorTypes, RetryPolicy, RetryRule
-from relance.text import name_of, said
+from relance.text import name_of, said, shown
 
 __all__ = ["CircuitBreaker"]
 
@@ -243,7 +243,7 @@ def _asked(rule: Callable[[Exception], bool | float | timedelta | None], error: 
         return answer is True
     if isinstance(answer, int | float | timedelta):
         return True
-    given = name_of(answer)[:60]
+    given = shown(answer, 60)
     raise SettingsError(
         "errors", f"{name} answered {given}; it may answer bool, seconds, a timedelta or None"
     )

@@ -45,7 +45,7 @@ from relance.errors import (
     kafka_error,
 )
 from relance.policies.retry import RetryPolicy
-from relance.text import name_of, said
+from relance.text import name_of, said, shown
 
 __all__ = ["Verdict", "VerdictKind", "classify", "is_record_error"]
 
@@ -232,7 +232,7 @@ def _ask(rule: Callable[[Exception], bool | float | timedelta | None], error: Ex
         return Verdict(VerdictKind.RETRYABLE, None, f"retry_on's {name} said so")
     delay = _seconds(answer)
     if delay is None:
-        given = name_of(answer)
+        given = shown(answer, 100)
         return _at_fault(f"{name} answered {given}; it may answer bool, seconds, a timedelta or None", error)
     return Verdict(VerdictKind.RETRYABLE, delay, f"retry_on's {name} asked for {delay:g}s")
 

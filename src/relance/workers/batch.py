@@ -19,6 +19,7 @@ from relance.errors import BatchError
 from relance.policies.classify import classify
 from relance.record import SEALED, Record
 from relance.runtime import Runtime
+from relance.text import shown
 from relance.workers.answer import Returned
 from relance.workers.cancellation import not_by_us
 
@@ -186,7 +187,7 @@ def _named(found: _Found, raised: BaseException | None) -> BaseException | None:
     if not strange:
         return raised
     wrong = RuntimeError(
-        f"the handler's BatchError names {', '.join(f'{key!r:.40}' for key in strange[:5])}, but its keys are"
+        f"the handler's BatchError names {', '.join(shown(key, 40) for key in strange[:5])}, but its keys are"
         f" places in the list of {len(found)} that the handler was given, from 0 on"
     )
     wrong.__cause__ = _judgeable(next(iter(raised.errors.values())))
@@ -199,4 +200,4 @@ def _judgeable(error: object) -> Exception:
         return error
     if isinstance(error, asyncio.CancelledError):
         return not_by_us(error)
-    return RuntimeError(f"the handler's BatchError names no exception but {error!r:.200}")
+    return RuntimeError(f"the handler's BatchError names no exception but {shown(error)}")

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from relance.errors import DecodeError
 from relance.record import HeaderList, Outgoing
+from relance.text import clip, said, shown
 
 __all__ = ["Answer", "Packed", "Sent", "packed", "unpacked"]
 
@@ -82,7 +83,7 @@ def packed(error: Exception) -> Packed:
     step: BaseException | None = error
     while step is not None and id(step) not in seen and len(forms) <= _CAUSES:
         seen.add(id(step))
-        forms.append(_form(step if isinstance(step, Exception) else RuntimeError(repr(step))))
+        forms.append(_form(step if isinstance(step, Exception) else RuntimeError(shown(step, _LONGEST))))
         step = step.__cause__
     try:
         trace = "".join(traceback.format_exception(error))
@@ -106,8 +107,7 @@ def _form(error: Exception) -> bytes:
     for form in (_whole, _in_parts, _as_a_base):
         with contextlib.suppress(Exception):
             return form(error)
-    text = f"{type(error).__name__}: {_text(error)}"[:_LONGEST]
-    return pickle.dumps(RuntimeError(f"{text} (it cannot be pickled)"))
+    return pickle.dumps(RuntimeError(f"{clip(said(error), _LONGEST)} (it cannot be pickled)"))
 
 
 def _whole(error: Exception) -> bytes:
@@ -129,7 +129,7 @@ def _as_a_base(error: Exception) -> bytes:
     base = next(kind for kind in type(error).__mro__[1:] if _travels(kind))
     if base is Exception or not issubclass(base, Exception):
         raise TypeError("no class of its own says anything")
-    raw = pickle.dumps(_Parts(base, (f"{type(error).__name__}: {_text(error)}",), {}))
+    raw = pickle.dumps(_Parts(base, (said(error),), {}))
     _put_together(pickle.loads(raw))
     return raw
 
@@ -139,7 +139,7 @@ def _portable(value: Any) -> Any:
         return _Nested(_form(value))
     if isinstance(value, list | tuple) and any(isinstance(one, Exception) for one in value):
         return [_portable(one) for one in value]  # the members of a group
-    return value if _travels(value) else repr(value)[:_LONGEST]
+    return value if _travels(value) else shown(value, _LONGEST)
 
 
 class _Nested(NamedTuple):
@@ -176,12 +176,5 @@ def _loaded(form: bytes) -> Exception:
         found = pickle.loads(form)
         error = _put_together(found) if isinstance(found, _Parts) else found
     except Exception as problem:  # noqa: BLE001  a module that only the child has, or anything
-        return RuntimeError(f"an error of the worker process that cannot be read here: {problem}")
-    return error if isinstance(error, Exception) else RuntimeError(repr(error)[:_LONGEST])
-
-
-def _text(error: Exception) -> str:
-    try:
-        return str(error)
-    except Exception as problem:  # noqa: BLE001
-        return f"<its __str__ raised {type(problem).__name__}>"
+        return RuntimeError(f"an error of the worker process that cannot be read here: {said(problem)}")
+    return error if isinstance(error, Exception) else RuntimeError(shown(error, _LONGEST))
