@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 
-from relance import App, Record, RetryPolicy, SendError, Settings, TransientError
+from relance import App, Mask, Record, RetryPolicy, SendError, Settings, TransientError
 from relance.broker import LocalBroker
 from relance.kafka.admin import Admin
 from waiting import wait_until
@@ -202,6 +202,39 @@ def test_a_fatal_error_makes_health_down_and_is_raised_on_leaving(
     with pytest.raises(Fatal, match="no disk"):
         asyncio.run(main())
     assert sum(c.offset for c in Admin(bootstrap).committed(f"g-{topic}").values()) == 0
+
+
+def test_a_record_that_stops_all_is_named_with_its_error_and_nothing_that_a_mask_hides(
+    bootstrap: str, make_topic: Callable[..., str], caplog: pytest.LogCaptureFixture
+) -> None:
+    topic = make_topic("t", 1)
+    mask = Mask(fields=["cardNumber"], patterns=[r"\bpin \d+"])
+    app = App(f"g-{topic}", settings=settings(bootstrap), mask=mask)
+
+    @app.consumer(topic)
+    async def pay(value: dict) -> None:  # type: ignore[type-arg]
+        raise ValueError(f"no account for {value}, pin 1234")
+
+    async def main() -> None:
+        async with app.running():
+            await app.send(topic, {"cardNumber": "4111111111111111", "amount": 5}, key="k")
+            await until(lambda: app.health().status == "DOWN")
+            [reason] = [one for one in app.health().reasons if one.startswith("stopped by")]
+            assert f"{topic}-0, offset 0, key #8254c329: " in reason
+            assert (
+                "pay failed with ValueError: no account for {'cardNumber': '***', 'amount': 5}, ***;"
+                in reason
+            )
+            assert "name one in @app.consumer, or mend the handler" in reason
+
+    with pytest.raises(ValueError, match="no account"):
+        asyncio.run(main())
+    [line] = [one.getMessage() for one in caplog.records if one.levelname == "CRITICAL"]
+    assert line.startswith(f"stopping: {topic}-0, offset 0, key #8254c329: ")
+    assert "Traceback (most recent call last):" in caplog.text
+    assert "in pay" in caplog.text
+    assert "4111" not in caplog.text
+    assert "1234" not in caplog.text
 
 
 def test_a_dead_letter_for_what_never_was_a_record_has_no_coordinates(

@@ -259,6 +259,17 @@ def test_nor_does_the_reason_why_all_stops(name: str, caplog: pytest.LogCaptureF
     assert "stopped by t-0, offset 0, key #8254c329: " in found["health"]
 
 
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_nor_does_the_end_of_a_handler_that_ends_the_process(
+    kind: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    handle = raises(lambda v, r: kind(f"{card(v)} of {holder(v)}"))
+    found = all_that_is_written(handle, caplog, MASK, [VALUE])
+    assert {where: exposed(text) for where, text in found.items() if exposed(text)} == {}
+    assert "handle at t-0 at offset 0" in found["health"]
+    assert f"{kind.__name__}: *** of ***" in found["health"]
+
+
 def test_of_a_batch_no_record_s_error_shows_what_another_one_holds(caplog: pytest.LogCaptureFixture) -> None:
     other = json.dumps({"id": 18, "cvv": "1"}).encode()
 

@@ -14,6 +14,7 @@ import html
 import json
 import re
 import unicodedata
+from base64 import b64decode
 from collections.abc import Iterable, Iterator
 from typing import Final
 from urllib.parse import quote, quote_plus
@@ -32,6 +33,8 @@ BUDGET: Final = 200_000
 
 _PIECE: Final = 8  # characters that are too many to be there by chance
 _FEW: Final = 400  # pieces; more are looked up by each place of the text instead
+_BASE64: Final = re.compile(r"[A-Za-z0-9+/]{6,}={0,2}")
+_DATE: Final = re.compile(r"(\d{4})-(\d\d)-(\d\d)")
 _SEPARATORS: Final = re.compile(r"[\s.\-/]+")
 _CUT: Final = re.compile(r"\s?(?:…|\.{3})\s?")
 _MARKED: Final = re.compile(rb"\x01+")
@@ -126,11 +129,16 @@ def _lower(text: str) -> str:
 def _forms(value: str) -> Iterator[str]:
     """The value as errors quote it."""
     yield value
+    if value.isspace() or len(value) > BUDGET:  # nothing, or too much already
+        return
+    if len(value) % 4 == 0 and _BASE64.fullmatch(value):  # to JSON decoders, bytes
+        yield repr(b64decode(value))[2:-1]
     if value.isascii() and value.isalnum():
         return
-    if len(value) > BUDGET:
-        return  # it is too much already
+    if (date := _DATE.match(value)) is not None:
+        yield ", ".join(str(int(part)) for part in date.groups())
     yield value.strip()
+    yield " ".join(value.split())
     yield _SEPARATORS.sub("", value)
     unicode = plain(value)  # as letters have it
     raw = unicode.encode()
