@@ -19,16 +19,18 @@ from hypothesis import strategies as st
 
 from relance import App, BatchError, CircuitBreaker, CircuitBreakerOpen, Mask, Record, RetryPolicy
 from relance.dead_letters.envelope import decode
+from relance.dead_letters.ladder import fit
 from relance.dead_letters.telling import teller_of
 from relance.errors import DecodeError, Reject, TransientError
 from relance.hooks import Hooks
-from relance.outgoing import dead_letter, retry_record
+from relance.kafka.browse import FetchedRecord
+from relance.outgoing import MAX_RECORD, dead_letter, retry_record
 from relance.policies.secrets import HIDDEN
 from relance.record import Outgoing, TopicPartition
 from relance.runner import Runner
 from relance.settings import Settings
 from relance.testing import World
-from relance.workers.travel import packed, unpacked
+from relance.workers.travel import Sent, packed, unpacked
 from waiting import wait_until
 from world import DLT, ORDERS, Message, a_member
 
@@ -576,8 +578,12 @@ def test_what_records_and_letters_print_of_themselves_holds_neither_key_nor_valu
     outgoing = dead_letter(record, Reject("no"), topic=DLT, group="g", now=NOW)
     assert isinstance(outgoing, Outgoing)
     letter = decode(outgoing.value)
-    for one in (record, outgoing, letter, letter.original_headers, [outgoing], {"a": letter}):
+    fetched = FetchedRecord("orders", 0, 3, CARD.encode(), VALUE, tuple(HEADERS), None)
+    fitted = fit(letter, MAX_RECORD, False)
+    sent = Sent("orders", 0, 3, CARD.encode(), VALUE, 1, HEADERS, (1, 0))
+    for one in (record, outgoing, letter, letter.original_headers, {"a": letter}, fetched, fitted, sent):
         assert exposed(repr(one)) == []
+        assert "orders" in repr(one) or one is letter.original_headers
     assert repr(letter) == "<DeadLetter of orders-0 offset 3: relance.errors.Reject, 0 retries>"
 
 

@@ -29,6 +29,9 @@ class Fitted(msgspec.Struct, frozen=True):
     raw: bytes
     """The letter as `encode` gives it: the record's value."""
 
+    def __repr__(self) -> str:
+        return f"<Fitted {self.letter!r}, {len(self.raw)} bytes>"
+
 
 class TooLarge(msgspec.Struct, frozen=True):
     """A letter that doesn't fit, after all steps that are allowed."""

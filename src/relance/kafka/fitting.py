@@ -30,7 +30,7 @@ _MOST_HELD = 10_000  # records of a topic that wait here
 _ASKING = 1.0  # seconds for which it is asked what a topic takes, before the first record is written
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, repr=False, slots=True)
 class _Write:
     """One record, until it is answered."""
 
