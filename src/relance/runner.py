@@ -21,7 +21,7 @@ from relance.consumer import Consumer
 from relance.contracts import Told
 from relance.cores import SharedCore
 from relance.endings import of_the_handler
-from relance.errors import BrokerUnavailableError, HandlerExitError, TopicMissingError
+from relance.errors import BrokerUnavailableError, HandlerExitError, RelanceError, TopicMissingError
 from relance.hangs import Hangs
 from relance.hooks import Hooks
 from relance.kafka.admin import Admin
@@ -224,12 +224,18 @@ class Runner:
     def fail(self, error: Exception, told: Told | None = None) -> None:
         """Stop because of `error`; any thread may call it. `told` is what may be written about it."""
         if self.failure is None:
-            told = told or Told(told_with(self._mask).failure(error))
+            told = told or self._told(error)
             self.failure, self.reason = error, one_line(told.reason)
             if told.trace:
                 _log.error("what stops all, from its beginning:\n%s", indented(told.trace))
             _log.critical("stopping: %s", self.reason)
         self.stop()
+
+    def _told(self, error: Exception) -> Told:
+        """What may be written where no record is behind it: of a defect, also where it is."""
+        teller = told_with(self._mask)
+        defect = error.__traceback__ is not None and not isinstance(error, RelanceError)
+        return Told(teller.failure(error), teller.trace(error) if defect else "")
 
     def stop(self) -> None:
         """Begin to stop, once; returns at once. Any thread may call it."""

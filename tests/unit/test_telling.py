@@ -21,7 +21,7 @@ from relance import App, BatchError, CircuitBreaker, CircuitBreakerOpen, Mask, R
 from relance.dead_letters.envelope import decode
 from relance.dead_letters.ladder import fit
 from relance.dead_letters.telling import teller_of
-from relance.errors import DecodeError, Reject, TransientError
+from relance.errors import BrokerUnavailableError, DecodeError, Reject, TransientError
 from relance.hooks import Hooks
 from relance.kafka.browse import FetchedRecord
 from relance.outgoing import MAX_RECORD, dead_letter, retry_record
@@ -440,9 +440,27 @@ def test_an_error_without_a_record_is_told_under_the_patterns(
 ) -> None:
     runner = Runner(Settings(), [], [], Hooks(), mask=Mask(patterns=[r"\d{16}"]))
     monkeypatch.setattr(runner, "stop", lambda: None)
-    runner.fail(RuntimeError(f"broken {CARD}"))
-    assert caplog.messages == ["stopping: RuntimeError: broken ***"]
+    try:
+        raise RuntimeError(f"broken {CARD}")
+    except RuntimeError as error:
+        runner.fail(error)
+    stack, line = caplog.messages
+    assert "in test_an_error_without_a_record_is_told_under_the_patterns" in stack
+    assert line == "stopping: RuntimeError: broken ***"
     assert runner.reason == "RuntimeError: broken ***"
+    assert CARD not in caplog.text
+
+
+def test_an_error_that_says_all_itself_is_told_without_a_stack(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = Runner(Settings(), [], [], Hooks())
+    monkeypatch.setattr(runner, "stop", lambda: None)
+    try:
+        raise BrokerUnavailableError("no broker answers")
+    except BrokerUnavailableError as error:
+        runner.fail(error)
+    assert caplog.messages == ["stopping: BrokerUnavailableError: no broker answers"]
 
 
 class Speechless(Exception):
