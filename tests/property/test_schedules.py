@@ -1,7 +1,8 @@
 """Random schedules in the world of `relance.testing`: records, failures, retries, rebalances, crashes.
 
 Each is one seed. What must hold at its end: every record was handled or dead-lettered, no commit was ever
-past an unfinished one, no retry was early, the order was kept between crashes, nothing was repeated without.
+past an unfinished one, no retry was early, the order was kept between crashes, nothing was repeated without,
+and nothing that a process did after it had died had an effect.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -49,6 +50,7 @@ class Schedule:
         self.crashes = self.moves = 0
         self.sent: dict[str, dict[str, Any]] = {}
         self.handled: dict[str, int] = defaultdict(int)
+        self.killed: set[str] = set()
         self.order: dict[Any, list[int]] = defaultdict(list)
         one, many = (
             (self.handle_async, self.handle_all_async) if self.is_async else (self.handle, self.handle_all)
@@ -64,17 +66,31 @@ class Schedule:
             batch=batch,
             max_crashes=0,  # these crashes are nobody's fault
             max_in_memory_wait=chance.choice([0.0, 1.5, 10.0]) if self.retry_topic else 10.0,
+            handoff=chance.choice(["acknowledged", "transactional"]),
         )(many if batch else one)
         self.world = World(
             app, partitions=chance.choice([1, 2, 4]), processes=chance.choice([1, 2]), seed=seed
         )
 
     def handle(self, value: dict[str, Any], record: Record) -> None:
+        self.perhaps_die(value, record)
         if error := failure_of(value, record):
             raise error
         self.done(value, record)
 
+    def perhaps_die(self, value: dict[str, Any], record: Record) -> None:
+        if value["kills"] and value["id"] not in self.killed:
+            self.killed.add(value["id"])
+            self.crashes += 1
+            try:
+                self.world.crash()
+            except BaseException:
+                record.send("out", "dead")
+                if len(self.killed) % 2:
+                    raise  # else the handler goes on as if nothing had happened
+
     def done(self, value: dict[str, Any], record: Record) -> None:
+        record.send("out", value["id"])
         self.handled[value["id"]] += 1
         self.order[record.partition if self.ordering == "partition" else record.key].append(record.offset)
 
@@ -85,6 +101,8 @@ class Schedule:
 
     def handle_all(self, values: list[dict[str, Any]], records: list[Record]) -> None:
         """All, or nothing and not a word of whose fault it is; where there is no order, sometimes by name."""
+        for value, record in zip(values, records, strict=True):
+            self.perhaps_die(value, record)
         found = [failure_of(value, record) for value, record in zip(values, records, strict=True)]
         failed = {i: error for i, error in enumerate(found) if error is not None}
         if failed and (self.ordering != "none" or self.seed % 2):
@@ -101,6 +119,7 @@ class Schedule:
 
     def run(self) -> None:
         with self.world:
+            self.world.topic("out")
             for _ in range(self.chance.randrange(3, 12)):
                 self.step()
             self.world.finish()
@@ -115,6 +134,7 @@ class Schedule:
                 "fails": chance.choice([0, 0, 0, 0, 1, 2, 3, 9]),
                 "poison": chance.random() < 0.1,
                 "takes": chance.choice([0, 0, 0.1, 3.0]),
+                "kills": chance.random() < 0.02,
             }
             self.sent[number] = value
             world.produce("t", value, key=f"k{chance.randrange(5)}")
@@ -147,6 +167,9 @@ class Schedule:
         assert world.lag("t") == 0
         if self.retry_topic:
             assert world.lag("t.retry") == 0
+        out = Counter((stored.value or b"").decode() for stored in world.records("out"))
+        assert out.keys() == {number for number, times in self.handled.items() if times}, out
+        assert all(out[number] <= times for number, times in self.handled.items()), out
         self.check_calls()
 
     def check_calls(self) -> None:
