@@ -244,3 +244,8 @@ def test_the_end_of_the_task_or_program_is_never_classified(error: BaseException
 def test_every_verdict_says_why() -> None:
     for error in (TimeoutError(), ValueError(), Retry(), Reject("x"), Fatal("x"), DecodeError("x")):
         assert classify(error, POLICY).reason
+
+
+def test_fatal_comes_before_non_retryable_where_an_error_is_both() -> None:
+    policy = RetryPolicy.fixed(fatal=OSError, non_retryable=ConnectionError)
+    assert classify(ConnectionResetError(), policy).kind is VerdictKind.FATAL

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from confluent_kafka import IsolationLevel
 
 from relance import Settings
+from relance.kafka import producer, transactional
+from relance.kafka.asking import Asker
+from relance.kafka.browse import Browser
+from relance.kafka.cluster import Watermarks
 from relance.kafka.config import common_config, consumer_config
+from relance.kafka.producer import KafkaProducer
+from relance.record import TopicPartition
 
 
 def config(place: int = 1, **client: Any) -> dict[str, Any]:
@@ -50,3 +59,100 @@ def test_a_callable_of_the_user_that_raises_is_told_by_its_name(caplog: pytest.L
     [told] = caplog.messages
     assert told.startswith("client.oauth_cb: test_a_callable_of_the_user_that_raises_is_told_by_its_name.")
     assert told.endswith("token raised RuntimeError: the identity provider␊is away")
+
+
+# -- what promises rest on -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        (
+            "enable.auto.commit",
+            False,
+        ),  # an offset is committed when its record is finished, and by nobody else
+        ("enable.auto.offset.store", False),
+        ("auto.offset.reset", "error"),  # no silent reset
+        ("enable.partition.eof", True),  # the frontier passes markers at the log's end
+        ("isolation.level", "read_committed"),  # what a transaction took back never reaches a handler
+        ("allow.auto.create.topics", False),
+    ],
+)
+def test_a_consumer_s_client_keeps_what_the_engine_rests_on(setting: str, value: object) -> None:
+    assert config()[setting] == value
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("partitioner", "murmur2_random"),  # a key lands where Java's producers put it
+        ("enable.idempotence", True),  # a write that is tried again is written once
+        ("max.in.flight.requests.per.connection", 4),
+    ],
+)
+def test_a_producer_s_client_keeps_what_order_and_once_rest_on(
+    setting: str, value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[dict[str, Any]] = []
+
+    def client(config: dict[str, Any], logger: object) -> Any:
+        given.append(config)
+        return SimpleNamespace(poll=lambda timeout: None, flush=lambda timeout: 0)
+
+    monkeypatch.setattr(producer, "Client", client)
+    KafkaProducer({"bootstrap.servers": "b:1"}, name="p", timeout=1.0).close(0.0)
+    KafkaProducer({"bootstrap.servers": "b:1", setting: "mine"}, name="p", timeout=1.0).close(0.0)
+    assert [config[setting] for config in given] == [value, "mine"]
+
+
+def test_a_transaction_puts_keys_where_all_others_put_them() -> None:
+    ours = transactional.producer_config({"bootstrap.servers": "b:1"}, "g", 1_000_000)
+    theirs = transactional.producer_config({"partitioner": "random"}, "g", 1_000_000)
+    assert (ours["partitioner"], theirs["partitioner"]) == ("murmur2_random", "random")
+
+
+def test_who_looks_at_letters_sees_none_that_a_transaction_took_back() -> None:
+    assert Browser("b:1")._settings["isolation.level"] == "read_committed"
+
+
+@pytest.mark.parametrize(("stable", "level"), [(True, "read_committed"), (False, "read_uncommitted")])
+def test_offsets_of_a_group_are_asked_for_after_its_open_transaction_or_at_once(
+    stable: bool, level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[dict[str, Any]] = []
+
+    def consumer(config: dict[str, Any], logger: object) -> Any:
+        given.append(config)
+        return SimpleNamespace(committed=lambda tps, timeout: [], close=lambda: None)
+
+    monkeypatch.setattr(transactional, "Consumer", consumer)
+    assert transactional.committed_offsets({}, "g", [TopicPartition("t", 0)], stable=stable) == {}
+    assert [config["isolation.level"] for config in given] == [level]
+
+
+@pytest.mark.parametrize(
+    ("stable", "level"), [(True, IsolationLevel.READ_COMMITTED), (False, IsolationLevel.READ_UNCOMMITTED)]
+)
+def test_stable_ends_are_those_that_a_reader_of_transactions_reaches(
+    stable: bool, level: IsolationLevel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[IsolationLevel] = []
+
+    def offsets_at(
+        self: Asker,
+        tps: Sequence[TopicPartition],
+        spec: object,
+        deadline: float,
+        must_exist: str | None,
+        isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED,
+    ) -> dict[TopicPartition, int]:
+        asked.append(isolation)
+        return dict.fromkeys(tps, len(asked))
+
+    monkeypatch.setattr(Asker, "_offsets_at", offsets_at)
+    tp = TopicPartition("t", 0)
+    asking = object.__new__(Asker)
+    assert asking.offsets([tp], 1.0, stable=stable) == {tp: Watermarks(1, 2)}
+    assert asked[1] is level
+    assert asking.stable_ends([tp], 1.0) == {tp: 3}
+    assert asked[2] is IsolationLevel.READ_COMMITTED

@@ -746,3 +746,34 @@ def test_a_partition_whose_map_does_not_fit_is_paused_until_it_does() -> None:
         do(engine, run)
     commit(engine)
     assert engine.pauses("source") == set()
+
+
+# -- found by mutants ----------------------------------------------------------------------------------
+
+
+def test_a_frontier_is_never_moved_back_by_what_needs_no_work() -> None:
+    frontier = Frontier(100)
+    frontier.advance(50)
+    assert (frontier.base, frontier.position) == (100, 100)
+
+
+def test_what_a_run_leaves_goes_back_in_the_order_of_the_log_whatever_came_first_of_it() -> None:
+    engine, assignment = an_engine("partition")
+    take_in(engine, assignment, *keyed("a", "b", "c"))
+    run = must_take(engine)
+    run.reorder([run.records[2]])
+    assert offsets(run) == [2, 0, 1]
+    do(engine, run, done=0)
+    assert taken(engine) == [[0, 1, 2]]
+
+
+def test_a_record_that_has_failed_here_is_not_written_again_to_make_room_its_headers_know_less() -> None:
+    engine = Engine("key", Limits(parked=2))
+    retries = TopicPartition("orders.retry", 0)
+    assignment = engine.assign(retries, "retry", Frontier(0), TOPIC_ID)
+    take_in(engine, assignment, record(0, b"k", tp=retries))
+    run = must_take(engine)
+    run.records[0].attempt = 3
+    engine.retry(run, due=NOW + 900.0, delay=900.0)
+    engine.wait_at_intake(assignment, record(1, b"k", tp=retries), NOW + 100.0, now=NOW, wall=WALL)
+    assert [r.log_offset for _, r in engine.spill(NOW)] == [1]

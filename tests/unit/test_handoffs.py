@@ -222,3 +222,21 @@ def test_a_hand_off_whose_assignment_is_gone_is_not_written_again(producer: Prod
     producer.clock.advance(60.0)
     producer.tick()
     assert len(producer.sends) == 1
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_a_hand_off_of_several_records_is_settled_when_the_last_of_them_is_acknowledged(
+    producer: Producer, count: int
+) -> None:
+    """What `record.send` wrote, with a dead letter perhaps: one offset depends on all of them."""
+    settled: list[Handoff] = []
+    producer.hold = answers = []
+    handoffs = Handoffs(producer, settled=settled.append, failed=lambda *_: None, trying=told_nothing)  # type: ignore[arg-type]
+    one = a_handoff()
+    one.outgoing *= count
+    handoffs.submit(one)
+    for left in reversed(range(count)):
+        assert settled == []
+        answers.pop()(None, Sent(DLT, 0, left))
+    assert settled == [one]
+    assert len(producer.sends) == count

@@ -761,3 +761,19 @@ def test_what_is_sent_after_a_handler_was_given_up_at_the_drain_deadline_is_refu
         wait_until(lambda: kept)
     with pytest.raises(SendError, match="has ended"):
         kept[0].send("out", b"late")
+
+
+@pytest.mark.parametrize("word", [Reject("mine"), Fatal("mine"), Retry(after=0.0)], ids=repr)
+def test_a_word_of_the_handler_s_own_stands_though_its_deadline_was_over(
+    word: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def handler(value: object) -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise word from None
+
+    within = coroutine._within(0.0, handler, "handler")
+    with pytest.raises(type(word)) as caught:
+        asyncio.run(within(1))
+    assert caught.value is word

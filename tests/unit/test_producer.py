@@ -105,3 +105,24 @@ def test_a_repeated_write_that_the_broker_has_already_is_acknowledged_without_an
     [ticket] = producer._out
     producer._delivered(0, ticket, None, message)
     assert answers == [Sent("t", 2, offset)]
+
+
+def test_one_record_that_has_left_since_is_enough_for_a_doubt(
+    producer: KafkaProducer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[bool] = []
+
+    def answer(error: SendError | None, sent: Sent | None) -> None:
+        assert error is not None
+        told.append(error.maybe_written)
+
+    message: Any = SimpleNamespace(topic=lambda: "t")
+    timed_out = KafkaError(KafkaError._MSG_TIMED_OUT)
+    for left in (0, 1):
+        producer.send("t", b"x", answer=answer)
+        *_, ticket = producer._out
+        producer._transmitted = left
+        producer._delivered(0, ticket, timed_out, message)
+        producer._statistics_at = 1e18
+        producer._resolve_doubts(final=True)
+    assert told == [False, True]

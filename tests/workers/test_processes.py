@@ -10,6 +10,7 @@ import sys
 import threading
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,10 +20,12 @@ import process_handlers
 from relance.dead_letters.envelope import decode
 from relance.decoding import handler_shape
 from relance.encoding import encode
+from relance.engine.lanes import Lane, Run
 from relance.errors import RelanceError, SettingsError
 from relance.policies.retry import RetryPolicy
 from relance.record import TopicPartition, record_of
-from relance.workers.processes import ProcessesWorker
+from relance.workers.answer import Returned
+from relance.workers.processes import ProcessCall, ProcessesWorker
 from waiting import wait_until
 from world import ORDERS, Member, Message, record
 
@@ -510,3 +513,18 @@ def test_a_value_that_handlers_return_in_any_child_is_told_once(caplog: pytest.L
         bench.wait_for(20)
     [told] = [text for text in caplog.messages if "and nobody gets it" in text]
     assert "process_handlers.answers returned a value (dict)" in told
+
+
+def test_only_the_child_that_is_at_work_on_a_run_is_ended_with_it() -> None:
+    """A run that is given up may have been handed on to another child since."""
+    member = Member.in_real_time()
+    shape = handler_shape(process_handlers.handle)
+    call = ProcessCall(member.runtime, process_handlers.handle, shape, None, Returned(shape.name))
+    killed: list[str] = []
+    call._child = SimpleNamespace(kill=lambda: killed.append("child"))  # type: ignore[assignment]
+    mine, other = (Run(Lane(member.engine.assignments[ORDERS], None, keyed=False), []) for _ in range(2))
+    call._run = mine
+    call.abandon(other)
+    assert (killed, call._abandoned) == ([], False)
+    call.abandon(mine)
+    assert (killed, call._abandoned) == (["child"], True)
