@@ -26,6 +26,7 @@ the hot path enters no Python frame of ours.
 from __future__ import annotations
 
 import inspect
+import re
 import typing
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ __all__ = ["Decoding", "HandlerShape", "code_of", "decoder_for", "handler_shape"
 
 _JSON_KINDS: Final = (dict, list, str, int, float, bool, type(None))
 _LONGEST_PROBLEM: Final = 1000
+_ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,9 +211,12 @@ def _shorten(text: str) -> str:
 
 
 def _name(annotation: Any) -> str:
+    # Nothing that differs from process to process: letters with one text are of one kind.
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _name(typing.get_args(annotation)[0])
     if isinstance(annotation, type) and not typing.get_args(annotation):
         return annotation.__name__
-    return str(annotation).replace("typing.", "")
+    return _ADDRESS.sub("", str(annotation).replace("typing.", ""))
 
 
 # -- the handler --------------------------------------------------------------------------------------

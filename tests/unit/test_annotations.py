@@ -402,3 +402,15 @@ def test_aliases_of_python_3_12_are_those_of_typing_extensions(source: str) -> N
         with pytest.raises(SettingsError, match="cannot decode JSON into"):
             decoder_for(itself)
     assert words_of(names["Nest"][PositiveInt]).foreign
+
+
+def test_a_message_names_the_type_and_nothing_that_differs_from_process_to_process() -> None:
+    for annotation in (
+        Annotated[dict, AfterValidator(not_empty)],
+        dict[str, Annotated[int, AfterValidator(not_empty)]],
+        Annotated[int | None, BeforeValidator(lambda value: value)],
+    ):
+        with pytest.raises(DecodeError) as caught:
+            read(decoder_for(annotation), b"[]")
+        assert "0x" not in str(caught.value)
+    assert decoder_for(Annotated[int | None, "doc"]).expects == "int | None"

@@ -777,3 +777,35 @@ def test_a_record_that_has_failed_here_is_not_written_again_to_make_room_its_hea
     engine.retry(run, due=NOW + 900.0, delay=900.0)
     engine.wait_at_intake(assignment, record(1, b"k", tp=retries), NOW + 100.0, now=NOW, wall=WALL)
     assert [r.log_offset for _, r in engine.spill(NOW)] == [1]
+
+
+def test_hand_offs_that_wait_for_room_in_a_map_hold_up_no_record() -> None:
+    engine, assignment = an_engine("none", settling=2)
+    take_in(engine, assignment, *keyed("a"))
+    engine.settling, engine.aside = 2, 1
+    assert taken(engine) == [[0]]
+    take_in(engine, assignment, *keyed("b", start=1))
+    engine.aside = 0
+    assert taken(engine) == []
+
+
+@pytest.mark.parametrize("unclean", [False, True])
+def test_the_last_word_of_an_owner_whose_handler_may_have_ended_the_process_is_not_that_all_is_well(
+    unclean: bool,
+) -> None:
+    engine, assignment = an_engine()
+    take_in(engine, assignment, *keyed("a"))
+    assignment.unclean = unclean
+    engine.drain([ORDERS])
+    assert commit(engine, only=[ORDERS]).mark.open is unclean
+
+
+def test_a_commit_tells_of_what_stands_before_the_end_of_its_map_and_of_the_lowest_one() -> None:
+    engine, assignment = an_engine()
+    take_in(engine, assignment, *keyed(*"abcdef"))
+    assignment.map_end = 3
+    assert [offset for offset in range(6) if assignment.tells_of(offset)] == [0, 1, 2]
+    assignment.map_end = 0
+    assert [offset for offset in range(6) if assignment.tells_of(offset)] == [0]
+    assignment.map_end = None
+    assert all(assignment.tells_of(offset) for offset in range(6))

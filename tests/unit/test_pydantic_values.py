@@ -17,9 +17,11 @@ import pydantic
 import pytest
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, RootModel
 
+from relance import App, Record, Settings
 from relance.decoding import Decoding, decoder_for
 from relance.encoding import encode
 from relance.errors import DecodeError
+from relance.testing import World
 
 LONG = "12345678901234567.89"
 
@@ -285,6 +287,25 @@ def test_a_model_is_sent_under_the_names_under_which_it_is_read() -> None:
     assert encode(CheckedCard(cardNumber="1")) == b'{"cardNumber":"1"}'  # type: ignore[call-arg]
     assert encode(SaysSo(number="1")) == b'{"number":"1"}'
     assert encode(Renamed("1")) == b'{"cardNumber":"1","inner":[]}'
+
+
+def test_what_a_handler_sends_on_is_read_by_the_next_one() -> None:
+    app, got = App("g", settings=Settings(bootstrap_servers="localhost:1")), []
+
+    @app.consumer("in", dead_letter_topic="dlt")
+    def passes_on(card: Card, record: Record) -> None:
+        record.send("out", card)
+        record.send("out", CheckedCard(cardNumber="2"))  # type: ignore[call-arg]
+
+    @app.consumer("out", dead_letter_topic="dlt")
+    def takes(card: Card) -> None:
+        got.append(card.number)
+
+    with World(app) as world:
+        world.produce("in", Card(cardNumber="1"))
+        world.finish()
+        assert world.dead_letters() == []
+    assert sorted(got) == ["1", "2"]
 
 
 def test_what_holds_nothing_of_pydantics_goes_to_msgspec_as_it_is() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 
+import pydantic
 import pytest
 
+from relance.errors import SendError
 from relance.kafka.table import Table
 
 
@@ -73,3 +75,19 @@ def test_who_waits_is_woken_by_the_reading_thread() -> None:
         return [await waiting, await table.reached(1, 0.0)]
 
     assert asyncio.run(waits()) == [True, False]
+
+
+def test_a_value_is_written_as_a_record_s_would_be() -> None:
+    class Card(pydantic.BaseModel):
+        number: str = pydantic.Field(alias="cardNumber")
+
+    written: list[tuple[bytes | None, bytes | None]] = []
+    table = Table("cards")
+    table._producer = SimpleNamespace(  # type: ignore[assignment]  # all that a put asks of it
+        send=lambda topic, value, *, key, answer: written.append((key, value))
+    )
+    table.put("k", {"card": Card(cardNumber="1")})
+    table.put("k", None)
+    with pytest.raises(SendError, match="cannot be encoded"):
+        table.put("k", {"card": object()})
+    assert written == [(b"k", b'{"card":{"cardNumber":"1"}}'), (b"k", None)]

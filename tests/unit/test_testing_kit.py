@@ -898,3 +898,20 @@ def test_a_hook_that_exits_ends_nothing() -> None:
         world.produce("t", 0)
         world.finish()
         assert offsets(world) == [0]
+
+
+def test_what_a_failed_batch_sent_does_not_go_out_with_what_its_records_send_alone() -> None:
+    def handle(values: list[int], records: list[Record]) -> None:
+        for value, record in zip(values, records, strict=True):
+            record.send("out", {"value": value, "of": len(values)})
+        if len(values) > 1:
+            raise ValueError("one of them")
+
+    with World(app_with(handle, batch=3, ordering="none")) as world:
+        world.topic("out")
+        for value in range(3):
+            world.produce("t", value, key="k")
+        world.finish()
+        assert sorted(r.value for r in world.records("out")) == [
+            b'{"value":%d,"of":1}' % value for value in range(3)
+        ]

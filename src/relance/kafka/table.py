@@ -17,6 +17,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from confluent_kafka import TopicPartition as ClientPartition
 
 from relance.delivery import Delivery
+from relance.encoding import encode
 from relance.errors import BrokerUnavailableError
 from relance.kafka.cluster import QuietLog, error_text
 from relance.kafka.fitting import FittingProducer
@@ -54,11 +55,14 @@ class Table:
             return dict(self._values)
 
     def put(self, key: str, value: Mapping[str, Any] | None) -> Delivery:
-        """Write `value` for `key` (None removes it). The acknowledged offset can be given to `reached`."""
+        """Write `value` for `key` (None removes it). The acknowledged offset can be given to `reached`.
+
+        Raises SendError at once for a value that has no JSON.
+        """
         delivery = Delivery()
         if self._producer is None:
             raise RuntimeError(f"table {self.topic}: the application is not running")
-        raw = None if value is None else msgspec.json.encode(dict(value))
+        raw = None if value is None else encode(dict(value))
         self._producer.send(self.topic, raw, key=key.encode(), answer=delivery.answer)
         return delivery
 
