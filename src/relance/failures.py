@@ -93,7 +93,7 @@ class Failures:
                     stop = outcome.error, self._judge.why_all_stops(record, error, outcome, run)
             elif isinstance(outcome, RetryAt):
                 text = self._judge.told(error, record, run)
-                self._judge.log_retry(record, outcome.delay, text)
+                self._judge.log_retry(record, outcome.delay, text.__str__)
                 retries.append((record, text, outcome.delay, attempt))
             elif self._hand_over(
                 run, record, partial(self._judge.told, error, record, run), outcome, attempt
@@ -266,7 +266,7 @@ class Failures:
         return False
 
     def _retry_here(self, run: Run, record: Record, told: str, delay: float, attempt: Try | None) -> None:
-        self._judge.log_retry(record, delay, told)
+        self._judge.log_retry(record, delay, told.__str__)
         with self._monitor.lock:
             if not self._noted(record, told, attempt):
                 self._monitor.give_back(run)
@@ -309,7 +309,7 @@ class Failures:
         assignment = run.lane.assignment
         if isinstance(outcome, tuple):
             defer, outgoing = outcome
-            self._judge.log_retry(record, defer.delay, told())
+            self._judge.log_retry(record, defer.delay, told)
             self.write(assignment, record.log_offset, outgoing)
         elif run.letters is not None:
             run.letters.append((record, outcome.error))

@@ -143,8 +143,8 @@ class Judge:
             return Unreadable("the client cannot read them")
         return from_headers(headers, group=self._plan.group, now=wall, max_delay=self._longest)
 
-    def log_retry(self, record: Record, delay: float, told: str) -> None:
-        """The line that the course greps for; before `note_failure`."""
+    def log_retry(self, record: Record, delay: float, told: Callable[[], str]) -> None:
+        """The line that the course greps for; before `note_failure`. `told` is asked if it is written."""
         tries = self._plan.retry.max_attempts
         self._retry_log.warning(
             "[RETRY] Retry %d/%d (attempt %d/%d) %s in %dms: %s",
@@ -155,7 +155,7 @@ class Judge:
                 tries,
                 record.name,
                 round(delay * 1000),
-                one_line(told),
+                one_line(told()),
             ),
         )
 

@@ -126,7 +126,7 @@ def test_log_lines_retry_headers_and_history_are_masked_too(caplog: pytest.LogCa
     judge = member.runtime._judge
     told = judge.told(error, found)
     first = judge.note_failure(found, told)
-    judge.log_retry(record(1), 1.0, told)
+    judge.log_retry(record(1), 1.0, told.__str__)
     judge.log_dead_letter(record(1), DLT, error, attempts=1)
     deferred = judge.judge(record(2), error)
     assert first.error == f"TransientError: card {HIDDEN}"

@@ -26,15 +26,16 @@ _CUT_WORD: Final = re.compile(r"\S{1,200}…\Z")
 class Teller:
     """How errors of one record, or of one batch, are told."""
 
-    __slots__ = ("_mask", "_secrets")
+    __slots__ = ("_hides", "_mask", "_secrets")
 
     def __init__(self, mask: Mask, secrets: Secrets) -> None:
         self._mask = mask
         self._secrets = secrets
+        self._hides = not mask.hides_nothing
 
     def text(self, text: str) -> str:
         """A text that may quote the record."""
-        if self._mask.hides_nothing:
+        if not self._hides:
             return text
         if self._mask.fields and ", input_value=" in text:
             # pydantic quotes what it refused, which a validator may have changed: it could not be found.
@@ -44,7 +45,7 @@ class Teller:
     def failure(self, error: BaseException) -> str:
         """`ClassName: text`, at most `errortext.MAX_SUMMARY` characters."""
         text = errortext.failure(error)
-        if self._mask.hides_nothing or _quotes_nothing(error):
+        if not self._hides or _quotes_nothing(error):
             return text
         if self._secrets.too_many:
             return f"{type(error).__name__}: {HIDDEN}"
@@ -52,7 +53,7 @@ class Teller:
 
     def summary(self, error: BaseException, attempts: int) -> str:
         """As `errortext.summary`."""
-        if self._mask.hides_nothing:
+        if not self._hides:
             return errortext.summary(error, attempts)
         return errortext.summary(error, attempts, self.failure, self.text)
 
@@ -61,7 +62,7 @@ class Teller:
         if self._secrets.too_many:
             return errortext.stack(error, HIDDEN)
         found = errortext.trace(error)
-        return found if _quotes_nothing(error) else self.text(found)
+        return found if not self._hides or _quotes_nothing(error) else self.text(found)
 
 
 OPEN: Final = Teller(Mask(), Secrets())
