@@ -269,7 +269,7 @@ class App:
 
         The first signal drains, a second one ends the process at once; the same within 0.5 s is one.
 
-        Exits (SystemExit) with 1 and one line in the log after a failure, with 2 for a wrong setting.
+        Exits (SystemExit) with 1 after a failure, which the log names, and with 2 for a wrong setting.
         """
         if not self._specs:
             _log.critical(

@@ -36,7 +36,7 @@ _FEW: Final = 400  # pieces; more are looked up by each place of the text instea
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/]{6,}={0,2}")
 _DATE: Final = re.compile(r"(\d{4})-(\d\d)-(\d\d)")
 _SEPARATORS: Final = re.compile(r"[\s.\-/]+")
-_CUT: Final = re.compile(r"\s?(?:…|\.{3})\s?")
+_CUT: Final = re.compile(r"""[\s\[(<'"]{0,3}(?:…|\.{3})[\s\])>'"]{0,3}""")
 _MARKED: Final = re.compile(rb"\x01+")
 
 
