@@ -37,6 +37,7 @@ from relance.errors import (
     SettingsError,
 )
 from relance.hooks import BreakerHook, Hook, Hooks, checked_hook
+from relance.kafka.cluster import checked_topic_name
 from relance.kafka.config import common_config
 from relance.kafka.letters import DeadLetters
 from relance.kafka.starts import Where
@@ -101,9 +102,15 @@ class App:
         if bootstrap_servers is not None:
             given["bootstrap_servers"] = bootstrap_servers
             given["servers_from"] = "App(bootstrap_servers=...)"
+        if client is not None:
+            _check_client(client)
+        if settings is not None and not isinstance(settings, Settings):
+            raise SettingsError("settings", f"{settings!r:.60} are no Settings: Settings(send_timeout=5.0)")
         if client:
             given["client"] = dict(client)
         self.settings = dataclasses.replace(settings, **given) if settings else Settings.load(**given)
+        if self.settings.group is None:
+            raise SettingsError("group", "name the consumer group: App('orders-consumer-group')")
         self._specs: list[ConsumerSpec] = []
         self._tables: dict[str, Table] = {}
         self._hooks = Hooks(self._mask)
@@ -164,7 +171,7 @@ class App:
           each before its record's offset is committed; a crash in between writes it again. "transactional":
           in one Kafka transaction with that offset, so whoever reads them with isolation.level=read_committed
           (others see what was aborted, too) finds each once, whatever crashes. It takes Kafka 2.5 or newer,
-          and where there are ACLs, Write and Describe for transactional ids with the group's name as prefix.
+          and where there are ACLs, Write on transactional ids with the group's name as prefix.
           It does not cover what a handler does elsewhere, `app.send` included: that is done again when a
           record is handled again. It costs a transaction (some milliseconds, and markers in each partition
           written to) for each batch of hand-offs and each commit; they are visible when it ends; and after a
@@ -255,6 +262,7 @@ class App:
 
     def table(self, topic: str) -> Table:
         """The compacted topic `topic` as a dictionary; made with one partition if it is missing."""
+        checked_topic_name(topic, "table")
         self._not_yet_run("table", topic)
         return self._tables.setdefault(topic, Table(topic))
 
@@ -269,13 +277,15 @@ class App:
 
         The first signal drains, a second one ends the process at once; the same within 0.5 s is one.
 
-        Exits (SystemExit) with 1 after a failure, which the log names, and with 2 for a wrong setting.
+        Exits (SystemExit) with 1 after a failure, which the log names, and with 2 for a wrong setting. Raises
+        RelanceError on another thread than the main one, and where an asyncio loop runs already.
         """
         if not self._specs:
             _log.critical(
                 "the application has no consumer, so nothing would run: import what @app.consumer is in"
             )
             sys.exit(2)
+        _check_place()
         runner = self._run_once(owns_process=True)
         if self._stop_asked:
             _log.info("stopped before it began")
@@ -498,3 +508,27 @@ class App:
 def _oldest(looks: Iterable[Look]) -> InFlight | None:
     found = [look.oldest for look in looks if look.oldest is not None]
     return max(found, key=lambda record: record.seconds, default=None)
+
+
+def _check_place() -> None:
+    """Whether `App.run` can work here. Raises RelanceError."""
+    instead = "; enter `async with app.running():` in a loop of yours instead"
+    if threading.current_thread() is not threading.main_thread():
+        raise RelanceError(
+            "app.run() takes the main thread, because it listens to SIGTERM and SIGINT; this is thread"
+            f" {threading.current_thread().name!r}{instead}"
+        )
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:  # as it should be
+        return
+    raise RelanceError(
+        "app.run() runs a loop of its own, and here one runs already, as in a notebook or an async function"
+        f"{instead}"
+    )
+
+
+def _check_client(client: object) -> None:
+    """Raises SettingsError where these are no settings."""
+    if not isinstance(client, Mapping) or not all(isinstance(key, str) for key in client):
+        raise SettingsError("client", f"{client!r:.60} are no settings by name: client={{'linger.ms': 5}}")

@@ -232,6 +232,7 @@ class Consumer:
         return Transactor(
             self.runtime,
             feed.name,
+            feed.group,
             connect=connect({**config, "throttle_cb": throttle.note}),
             committed=partial(committed_offsets, common, feed.group),
             limits=limits,

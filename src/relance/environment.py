@@ -40,6 +40,8 @@ class Setting:
     """What a number counts, for messages: "seconds"."""
     optional: bool = False
     """Whether None will do, too."""
+    example: str = ""
+    """What may stand there, for messages."""
     also: Callable[[str, str], str] | None = None
     """A further check of a str: (key, value) -> value, raising SettingsError."""
 
@@ -62,7 +64,10 @@ class Setting:
             value = self.also(key, value)
         if self.choices and value not in self.choices:
             raise SettingsError(key, f"must be one of {', '.join(self.choices)}, not {_quote(value)}")
-        if len(value) > _LONGEST or not value.isprintable() or not value.strip():
+        if not value.strip():
+            example = f", as {self.example!r}" if self.example else ""
+            raise SettingsError(key, f"must be a text that is not empty{example}; it is {_quote(value)}")
+        if len(value) > _LONGEST or not value.isprintable():
             raise SettingsError(key, f"must be a text that can be printed, not {_quote(value)}")
         return value
 

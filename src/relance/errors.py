@@ -355,6 +355,8 @@ class BatchError(HandlerWord):
     """
 
     def __init__(self, errors: Mapping[int, Exception]) -> None:
+        if not isinstance(errors, Mapping):
+            raise TypeError(f"BatchError takes {{index: error}}, not {errors!r:.60}")
         super().__init__(f"{len(errors)} of a batch failed")
         self.errors = dict(errors)
 

@@ -190,7 +190,7 @@ _GROUPS: Final[tuple[tuple[KafkaErrorKind, str, dict[int, str]], ...]] = (
       64: "DELEGATION_TOKEN_REQUEST_NOT_ALLOWED", 66: "DELEGATION_TOKEN_EXPIRED",
       67: "INVALID_PRINCIPAL_TYPE", 93: "UNACCEPTABLE_CREDENTIAL",
       97: "PRINCIPAL_DESERIALIZATION_FAILURE"}),
-    (_FATAL, "Give this user the right it lacks (kafka-acls --add), or use another user.",
+    (_FATAL, "Give this user the ACL it lacks (kafka-acls --add), or use another user.",
      {29: "TOPIC_AUTHORIZATION_FAILED", 30: "GROUP_AUTHORIZATION_FAILED",
       31: "CLUSTER_AUTHORIZATION_FAILED", 53: "TRANSACTIONAL_ID_AUTHORIZATION_FAILED",
       65: "DELEGATION_TOKEN_AUTHORIZATION_FAILED"}),

@@ -245,7 +245,7 @@ class Settings:
 
 
 _SETTINGS: Final[dict[str, Setting]] = {
-    "group": Setting(str, optional=True),
+    "group": Setting(str, optional=True, example="orders-consumer-group"),
     "bootstrap_servers": Setting(str, also=_servers),
     "commit_interval": Setting(float, low=0.01, high=3600.0, unit="seconds"),
     "drain_timeout": Setting(float, low=0.0, high=3600.0, unit="seconds"),

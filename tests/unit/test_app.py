@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -179,3 +180,56 @@ def test_a_pattern_of_topics_is_refused_as_such(topic: Any, option: str) -> None
         SettingsError, match=f"^{option}: .* is a pattern; topics are read by their names only"
     ):
         app.consumer(*topics, **others)
+
+
+def test_run_on_another_thread_or_where_a_loop_runs_says_what_to_enter_instead() -> None:
+    app = App("g")
+
+    @app.consumer("orders")
+    async def handle(value: int) -> None:
+        """Nothing comes."""
+
+    told: list[str] = []
+
+    def run() -> None:
+        try:
+            app.run()
+        except RelanceError as error:
+            told.append(str(error))
+
+    thread = threading.Thread(target=run, name="of-a-notebook")
+    thread.start()
+    thread.join()
+
+    async def in_a_loop() -> None:
+        run()
+
+    asyncio.run(in_a_loop())
+    on_a_thread, with_a_loop = told
+    assert "takes the main thread" in on_a_thread
+    assert "'of-a-notebook'" in on_a_thread
+    assert "one runs already, as in a notebook" in with_a_loop
+    assert all("async with app.running()" in each for each in told)
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"group": ""}, "group: must be a text that is not empty, as 'orders-consumer-group'"),
+        ({"group": None}, "group: name the consumer group: App('orders-consumer-group')"),
+        ({"group": "g", "client": "linger.ms=5"}, "client: 'linger.ms=5' are no settings by name"),
+        ({"group": "g", "client": {5: 5}}, "client: {5: 5} are no settings by name"),
+        ({"group": "g", "settings": {"group": "g"}}, "settings: {'group': 'g'} are no Settings"),
+    ],
+)
+def test_what_an_app_cannot_be_made_of_is_named_with_the_way_out(given: Any, problem: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(problem)):
+        App(**given)
+
+
+def test_a_table_has_the_name_of_a_topic_and_takes_nothing_before_the_application_runs() -> None:
+    app = App("g")
+    with pytest.raises(SettingsError, match="'a b' is no topic name"):
+        app.table("a b")
+    with pytest.raises(RelanceError, match="table state: the application is not running"):
+        app.table("state").put("k", {})

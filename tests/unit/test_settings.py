@@ -121,7 +121,7 @@ def test_strings_of_the_environment_are_parsed_and_empty_ones_ignored() -> None:
         ("group = 3", "must be a string"),
         ("group = 1979-05-27", "must be a string"),
         ("group = [1]", "must be a string"),
-        ('group = ""', "must be a text"),
+        ('group = ""', "must be a text that is not empty, as 'orders-consumer-group'"),
         ('bootstrap_servers = "kafka"', "must be host:port"),
         ('assignor = "sticky"', "librdkafka has no eager sticky assignor"),
         ('assignor = "uniform"', "must be one of cooperative-sticky, range, roundrobin"),

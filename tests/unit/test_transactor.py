@@ -202,6 +202,7 @@ class World:
         self.transactor = Transactor(
             self.member.runtime,
             "source",
+            "g",
             connect=self.cluster.connect,
             committed=self.cluster.committed,
             interval=1.0,
@@ -740,7 +741,7 @@ def test_what_may_not_be_done_at_all_stops_the_application_with_the_acl_that_is_
     world.cluster.failing["init"] = [KafkaError(code, "made up", fatal=True)]
     world.turn()
     [failure] = world.member.failures
-    assert "Write and Describe for transactional ids" in str(failure)
+    assert "the ACL Write on transactional ids with the prefix g:" in str(failure)
 
 
 @pytest.mark.parametrize("calls", [["init", "offsets"], ["commit", "commit", "commit"]])
@@ -760,6 +761,7 @@ def test_a_revocation_returns_when_the_last_transaction_has_ended() -> None:
     transactor = Transactor(
         member.runtime,
         "source",
+        "g",
         connect=cluster.connect,
         committed=cluster.committed,
         interval=60.0,

@@ -28,6 +28,7 @@ from relance.kafka.cluster import (
     error_text,
     unreachable,
 )
+from relance.kafka.rights import with_right
 from relance.record import TopicPartition
 
 __all__ = ["Asker"]
@@ -331,7 +332,8 @@ class Asker:
             self._answered()
         if code in _MISSING and topic is not None:
             return TopicMissingError(topic, bootstrap_servers=self.bootstrap_servers)
-        return KafkaRefusedError(what, self.bootstrap_servers, error_text(error), code)
+        text = with_right(error_text(error), code, what, topic=topic or "")
+        return KafkaRefusedError(what, self.bootstrap_servers, text, code)
 
 
 def _refused_setting(text: str, bootstrap_servers: str, client: Mapping[str, Any]) -> SettingsError:

@@ -24,9 +24,16 @@ from relance.kafka.cluster import (
     client_settings,
     unreachable,
 )
+from relance.kafka.rights import with_right
 from relance.message import Extras, headers_of
 
 __all__ = ["Browser", "FetchedRecord", "Page"]
+
+# What passes, and what is said of a group: the client wants the name of one and looks for its coordinator,
+# but joins none.
+_NOT_OURS = frozenset(
+    {KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError.GROUP_AUTHORIZATION_FAILED}
+)
 
 MOST_BYTES = 256 * 1024 * 1024
 """What `latest` holds at most, about: a page at a time is added."""
@@ -323,9 +330,10 @@ class _Reader:
             return message.partition()
         if error.code() in {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}:
             raise TopicMissingError(self._topic, bootstrap_servers=self._servers)
-        if error.code() in {KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT} or error.retriable():
+        if error.code() in _NOT_OURS or error.retriable():
             return None
-        raise KafkaRefusedError(f"read {self._topic}", self._servers, error.str(), error.code())
+        text = with_right(error.str(), error.code(), "read", topic=self._topic)
+        raise KafkaRefusedError(f"read {self._topic}", self._servers, text, error.code())
 
     def unreachable(self, waited: float) -> RelanceError:
         return unreachable(

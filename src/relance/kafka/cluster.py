@@ -19,6 +19,7 @@ from confluent_kafka import KafkaError
 
 from relance.encoding import is_topic_name
 from relance.errors import BrokerUnavailableError, RelanceError, SettingsError, kafka_error
+from relance.kafka.rights import with_right
 from relance.record import TopicPartition
 
 __all__ = [
@@ -83,18 +84,21 @@ class KafkaRefusedError(RelanceError):
         return f"{self.bootstrap_servers} refused to {self.what}: {self.text}"
 
 
-def refusal(what: str, error: KafkaError) -> KafkaRefusedError:
-    """An error that is the end of a client, with what to do about it.
+def refusal(error: KafkaError, topics: str, group: str) -> KafkaRefusedError:
+    """An error that is the end of a client that reads `topics` in `group`, with what to do about it.
 
     librdkafka says only that it is fatal (-150); the broker's own reason is in its text.
     """
-    code, text = error.code(), error.str()
+    what, code, text = f"read {topics} in group {group}", error.code(), error.str()
     if code == KafkaError._FATAL:
         behind = next((known for known in _ENDS_A_MEMBER if KafkaError(known).str() in text), None)
         if behind is None:
             return KafkaRefusedError(what, "Kafka", text, code)
         code, text = behind, KafkaError(behind).str()
-    return KafkaRefusedError(what, "Kafka", f"{text}. {kafka_error(code).action}", code)
+    told = with_right(text, code, what, topic=topics, group=group)
+    if told == text:
+        told = f"{text.rstrip('.')}. {kafka_error(code).action}"
+    return KafkaRefusedError(what, "Kafka", told, code)
 
 
 class Watermarks(NamedTuple):
@@ -329,7 +333,7 @@ def checked_topic_name(topic: str, key: str = "topic") -> str:
 def error_text(error: BaseException) -> str:
     """The client's words about an error, without its wrapping."""
     first = error if isinstance(error, KafkaError) else next(iter(error.args), None)
-    return first.str() if isinstance(first, KafkaError) else str(error)
+    return first.str().strip() if isinstance(first, KafkaError) else str(error)
 
 
 def word(enum: Any) -> str:

@@ -245,7 +245,7 @@ class Poller:
             # Retention passed it, or the topic was deleted and made again: where to go on is decided anew.
             self._gone.append(TopicPartition(topic, int(partition or 0)))
         elif error.fatal() or (kafka_error(code).kind is KafkaErrorKind.FATAL and code not in WAITED_FOR):
-            self._hub.fail(refusal(f"read {topic or ', '.join(self.feed.topics)}", error))
+            self._hub.fail(refusal(error, topic or ", ".join(self.feed.topics), self.feed.group))
         else:
             self._lasting.warning((code, topic), f"{topic or 'consumer'}: {error.str()}")
 
@@ -363,7 +363,7 @@ class Poller:
     def _on_error(self, error: KafkaError) -> None:
         with self._guard():
             if error.fatal():
-                self._hub.fail(refusal(f"read {', '.join(self.feed.topics)}", error))
+                self._hub.fail(refusal(error, ", ".join(self.feed.topics), self.feed.group))
             else:
                 _log.debug("consumer: %s", error.str())
 

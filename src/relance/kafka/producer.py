@@ -26,6 +26,7 @@ from relance.delivery import Sent
 from relance.errors import SendError, SettingsError, kafka_error
 from relance.kafka.cluster import QuietLog, error_text
 from relance.kafka.limits import TOO_LARGE, batch_settings, content_size
+from relance.kafka.rights import with_right
 from relance.kafka.throttle import Throttle
 from relance.text import is_unicode
 
@@ -172,7 +173,8 @@ class KafkaProducer:
                 code = error.args[0].code()
                 if code in TOO_LARGE:
                     raise self._too_large(topic, content_size(key, value, headers)) from error
-                raise SendError(f"{topic}: {error_text(error)}", maybe_written=False, code=code) from error
+                text = with_right(error_text(error), code, "send", topic=topic)
+                raise SendError(f"{topic}: {text}", maybe_written=False, code=code) from error
             raise
 
     def check(self, topic: str, value: bytes | None, key: bytes | None, headers: Headers) -> None:
@@ -281,7 +283,8 @@ class KafkaProducer:
         if code in TOO_LARGE:
             self._refused_at = time.monotonic()
         problem = SendError(
-            f"{message.topic()}: {kafka_error(code).name}: {error.str()}",
+            f"{message.topic()}: {kafka_error(code).name}: "
+            + with_right(error.str(), code, "send", topic=str(message.topic())),
             maybe_written=code not in _NOT_WRITTEN,
             code=code,
         )

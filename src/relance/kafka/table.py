@@ -18,9 +18,10 @@ from confluent_kafka import TopicPartition as ClientPartition
 
 from relance.delivery import Delivery
 from relance.encoding import encode
-from relance.errors import BrokerUnavailableError
+from relance.errors import BrokerUnavailableError, RelanceError
 from relance.kafka.cluster import QuietLog, error_text
 from relance.kafka.fitting import FittingProducer
+from relance.kafka.rights import with_right
 from relance.text import one_line
 
 __all__ = ["Table"]
@@ -43,6 +44,8 @@ class Table:
         self._waiters: list[tuple[int, asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
         self._stop = threading.Event()
         self._producer: FittingProducer | None = None
+        self._problem = ""
+        """What the client last said of reading."""
         self._thread: threading.Thread | None = None
 
     def get(self, key: str) -> dict[str, Any] | None:
@@ -61,7 +64,7 @@ class Table:
         """
         delivery = Delivery()
         if self._producer is None:
-            raise RuntimeError(f"table {self.topic}: the application is not running")
+            raise RelanceError(f"table {self.topic}: the application is not running")
         raw = None if value is None else encode(dict(value))
         self._producer.send(self.topic, raw, key=key.encode(), answer=delivery.answer)
         return delivery
@@ -104,7 +107,10 @@ class Table:
         self._thread.start()
         with self._changed:
             if not self._changed.wait_for(lambda: self._caught_up, timeout):
-                raise BrokerUnavailableError(f"table {self.topic} could not be read within {timeout:g} s")
+                why = f": {self._problem}" if self._problem else ""
+                raise BrokerUnavailableError(
+                    f"table {self.topic} could not be read within {timeout:g} s{why}"
+                )
 
     def stop(self) -> None:
         """End reading; what was read stays readable."""
@@ -138,7 +144,8 @@ class Table:
                     self._take(message.key(), message.value(), int(message.offset() or 0) + 1)
                 elif error.code() == KafkaError._PARTITION_EOF:
                     self._end(int(message.offset() or 0))
-                else:
+                elif error.code() != KafkaError.GROUP_AUTHORIZATION_FAILED:  # no group is joined
+                    self._problem = with_right(error.str(), error.code(), "read", topic=self.topic)
                     _log.debug("%s: %s", self.topic, error.str())
         except KafkaException as problem:
             _log.error("table %s is read no longer: %s", self.topic, error_text(problem))

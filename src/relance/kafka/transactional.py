@@ -28,6 +28,7 @@ from relance.kafka.cluster import Committed, KafkaRefusedError, QuietLog, error_
 from relance.kafka.commits import read_committed_offsets
 from relance.kafka.limits import ALONE, TOO_LARGE, batch_settings, content_size, too_large
 from relance.kafka.producer import IN_FLIGHT, check_header
+from relance.kafka.rights import with_right
 from relance.record import Outgoing, TopicPartition
 
 __all__ = [
@@ -367,7 +368,8 @@ def _send_error(topic: str, error: KafkaError) -> SendError:
     # Where no answer came, it may lie in the log as part of an aborted transaction.
     code = error.code()
     row = kafka_error(code)
-    return SendError(f"{topic}: {row.name}: {error.str()}", maybe_written=row.maybe_written, code=code)
+    text = with_right(error.str(), code, "send", topic=topic)
+    return SendError(f"{topic}: {row.name}: {text}", maybe_written=row.maybe_written, code=code)
 
 
 def is_member(metadata: bytes) -> bool:

@@ -69,8 +69,8 @@ _TOO_OLD = "use transactions with a group's generation: that takes Kafka 2.5 or 
 
 # No other producer of ours would fare better: a person has to allow it.
 _FORBIDDEN = {
-    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "use the transactional id: it needs the ACLs Write and"
-    " Describe for transactional ids with the group's name as prefix",
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "use a transactional id: this user needs the ACL"
+    " Write on transactional ids with the prefix {group}",
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "write idempotently",
     KafkaError._UNSUPPORTED_FEATURE: _TOO_OLD,
     KafkaError.UNSUPPORTED_VERSION: _TOO_OLD,
@@ -88,6 +88,7 @@ class Transactor(Committer):
         self,
         hub: TransactionHub,
         feed: str,
+        group: str,
         *,
         connect: Connect,
         committed: Callable[[Sequence[TopicPartition]], dict[TopicPartition, Committed]],
@@ -98,6 +99,7 @@ class Transactor(Committer):
     ) -> None:
         self._hub = hub
         self._feed = feed
+        self._group = group
         self._connect = connect
         self._committed = committed
         self._limits = limits
@@ -418,7 +420,8 @@ class Transactor(Committer):
         if isinstance(error, TooOldError):
             self._halve(batch)
         if error.code in _FORBIDDEN:
-            self._hub.fail(KafkaRefusedError(_FORBIDDEN[error.code], "Kafka", error.text, error.code))
+            what = _FORBIDDEN[error.code].format(group=self._group)
+            self._hub.fail(KafkaRefusedError(what, "Kafka", error.text, error.code))
         text = f"another producer is needed for transactions: {error.text}"
         self._lasting.warning(("producer", error.code), text)
         self._failed(error.code, error.text)
