@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError
 
@@ -30,8 +30,7 @@ _MOST_HELD = 10_000  # records of a topic that wait here
 _ASKING = 1.0  # seconds for which it is asked what a topic takes, before the first record is written
 
 
-@dataclass(eq=False, repr=False, slots=True)
-class _Write:
+class _Write(NamedTuple):  # made for each record, and thrice as fast as a dataclass
     """One record, until it is answered."""
 
     topic: str
@@ -40,6 +39,9 @@ class _Write:
     headers: Headers
     timestamp_ms: int | None
     answer: Answer
+
+    def __repr__(self) -> str:  # neither key nor value
+        return f"<a record for {self.topic}>"
 
 
 @dataclass(eq=False, slots=True)
@@ -121,7 +123,14 @@ class FittingProducer:
             client = self._client(route.batch)
             route.out += 1
         try:
-            self._pass_on(client, route, write)
+            client.send(
+                topic,
+                value,
+                key=key,
+                headers=headers,
+                answer=partial(self._answered, route, write),
+                timestamp_ms=timestamp_ms,
+            )
         except BaseException:
             self._ended(route, write, None, None)
             raise
@@ -190,16 +199,6 @@ class FittingProducer:
             found = self._clients[batch] = self._connect(name=f"{self._name}-{batch}", batch=batch)
         return found
 
-    def _pass_on(self, client: KafkaProducer, route: _Route, write: _Write) -> None:
-        client.send(
-            write.topic,
-            write.value,
-            key=write.key,
-            headers=write.headers,
-            answer=partial(self._answered, route, write),
-            timestamp_ms=write.timestamp_ms,
-        )
-
     def _answered(self, route: _Route, write: _Write, error: SendError | None, sent: Sent | None) -> None:
         if self._ended(route, write, error, sent):
             return
@@ -243,8 +242,16 @@ class FittingProducer:
         route.batch = batch
         for write in writes:
             route.out += 1
+            topic, value, key, headers, timestamp_ms, _ = write
             try:
-                self._pass_on(self._client(batch), route, write)
+                self._client(batch).send(
+                    topic,
+                    value,
+                    key=key,
+                    headers=headers,
+                    answer=partial(self._answered, route, write),
+                    timestamp_ms=timestamp_ms,
+                )
             except SendError as error:
                 route.out -= 1
                 failed.append((write, error))
