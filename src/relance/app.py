@@ -165,7 +165,8 @@ class App:
         breaker: when to stop calling the handler because what it calls is down, and when to try again; see
           CircuitBreaker. Breakers of one name are one for all handlers of this App. A handler with one
           takes one record (or one batch) at a time from the buffer.
-        start: where to begin without a commit: "earliest", "latest" or "fail".
+        start: where to begin without a commit: "earliest", "latest" (after what was there before the group;
+          a partition or topic that appears later is read whole) or "fail".
         on_out_of_range: the same for a commit whose offset is gone from the log.
         handoff: how a retry record, a dead letter and what `record.send` sends are written. "acknowledged":
           each before its record's offset is committed; a crash in between writes it again. "transactional":

@@ -63,6 +63,33 @@ def test_watermarks_give_both_ends_of_every_partition(
     assert asks.watermarks(topic) == {0: Watermarks(0, 4), 1: Watermarks(0, 1), 2: Watermarks(0, 0)}
 
 
+def test_what_an_open_transaction_has_written_lies_beyond_the_stable_end(
+    asks: Admin, bootstrap: str, make_topic: MakeTopic
+) -> None:
+    topic = make_topic("admin-open", 2)
+    fill(bootstrap, topic, {0: 3, 1: 3})
+    producer = Producer({"bootstrap.servers": bootstrap, "transactional.id": topic, "log_level": 0})
+    producer.init_transactions(20)
+    producer.begin_transaction()
+    for _ in range(4):
+        producer.produce(topic, b"open", partition=1)
+    assert producer.flush(10) == 0
+    tps = [TP(topic, 0), TP(topic, 1)]
+    assert asks.stable_marks(tps) == dict.fromkeys(tps, Watermarks(0, 3))
+    producer.commit_transaction(20)
+    wait_until(lambda: asks.stable_marks(tps)[tps[1]] == Watermarks(0, 8))
+
+
+def test_topics_are_told_apart_at_once_with_their_cluster(asks: Admin, make_topic: MakeTopic) -> None:
+    topics = [make_topic("admin-identity", count) for count in (1, 3)]
+    cluster, found = asks.identities(topics)
+    assert len(cluster) == 22
+    assert found == {topic: asks.identity(topic) for topic in topics}
+    assert [found[topic].partitions for topic in topics] == [1, 3]
+    with pytest.raises(TopicMissingError, match="no-such-topic"):
+        asks.identities([*topics, "no-such-topic"])
+
+
 def test_ensure_topic_says_who_made_it_and_leaves_it_alone_afterwards(
     asks: Admin, make_topic: MakeTopic
 ) -> None:

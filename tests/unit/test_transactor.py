@@ -588,6 +588,22 @@ def revoke(world: World, *tps: TopicPartition) -> None:
     member.runtime.revoked("source", list(tps), lost=False)
 
 
+def test_a_revocation_commits_the_offset_alone_whose_metadata_is_refused(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.turn()
+    world.handle(ORDERS, b"a")
+    code = KafkaError.OFFSET_METADATA_TOO_LARGE
+    world.cluster.failing["offsets"] = [KafkaError(code, "made up", txn_requires_abort=True)]
+    began = world.time.now
+    revoke(world, ORDERS)
+    assert world.cluster.keys(RESULTS) == [b"a"]
+    assert world.cluster.commits[ORDERS] == (1, None)
+    assert world.time.now - began < 1.0
+    assert "trying again" not in caplog.text
+    assert world.member.runtime.look().metadata is not None
+
+
 @pytest.mark.parametrize("several", [False, True])
 def test_a_revocation_tries_once_more_what_a_topic_refused_before_and_would_take_by_now(
     world: World, several: bool
