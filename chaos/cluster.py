@@ -30,6 +30,7 @@ class Cluster:
 
     def start(self) -> None:
         """Start it and make the topics."""
+        self.proxy.listen()
         status = self._broker.start(timeout=90.0)
         self.proxy.start([node.port for node in status.nodes])
         self._admin = AdminClient({"bootstrap.servers": self.direct, "log_level": 0})

@@ -83,11 +83,16 @@ class Proxy:
         """For clients that are to be disturbed."""
         return ",".join(f"localhost:{port}" for port in self._ports)
 
+    def listen(self) -> None:
+        """Take the ports, before somebody else does; who connects is hung up on until `start`."""
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(10.0)
+
     def start(self, targets: Sequence[int]) -> None:
         """Pass connections on to these ports from now on."""
         self._targets = list(targets)
-        self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(10.0)
+        if not self._thread.is_alive():
+            self.listen()
 
     def stop(self) -> None:
         """End all."""
@@ -152,7 +157,7 @@ class Proxy:
             (size,) = struct.unpack(">i", first)
             first += await reader.readexactly(size)
             link.client = _client_of(first[4 : 4 + _LARGEST_HEADER])
-            if any(rule.refuse for rule in self._those_for(link)):
+            if not self._targets or any(rule.refuse for rule in self._those_for(link)):
                 return
             target = self._targets[node - 1]
             broker_reader, link.broker_side = await asyncio.open_connection("127.0.0.1", target)
