@@ -392,8 +392,8 @@ def test_a_client_whose_group_no_longer_knows_it_joins_again(
     members = Admin.members
     blind = True
 
-    def seen(admin: Admin, groups: list[str]) -> dict[str, set[str]]:
-        return {group: set() for group in groups} if blind else members(admin, groups)
+    def seen(admin: Admin, groups: list[str]) -> tuple[dict[str, set[str]], dict[str, str]]:
+        return ({group: set() for group in groups}, {}) if blind else members(admin, groups)
 
     monkeypatch.setattr(Admin, "members", seen)
     monkeypatch.setattr(consumer, "_STALL_MARGIN", -7.0)  # no patience

@@ -302,7 +302,7 @@ def test_consumers_of_one_process_are_told_apart_in_their_group(
             ids = [poller.client_id for one in (app, other) for c in one._consumers() for poller in c.pollers]
             assert len(set(ids)) == 3
             admin = Admin(bootstrap)
-            await until(lambda: admin.members([f"g-{topics[0]}"])[f"g-{topics[0]}"] == set(ids), what=ids)
+            await until(lambda: admin.members([f"g-{topics[0]}"])[0][f"g-{topics[0]}"] == set(ids), what=ids)
 
     asyncio.run(main())
 
