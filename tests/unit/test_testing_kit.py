@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import subprocess
 import sys
 from collections.abc import Callable
@@ -684,6 +685,20 @@ def test_a_crash_after_a_hand_off_repeats_it_unless_it_is_transactional(handoff:
         world.crash()
         world.finish()
         assert len(world.records("out")) == found
+
+
+def test_a_sync_wrapper_that_returns_nothing_to_await_fails_as_on_kafka() -> None:
+    async def really(value: int) -> None:
+        """Called by nobody."""
+
+    @functools.wraps(really)
+    def wrapper(value: int) -> None:
+        """Forgets to call it."""
+
+    with World(app_with(wrapper)) as world:
+        world.produce("t", 1)
+        with pytest.raises(Fatal, match="nothing to await"):
+            world.run()
 
 
 def test_a_sync_handler_that_returns_what_is_to_be_awaited_fails_as_on_kafka() -> None:

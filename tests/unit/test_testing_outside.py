@@ -333,6 +333,18 @@ def test_a_handler_that_blocks_its_thread_has_a_limit_too(is_async: bool) -> Non
         assert world.lag("t") == 1
 
 
+@pytest.mark.parametrize("pause", [0.0, 0.001])
+def test_a_handler_that_looks_again_and_again_has_a_limit_too(pause: float) -> None:
+    async def handle(value: int) -> None:
+        while value:
+            await asyncio.sleep(pause)
+
+    with World(app_with(handle), real_time_limit=0.1) as world:
+        world.produce("t", 1)
+        with pytest.raises(AssertionError, match=r"handle.*for 0\.1 s"):
+            world.finish()
+
+
 def test_a_limit_is_some_time() -> None:
     with pytest.raises(RelanceError, match="real_time_limit is seconds of real time"):
         World(app_with(lambda value: None), real_time_limit=0)

@@ -21,10 +21,19 @@ class Blocked(BaseException):
 
 
 class Limit:
-    """`seconds` of real time for each call; `told` says for a stack what hangs there."""
+    """`seconds` of real time for each call.
 
-    def __init__(self, seconds: float, told: Callable[[FrameType | None], str]) -> None:
-        self._seconds, self._told = seconds, told
+    `told` says for a stack what hangs there, `may_raise` whether it is the handler's own code that is
+    interrupted. Where it isn't, the event loop goes round and round, and its tasks look at `problem`.
+    """
+
+    def __init__(
+        self,
+        seconds: float,
+        told: Callable[[FrameType | None], str],
+        may_raise: Callable[[FrameType | None], bool],
+    ) -> None:
+        self._seconds, self._told, self._may_raise = seconds, told, may_raise
         self._armed = False
         self.waits = False
         """Whether the event loop waits for the outside, which has a limit of its own."""
@@ -57,7 +66,8 @@ class Limit:
         if self.waits:
             return
         self.problem = self._told(frame)
-        raise Blocked(self.problem)
+        if self._may_raise(frame):
+            raise Blocked(self.problem)
 
 
 def _free() -> bool:

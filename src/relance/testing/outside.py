@@ -97,7 +97,9 @@ class Outside:
         self._crossed: list[tuple[CallOut | None, str, str]] = []
         self._problem: RelanceError | AssertionError | None = None
         self._closed = False
-        self.alarm = Limit(limit, _blocked)
+        self.alarm = Limit(limit, self._blocked, _in_a_handler)
+        self._beats: object = None
+        self._beat_at = 0.0  # seconds of the processor
 
     def close(self) -> None:
         """The world is left: nothing is waited for any more, and nothing is told."""
@@ -165,15 +167,38 @@ class Outside:
         if self._problem is not None:
             raise self._problem
 
+    def check_progress(self, beats: object) -> None:
+        """Raise AssertionError if the processor has been busy for `limit` seconds and `beats` has stayed.
+
+        So a handler that looks again and again for what never comes does not make a test hang.
+        """
+        now = time.process_time()
+        if beats != self._beats:
+            self._beats, self._beat_at = beats, now
+        elif now - self._beat_at > self.limit:
+            raise AssertionError(
+                f"{'; '.join(self._told_calls())}: time passes, and for {self.limit:g} s of the processor no"
+                " call has begun or ended"
+            )
+
     def check_all_ended(self) -> None:
         """Raise AssertionError if a call has not ended, though nothing is due any more."""
         if self.calls:
-            told = [f"{call.told()} still waits{_waiting(call)}" for call in self.calls[:_TOLD]]
+            told = self._told_calls()
             more = f" and {len(self.calls) - _TOLD} more" if len(self.calls) > _TOLD else ""
             raise AssertionError(
                 f"{'; '.join(told)}{more}: {_ENDLESS}. Set what it waits for, or look at it with run() or"
                 " jump()"
             )
+
+    def _told_calls(self) -> list[str]:
+        return [f"{call.told()} still waits{_waiting(call)}" for call in self.calls[:_TOLD]]
+
+    def _blocked(self, frame: FrameType | None) -> str:
+        return (
+            f"a handler has blocked{_caller(frame) or _out(self.calls)}. Handlers run one after the other"
+            " here, so what it waits for cannot come from another. It hung"
+        )
 
     def _outside(
         self, open_descriptors: bool
@@ -316,11 +341,16 @@ def _waits_outside(task: Stepped, call: CallOut) -> bool:
     return not task.done and _kind(task, call.package) is Kind.OUTSIDE
 
 
-def _blocked(frame: FrameType | None) -> str:
-    return (
-        f"a handler has blocked{_caller(frame)}. Handlers run one after the other here, so what it waits for"
-        " cannot come from another. It hung"
-    )
+def _in_a_handler(frame: FrameType | None) -> bool:
+    if frame is None or frame.f_code.co_filename.startswith(_RELANCE):
+        return False
+    while frame is not None and not frame.f_code.co_filename.startswith(_RELANCE):
+        frame = frame.f_back
+    return frame is not None and frame.f_code.co_filename not in _WATCHING
+
+
+def _out(calls: Sequence[CallOut]) -> str:
+    return f" (not ended: {', '.join(call.told() for call in calls[:_TOLD])})" if calls else ""
 
 
 def _caller(frame: FrameType | None = None) -> str:

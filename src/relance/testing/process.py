@@ -32,6 +32,7 @@ from relance.testing.clock import VirtualCondition
 from relance.testing.tasks import PROCESS, Crash, no_loop_runs
 from relance.testing.topics import StoredRecord
 from relance.workers.batch import BatchCall
+from relance.workers.coroutine import really_async
 from relance.workers.inline import Call as SyncCall
 from relance.workers.loop import LoopWorker
 from relance.workers.make import make_worker
@@ -305,10 +306,11 @@ def _observed(node: Node, spec: ConsumerSpec) -> ConsumerSpec:
     handler, shape, world = spec.handler, spec.shape, node.world
     always = dataclasses.replace(shape, takes_record=True)
     if shape.is_async:
+        awaited = really_async(handler, shape.name)
 
         async def observe(value: Any, given: Any) -> Any:
             with world._calling(node, _list_of(given)), world._call_out(node, _list_of(given)):
-                return await (handler(value, given) if shape.takes_record else handler(value))
+                return await (awaited(value, given) if shape.takes_record else awaited(value))
 
         return dataclasses.replace(spec, handler=observe, shape=always)
 

@@ -62,6 +62,8 @@ class Stepped:
         while True:
             self.awaits = None
             try:
+                if self.process.world.hangs:
+                    raise Blocked
                 if not self.process.dead:
                     self.awaits = send(None) if error is None else throw(error)
             except StopIteration as end:

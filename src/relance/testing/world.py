@@ -220,7 +220,10 @@ class World:
                 node.commit(feed)
 
     def jump(self, seconds: float) -> int:
-        """Let time pass; what falls due on the way is done when it does. How many calls of handlers began."""
+        """Let time pass; what falls due on the way is done when it does. How many calls of handlers began.
+
+        Raises AssertionError if for `real_time_limit` seconds of the processor no call begins or ends.
+        """
         if seconds < 0:
             raise RelanceError(f"time goes forward only, not by {seconds:g} s")
         end = self.clock.now + seconds
@@ -228,13 +231,15 @@ class World:
         while (due := self._due_in()) is not None and self.clock.now + due <= end:
             self.clock.advance(max(due, 1e-6))
             began += self.run()
+            self._outside.check_progress(self._beats())
         self.clock.advance(max(0.0, end - self.clock.now))
         return began + self.run()
 
     def finish(self) -> int:
         """Let time pass until nothing waits any more.
 
-        Raises AssertionError if that takes a month, or if a handler waits for what nothing here will end.
+        Raises AssertionError if that takes a month, or if a handler waits for what nothing here will end, or
+        looks for it again and again.
         """
         until = self.clock.now + _LONGEST
         began = self.run()
@@ -309,6 +314,11 @@ class World:
         """Raise AssertionError if ever an offset was committed past a record that was not finished."""
         if self._problems:
             raise AssertionError(f"{'; '.join(self._problems[:5])} (seed {self.seed})")
+
+    @property
+    def hangs(self) -> bool:
+        """Whether a handler has blocked the test for too long: then nothing goes on."""
+        return self._outside.alarm.problem is not None
 
     # -- inside ------------------------------------------------------------------------------------
 
@@ -453,7 +463,7 @@ class World:
         process = node.process
         if process.dead:
             raise Crash
-        if self._outside.alarm.problem is not None:
+        if self.hangs:
             raise Blocked
         self._outside.alarm.again()
         number = process.number

@@ -22,7 +22,7 @@ from relance.workers.batch import Attempt, Batch, next_of
 from relance.workers.cancellation import is_current, not_by_us
 from relance.workers.turns import SLICE, Hold
 
-__all__ = ["CoroutineBatchCall", "CoroutineCall"]
+__all__ = ["CoroutineBatchCall", "CoroutineCall", "really_async"]
 
 _LONGEST = 1.0  # seconds of a run, come what may: figures and a record that must be alone wait for its end
 _LONG = 0.02  # seconds of a run: then other lanes, and retries that fell due, have their turn if they wait
@@ -133,8 +133,13 @@ def _awaitable(
     handler: Callable[..., Any], name: str, timeout: float | None
 ) -> Callable[..., Coroutine[Any, Any, Any]]:
     """The handler as it is awaited: async in truth, and within its deadline if it has one."""
-    really = handler if inspect.iscoroutinefunction(handler) else _wrapped(handler, name)
+    really = really_async(handler, name)
     return really if timeout is None else _within(timeout, really, name)
+
+
+def really_async(handler: Callable[..., Any], name: str) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """`handler`, or what awaits its answer where it is a sync wrapper around an async one."""
+    return handler if inspect.iscoroutinefunction(handler) else _wrapped(handler, name)
 
 
 def _wrapped(handler: Callable[..., Any], name: str) -> Callable[..., Coroutine[Any, Any, Any]]:
