@@ -5,7 +5,10 @@ The rules are `engine.crashes`; here they meet the log and the dead letters.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 from relance.contracts import StartLike, Told
 from relance.dead_letters.errortext import failure
@@ -17,11 +20,27 @@ from relance.errors import CrashLoopError, HandlerExitError
 from relance.failures import Failures
 from relance.monitor import Monitor
 from relance.outgoing import told_with
-from relance.record import Record
+from relance.record import Record, TopicPartition
 
 __all__ = ["AfterCrash"]
 
 _log = logging.getLogger("relance.crashes")
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A partition that begins carefully."""
+
+    tp: TopicPartition
+    feed: str
+    offset: int
+    careful: Careful
+    died: bool
+    """By what its last owner said."""
+    since: float
+    """When it was assigned, on the monotonic clock."""
+    owners: tuple[str, ...]
+    """Whom to look for among the members of the group; none where that is not to be asked for."""
 
 
 class AfterCrash:
@@ -30,22 +49,83 @@ class AfterCrash:
     def __init__(self, monitor: Monitor, failures: Failures) -> None:
         self._monitor = monitor
         self._failures = failures
+        self._asked: dict[TopicPartition, _Begun] = {}  # whose owner may live
 
-    def how(self, start: StartLike) -> Careful | None:
-        """How to begin at `start`, given what its last owner said; says so."""
+    def how(self, feed: str, starts: Sequence[StartLike]) -> dict[TopicPartition, Careful]:
+        """How to begin at `starts`, given what the last owners said, where not as usual; says so."""
+        found = {start.tp: one for start in starts if (one := self._one(feed, start)) is not None}
+        self._tell([one for one in found.values() if not one.owners])
+        self._asked = {tp: one for tp, one in self._asked.items() if one.feed != feed or tp not in found}
+        self._asked |= {tp: one for tp, one in found.items() if one.owners}
+        return {tp: one.careful for tp, one in found.items()}
+
+    def members_seen(self, feed: str, client_ids: Collection[str] | None, since: float) -> bool:
+        """The members of the group since then, None if it cannot be asked: tell of owners that died.
+
+        Those that are members have lost a partition to us, as after an outage of brokers, and live. True if
+        records may start that could not before.
+        """
+        with self._monitor.lock:
+            due = [one for one in self._asked.values() if one.feed == feed and one.since <= since]
+            for one in due:
+                del self._asked[one.tp]
+            alive = {part for name in client_ids or () for part in name.split("-")}
+            dead = []
+            freed = False
+            for one in due:
+                gone = [owner for owner in one.owners if owner not in alive]
+                if gone:
+                    one.careful.dead = gone[0]
+                    dead.append(one)
+                else:
+                    freed |= self._monitor.engine.nobody_died(one.tp, one.careful)
+            if freed:
+                self._monitor.work.notify_all()
+            assignments = self._monitor.engine.assignments
+            ours = {tp for tp, assignment in assignments.items() if not assignment.draining}
+        self._tell([one for one in dead if one.tp in ours])
+        return freed
+
+    def _one(self, feed: str, start: StartLike) -> _Begun | None:
         mark = read_mark(mark_text(start.metadata, start.topic_id))
-        careful = careful_after(mark, start.offset, self._monitor.plan.max_crashes)
-        if careful is None or mark is None or start.problem is not None:
+        if mark is None or start.problem is not None:
             return None
-        _log.warning(
-            "%s: %s from offset %d on: %s%s",
-            start.tp,
-            careful.told(),
-            start.offset,
-            "its last owner died (or lost it)" if mark.open else "an owner before the last one died",
-            "".join(f"; the process died {n}x at offset {o}" for o, n in sorted(careful.crashes.items())),
-        )
-        return careful
+        plan, now = self._monitor.plan, self._monitor.clock.monotonic()
+        if mark.open and mark.owner and mark.owner == plan.owner:
+            mark = dataclasses.replace(mark, open=False)  # it comes back to us
+        careful = careful_after(mark, start.offset, plan.max_crashes)
+        if careful is None:
+            return None
+        owners = ([mark.owner] if mark.open else []) + ([mark.dead] if mark.level else [])
+        # With a suspect, or with deaths before, that is to be known at once.
+        if not plan.owner or not all(owners) or mark.suspect is not None or mark.crashes:
+            owners = []
+        careful.dead = owners[0] if owners else ""
+        return _Begun(start.tp, feed, start.offset, careful, mark.open, now, tuple(owners))
+
+    def _tell(self, begun: Sequence[_Begun]) -> None:
+        """One line for all partitions of one death."""
+        told: dict[tuple[str, bool], list[_Begun]] = {}
+        for one in begun:
+            told.setdefault((one.careful.told(), one.died), []).append(one)
+        for (how, died), some in told.items():
+            alone = len(some) == 1
+            why = "an owner before the last one died"
+            if died:
+                why = "its last owner died (or lost it)" if alone else "their last owner died (or lost them)"
+            _log.warning(
+                "%s: %s from offset%s %s on: %s%s",
+                ", ".join(str(one.tp) for one in some),
+                how,
+                "" if alone else "s",
+                ", ".join(str(one.offset) for one in some),
+                why,
+                "".join(
+                    f"; the process died {n}x at offset {o}" + ("" if alone else f" of {one.tp}")
+                    for one in some
+                    for o, n in sorted(one.careful.crashes.items())
+                ),
+            )
 
     def ended_by(self, run: Run, error: BaseException) -> None:
         """The handler of the record at `run.done` raised what ends the process: all stops."""

@@ -67,12 +67,13 @@ class Consumer:
         limits: TopicLimits,
         on_failure: OnFailure,
         circuit: Circuit | None = None,
+        owner: str = "",
         place: int = 1,
     ) -> None:
         self.spec = spec
         group = settings.group or ""
         self.runtime = Runtime(
-            plan_of(spec, settings),
+            plan_of(spec, settings, owner),
             clock=SystemClock(),
             random=random.random,
             hooks=hooks,
@@ -106,6 +107,7 @@ class Consumer:
                     feed=feed.name + number,
                     group=feed.group,
                     assignor=spec.assignor,
+                    owner=owner,
                     place=place,
                 ),
                 cooperative=cooperative,
@@ -172,6 +174,7 @@ class Consumer:
             at_the_end = {tp: end for tp, end in stable.items() if reading[tp] >= end}
             transactions.look(now, at_the_end, admin.ends(at_the_end))
             group = poller.feed.group
+            self.runtime.members_seen(poller.feed.name, members.get(group), now)
             reason = stall.look(
                 now,
                 is_member=poller.client_id in members[group] if group in members else None,

@@ -58,6 +58,9 @@ class Plan:
     """The handler's name, for log lines and errors."""
     mask: Mask = field(default_factory=Mask)
     """What is hidden in what is written down about records."""
+    owner: str = ""
+    """Which process this is, in a few hexadecimal digits, for whoever owns its partitions next; "" where
+    nobody looks for the members of the group."""
 
 
 @dataclass(slots=True)

@@ -35,7 +35,7 @@ class Monitor:
         self.clock = clock
         self.on_failure = on_failure
         self.counters = Counters()
-        self.engine = Engine(plan.ordering, plan.limits, batch=plan.batch)
+        self.engine = Engine(plan.ordering, plan.limits, batch=plan.batch, owner=plan.owner)
         self.lock = threading.Lock()
         self.work = threading.Condition(self.lock)
         """Something may start, or all stops."""

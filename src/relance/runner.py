@@ -11,6 +11,7 @@ import concurrent.futures
 import contextlib
 import logging
 import os
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -158,6 +159,7 @@ class Runner:
             on_tick=self._look_for_hangs,
         )
         self.watch.remember()
+        owner = secrets.token_hex(4)
         self.consumers = [
             Consumer(
                 spec,
@@ -167,6 +169,7 @@ class Runner:
                 watch=self.watch,
                 limits=limits,
                 on_failure=self.fail,
+                owner=owner,
                 circuit=circuit,
                 place=place,
             )

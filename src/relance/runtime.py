@@ -111,7 +111,8 @@ class Runtime:
 
     def assigned(self, feed: str, starts: Sequence[StartLike]) -> None:
         """Own these partitions from now on."""
-        found = [(start, _known(start), self._after_crash.how(start)) for start in starts]
+        careful_ones = self._after_crash.how(feed, starts)
+        found = [(start, _known(start), careful_ones.get(start.tp)) for start in starts]
         with self._lock:
             for start, known, careful in found:
                 frontier = Frontier(start.offset, known)
@@ -189,6 +190,11 @@ class Runtime:
         """Partitions of `feed` that should not be read now; see `Flow.pauses`."""
         with self._lock:
             return self._pauses(feed, crowded=crowded)
+
+    def members_seen(self, feed: str, client_ids: Collection[str] | None, since: float) -> None:
+        """Who the members of the group of `feed` are, as far as it could be asked, `since` on our clock."""
+        if self._after_crash.members_seen(feed, client_ids, since):
+            self.on_work()
 
     def commits(self, feed: str, only: Sequence[TopicPartition] | None) -> list[Commit]:
         """What may be committed now."""

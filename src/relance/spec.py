@@ -216,8 +216,8 @@ def feeds_of(spec: ConsumerSpec, group: str) -> list[Feed]:
     return feeds
 
 
-def plan_of(spec: ConsumerSpec, settings: Settings) -> Plan:
-    """What a runtime needs to know of it."""
+def plan_of(spec: ConsumerSpec, settings: Settings, owner: str = "") -> Plan:
+    """What a runtime needs to know of it; `owner` as in `Plan`."""
     return Plan(
         group=settings.group or "",
         retry=spec.retry,
@@ -234,6 +234,7 @@ def plan_of(spec: ConsumerSpec, settings: Settings) -> Plan:
         max_crashes=spec.max_crashes,
         handler=spec.shape.name,
         mask=spec.mask,
+        owner=owner,
     )
 
 

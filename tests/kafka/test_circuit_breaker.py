@@ -212,6 +212,29 @@ def test_a_poison_record_among_good_ones_is_dead_lettered_and_opens_nothing(
     assert changes(member, "open") == 0
 
 
+def test_poison_that_came_alone_keeps_no_breaker_open_for_the_healthy_records_that_follow(
+    make_group: Callable[..., Group], send: Callable[..., None], service: Service
+) -> None:
+    group = make_group(max_attempts=3, delay=0.1, concurrency=4, breaker={**BREAKER, "open_for": 0.5})
+    poison = range(60, 62)
+    service.poison = ids(poison)
+    send(group, poison)
+    member = start(group)
+    wait_for_change(member, "open", times=3)
+    assert dead_letters(group) == 0
+    send(group, range(60))
+    group.wait_handled(ids(range(60)))
+    wait_until(lambda: dead_letters(group) == 2, 15.0, lambda: member.log)
+    letters = [
+        decode(r.value or b"")
+        for r in Browser(group.config["bootstrap"]).latest(group.config["dead_letter_topic"], 5)
+    ]
+    assert {letter.original_value for letter in letters} == {json.dumps({"id": name}) for name in ids(poison)}
+    assert {letter.retry_count for letter in letters} == {2}
+    assert_once(group, range(60))
+    assert_in_order(group)
+
+
 def test_a_service_that_is_only_slow_opens_it_too(
     make_group: Callable[..., Group], send: Callable[..., None], service: Service
 ) -> None:

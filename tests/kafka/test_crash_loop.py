@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import ConsumerGroupTopicPartitions, Producer
+from confluent_kafka.admin import AdminClient, NewTopic
 from members import Group, Member
 
+from relance.broker import LocalBroker
 from relance.dead_letters.envelope import DeadLetter, decode
 from relance.kafka.admin import Admin
 from relance.kafka.browse import Browser
@@ -183,3 +185,47 @@ def test_a_record_whose_handler_ends_the_process_is_named_and_given_up_after_two
     assert (letter.error_class or "").endswith("CrashLoopError")
     tries = [e for e in ending.told("start") if e["id"] == "r21"]
     assert len(tries) in ((3, 4) if "batch" in config else (2,))  # with its batch, and alone
+
+
+def test_a_broker_that_is_away_for_longer_than_the_sessions_is_nobody_s_death_and_one_death_is_one_line(
+    tmp_path: Path,
+) -> None:
+    partitions, topic = 6, "orders"
+    with LocalBroker(tmp_path / "broker", port=0) as broker:
+        admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+        admin.create_topics([NewTopic(topic, partitions)], operation_timeout=10.0)[topic].result(15.0)
+        group = Group(tmp_path, bootstrap=broker.bootstrap, topic=topic, group="g", dead_letter_topic=None)
+        try:
+            members = [group.start(), group.start()]
+            group.settle(*members, partitions=partitions)
+            write(broker.bootstrap, topic, 40)
+            group.wait_handled({f"r{i}" for i in range(40)})
+            broker.stop()
+            # With the sessions go the partitions, and no commit can say goodbye.
+            wait_until(lambda: all(m.told("lost") for m in members), 30.0, lambda: group.members[0].log)
+            broker.start()
+            group.settle(*members, partitions=partitions, timeout=40.0)
+            # Both have seen by now that the owners before are members.
+            wait_until(lambda: all(mark[0] == "o=" for mark in marks(admin)), 20.0, lambda: str(marks(admin)))
+            assert [deaths(m) for m in members] == [[], []]
+            members[1].process.kill()
+            members[1].ended()
+            group.settle(members[0], partitions=partitions, timeout=40.0)
+            wait_until(lambda: deaths(members[0]), 20.0, lambda: members[0].log)
+            assert deaths(members[1]) == []
+            [line] = deaths(members[0])
+            assert line.count("orders-") == partitions // 2
+            assert "their last owner died" in line
+        finally:
+            group.close()
+
+
+def marks(admin: AdminClient) -> list[tuple[str, str]]:
+    """Beside each commit: how the owner's mark begins, up to the owner; and the rest."""
+    [found] = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions("g")]).values()
+    texts = [tp.metadata.split(":")[2] for tp in found.result(10.0).topic_partitions]
+    return [(text[: text.index("=") + 1], text) for text in texts]
+
+
+def deaths(member: Member) -> list[str]:
+    return [line for line in member.log_lines if "relance.crashes" in line and "owner" in line]

@@ -11,7 +11,7 @@ from relance.engine.crashes import CALM, WINDOW, Careful, Mark, careful_after, r
 from relance.engine.offset_map import mark_text
 from relance.errors import CrashLoopError, Reject, Retry, TransientError
 from relance.record import Record, TopicPartition
-from world import DLT, ORDERS, RETRY, TOPIC_ID, FakeClock, Member, a_member, a_plan
+from world import DLT, ORDERS, RETRY, TOPIC_ID, FakeClock, Member, Start, a_member, a_plan
 
 OTHER = TopicPartition("orders", 1)
 
@@ -21,6 +21,9 @@ MARKS = [
     (Mark(True, 1, 812), "o1.812"),
     (Mark(True, 2, 812, 307, {307: 1, 12: 3}), "o2.812.307~12x3~307x1"),
     (Mark(False, 2, 812, None, {307: 1}), "c2.812~307x1"),
+    (Mark(True, owner="5f01c3a9"), "o=5f01c3a9"),
+    (Mark(True, 2, 812, 307, {307: 1}, "5f01c3a9"), "o2.812.307~307x1=5f01c3a9"),
+    (Mark(False, 1, 812, owner="5f01c3a9", dead="e42b0077"), "c1.812=5f01c3a9-e42b0077"),
 ]
 
 
@@ -33,7 +36,8 @@ def test_a_mark_survives_its_text(mark: Mark, text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "x", "o3.5", "o1", "o2.", "o1.-5", "o ", "o\n", "o~5", "o~5x1234567", "o1.99999999999999999999",
-     "o1.٣", "o" + "~1x1" * 17, "c2.5.6.7"],
+     "o1.٣", "o" + "~1x1" * 17, "c2.5.6.7", "o=", "o=xyz", "o=" + "a" * 17, "o=a=b", "=a", "o=A", "o-a",
+     "o=a-", "o=a-b-c"],
 )  # fmt: skip
 def test_a_text_that_no_owner_writes_is_no_mark(text: str) -> None:
     assert read_mark(text) is None
@@ -318,3 +322,153 @@ def test_the_error_says_how_often_and_what_to_do() -> None:
 
 def test_a_plan_gives_up_after_two_deaths_if_nobody_says() -> None:
     assert a_plan().max_crashes == 2
+
+
+# -- who the owner was ------------------------------------------------------------------------------------
+
+
+OWNER = "0a0b0c0d"
+
+
+def a_named_member_after(marks: dict[TopicPartition, str], **given: Any) -> Member:
+    """A member that is `OWNER`, to which partitions come that owners committed with these marks."""
+    member = a_member(owner=OWNER, **given)
+    member.lose(ORDERS)
+    for tp, mark in marks.items():
+        for _ in range(3):
+            member.broker.log(tp).append()
+        member.broker.commits[tp] = (0, f"r1:{TOPIC_ID}:{mark}:-")
+    starts = [Start(tp, 0, member.broker.commits[tp][1]) for tp in marks]
+    member.position.update(dict.fromkeys(marks, 0))
+    member.runtime.assigned("source", starts)
+    return member
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [r.getMessage() for r in caplog.records if r.name == "relance.crashes"]
+
+
+def see(member: Member, *client_ids: str, feed: str = "source") -> None:
+    member.runtime.members_seen(feed, client_ids, member.clock.monotonic())
+
+
+def test_its_commits_name_it() -> None:
+    member = a_member(owner=OWNER)
+    member.commit()
+    assert mark_at(member) == f"o={OWNER}"
+    member.revoke(ORDERS)
+    assert mark_at(member) == f"c={OWNER}"
+
+
+def test_a_partition_that_comes_back_to_the_same_process_is_no_death(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    member = a_member(owner=OWNER)
+    for _ in range(3):
+        member.broker.log(ORDERS).append()
+    member.commit()
+    member.lose(ORDERS)
+    member.assign(ORDERS)
+    member.read()
+    assert offsets(member) == [0, 1, 2]
+    assert member.runtime.look().careful == {}
+    see(member)
+    assert told(caplog) == []
+
+
+def test_a_suspect_of_the_same_process_has_not_died_again(caplog: pytest.LogCaptureFixture) -> None:
+    member = a_named_member_after({ORDERS: f"o2.3.1~1x1={OWNER}"}, max_crashes=2)
+    assert "an owner before the last one died; the process died 1x at offset 1" in told(caplog)[0]
+    member.read()
+    assert member.writes == []
+
+
+def test_an_owner_that_is_a_member_still_has_not_died(caplog: pytest.LogCaptureFixture) -> None:
+    member = a_named_member_after({ORDERS: "o=11aa", OTHER: "o=22bb"})
+    assert member.runtime.look().careful.keys() == {"orders-0", "orders-1"}
+    member.read()
+    assert offsets(member) == []
+    see(member, "relance-host-7-11aa-source", "relance-host-8-22bb-source-2")
+    assert member.runtime.look().careful == {}
+    assert offsets(member) == [0, 1, 2]
+    member.commit()
+    assert mark_at(member) == f"o={OWNER}"
+    assert told(caplog) == []
+
+
+def test_one_death_is_told_in_one_line_when_the_members_are_known(caplog: pytest.LogCaptureFixture) -> None:
+    member = a_named_member_after({ORDERS: "o=11aa", OTHER: "o=11aa"})
+    member.clock.advance(1.0)
+    member.runtime.members_seen("source", ["relance-host-7-11aa-source"], member.clock.monotonic() - 2.0)
+    see(member, "relance-host-7-11aa-source", feed="retry")
+    assert told(caplog) == [], "asked before they came, and about another group"
+    see(member, "relance-host-7-33cc-source", f"relance-host-7-{OWNER}-source")
+    [line] = told(caplog)
+    assert line == (
+        "orders-0, orders-1: careful, no more than 512 records beyond the last commit at a time"
+        " from offsets 0, 0 on: their last owner died (or lost them)"
+    )
+    see(member)
+    assert len(told(caplog)) == 1
+    assert member.runtime.look().careful.keys() == {"orders-0", "orders-1"}
+
+
+def test_where_the_members_cannot_be_asked_the_owner_counts_as_dead(caplog: pytest.LogCaptureFixture) -> None:
+    member = a_named_member_after({ORDERS: "o=11aa"})
+    member.runtime.members_seen("source", None, member.clock.monotonic())
+    assert "its last owner died (or lost it)" in told(caplog)[0]
+
+
+def test_who_does_not_own_it_any_more_tells_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    member = a_named_member_after({ORDERS: "o=11aa"})
+    member.revoke(ORDERS)
+    see(member)
+    assert told(caplog) == []
+
+
+@pytest.mark.parametrize("mark", ["o1.3=11aa-22bb", "c1.3=11aa-22bb"])
+@pytest.mark.parametrize("steps", range(4))
+def test_who_takes_over_before_the_members_were_known_asks_for_the_same_owner(
+    mark: str, steps: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    member = a_named_member_after({ORDERS: mark}, max_crashes=1)
+    member.read()
+    running = None
+    for _ in range(steps):  # one is chosen, named, and runs
+        running = running or member.take()
+        member.commit()
+    see(member, "relance-host-7-11aa-source", "relance-host-7-22bb-source")
+    assert member.runtime.look().careful == {}
+    if running is not None:
+        member.finish(running, lambda record: None)
+    assert len(offsets(member)) + (0 if running is None else len(running.run.records)) == 3
+    member.commit()
+    assert (mark_at(member), told(caplog)) == (f"o={OWNER}", [])
+
+
+@pytest.mark.parametrize(
+    ("mark", "why"),
+    [
+        ("o1.3=11aa-22bb", "its last owner died (or lost it)"),
+        ("c1.3=11aa-22bb", "an owner before the last one died"),
+    ],
+)
+def test_of_two_owners_one_that_is_no_member_is_dead(
+    mark: str, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    member = a_named_member_after({ORDERS: mark})
+    see(member, "relance-host-7-11aa-source")
+    [line] = told(caplog)
+    assert why in line
+    member.revoke(ORDERS)
+    assert mark_at(member).endswith(f"={OWNER}-22bb"), "the next owner asks for it, too"
+
+
+@pytest.mark.parametrize("mark", ["o", "c1.3", "o1.3=11aa", "o2.3.1~1x1=11aa", "o2.3.1=11aa-22bb"])
+def test_an_old_mark_and_one_with_a_suspect_are_told_at_once(
+    mark: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    member = a_named_member_after({ORDERS: mark})
+    assert "died" in told(caplog)[0]
+    see(member, "relance-host-7-11aa-source", "relance-host-7-22bb-source")
+    assert member.runtime.look().careful.keys() == {"orders-0"}

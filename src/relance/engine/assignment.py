@@ -6,6 +6,7 @@ late completion counts for nothing. That is the epoch of the architecture page, 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -46,6 +47,8 @@ class Assignment:
     topic_id: str = ""
     home: str = ""
     """What its commits say of the cluster, and of the group's beginning; see `offset_map.home_text`."""
+    owner: str = ""
+    """Which process its commits name as the owner."""
     lanes: dict[bytes | None, Lane] = field(default_factory=dict)
     waiting: set[Lane] = field(default_factory=set)
     running: set[Run] = field(default_factory=set)
@@ -176,6 +179,7 @@ class Assignment:
         mark = Mark(open_) if self.careful is None else self.careful.mark(found, open_=open_)
         if self.deaths:
             mark = with_deaths(mark, self.deaths)
+        mark = dataclasses.replace(mark, owner=self.owner)
         text, whole = encode_map(found, self.topic_id, limit, mark=mark.text(), home=self.home)
         self.map_full = not whole and limit >= LEAST
         if whole:

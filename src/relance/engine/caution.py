@@ -81,6 +81,17 @@ class Caution:
             return
         assignment.changed = True
 
+    def end_without_need(self, assignment: Assignment, careful: Careful) -> None:
+        """Nobody has died after all."""
+        alone = self._alone is assignment
+        if careful.suspect is not None and not careful.out and (alone or not careful.named):
+            self._ready.append(careful.suspect)  # else it is in line already
+        if alone:
+            self._alone = None
+        assignment.careful = None
+        assignment.changed = True
+        self._ready.extend(careful.close())
+
     def acknowledged(self, careful: Careful, commit: Commit) -> bool:
         """The broker has `commit`. True if something may start now that could not before."""
         assignment = commit.assignment

@@ -10,7 +10,13 @@ An owner's commits say *open*; the last one of a clean end says *closed*. Who fi
     level 2   these start one at a time, each after an acknowledged commit that names it; who dies leaves one
 
 The mark's text: `o` or `c`, the level with its window's end, the suspect, how often the process died at which
-offset, as `o`, `c`, `o1.812`, `o2.812.307~307x1`. Offsets are those of the log that is read.
+offset, who the owner is, and who is taken for dead, as `o`, `c`, `o1.812`, `o2.812.307~307x1`, `o=5f01c3a9`,
+`c1.812=5f01c3a9-e42b0077`. Offsets are those of the log that is read. An older mark names nobody, and an older
+version takes one that does for none.
+
+A broker that restarts takes the partitions of owners that live on, and no commit of theirs can say *closed*.
+So whoever goes on begins carefully; when the members of the group are known, and the owner is one of them,
+nobody has died, and it is careful no more.
 """
 
 from __future__ import annotations
@@ -36,7 +42,7 @@ _MOST = 16  # offsets with counted crashes that are written and believed; more o
 
 _MARK = re.compile(
     r"(?P<state>[oc])(?:(?P<level>[12])\.(?P<end>\d{1,19})(?:\.(?P<suspect>\d{1,19}))?)?"
-    rf"(?P<crashes>(?:~\d{{1,19}}x\d{{1,6}}){{0,{_MOST}}})",
+    rf"(?P<crashes>(?:~\d{{1,19}}x\d{{1,6}}){{0,{_MOST}}})(?:=(?P<owner>[0-9a-f]{{1,16}})(?:-(?P<dead>[0-9a-f]{{1,16}}))?)?",
     re.ASCII,
 )
 
@@ -50,6 +56,10 @@ class Mark:
     end: int = 0
     suspect: int | None = None
     crashes: Mapping[int, int] = field(default_factory=dict)
+    owner: str = ""
+    """Which process it is, in a few hexadecimal digits; "" where that is not known."""
+    dead: str = ""
+    """Which process's death made it careful; "" where it is not, or that is not known."""
 
     def text(self) -> str:
         """For the commit's metadata."""
@@ -60,7 +70,10 @@ class Mark:
                 made += f".{self.suspect}"
         # The highest counts are nearest to an end.
         kept = sorted(self.crashes.items(), key=lambda item: (-item[1], item[0]))[:_MOST]
-        return made + "".join(f"~{offset}x{count}" for offset, count in sorted(kept))
+        made += "".join(f"~{offset}x{count}" for offset, count in sorted(kept))
+        if self.owner:
+            made += f"={self.owner}-{self.dead}" if self.dead else f"={self.owner}"
+        return made
 
 
 def read_mark(text: str) -> Mark | None:
@@ -73,7 +86,10 @@ def read_mark(text: str) -> Mark | None:
         offset, count = pair.split("x")
         crashes[int(offset)] = int(count)
     suspect = None if found["suspect"] is None else int(found["suspect"])
-    return Mark(found["state"] == "o", int(found["level"] or 0), int(found["end"] or 0), suspect, crashes)
+    level, end = int(found["level"] or 0), int(found["end"] or 0)
+    return Mark(
+        found["state"] == "o", level, end, suspect, crashes, found["owner"] or "", found["dead"] or ""
+    )
 
 
 @dataclass(eq=False, slots=True)
@@ -108,6 +124,8 @@ class Careful:
     """Lanes that stand beyond the window."""
     tried: int = 0
     """Level 2: how many suspects there were."""
+    dead: str = ""
+    """Whose death made it careful, as in `Mark`."""
     _since: float | None = None
 
     @property
@@ -166,13 +184,13 @@ class Careful:
             self.crashes = {o: n for o, n in self.crashes.items() if o in left or o >= found.end}
         if self.end is not None:
             suspect = self.offset if open_ and self.asked else None
-            return Mark(open_, 2, self.end, suspect, dict(self.crashes))
+            return Mark(open_, 2, self.end, suspect, dict(self.crashes), dead=self.dead)
         unfinished = found.unfinished
         if len(unfinished) > WINDOW:
             end = unfinished[WINDOW]
         else:
             end = max(found.end, found.base) + WINDOW - len(unfinished)
-        return Mark(open_, 1, max(end, self.limit), None, dict(self.crashes))
+        return Mark(open_, 1, max(end, self.limit), None, dict(self.crashes), dead=self.dead)
 
     def acknowledged(self, mark: Mark) -> list[Lane]:
         """The broker has `mark`; lanes that may be looked at again."""

@@ -41,8 +41,11 @@ _SOON = 10.0  # seconds; a wait that is not worth writing again
 class Engine:
     """Lanes, due times and frontiers of all partitions that one consumer owns."""
 
-    def __init__(self, ordering: Ordering, limits: Limits | None = None, *, batch: int = 1) -> None:
+    def __init__(
+        self, ordering: Ordering, limits: Limits | None = None, *, batch: int = 1, owner: str = ""
+    ) -> None:
         self.ordering = ordering
+        self._owner = owner  # the process, as marks name it
         self._batch = batch  # records without order that share a lane, because one call may take them all
         self.limits = limits or Limits()
         self.assignments: dict[TopicPartition, Assignment] = {}
@@ -74,7 +77,7 @@ class Engine:
         self.close([tp])
         self.room.forget()
         self._epoch += 1
-        assignment = Assignment(tp, feed, self._epoch, frontier, topic_id, home, careful=careful)
+        assignment = Assignment(tp, feed, self._epoch, frontier, topic_id, home, self._owner, careful=careful)
         assignment.committed = frontier.base
         self.assignments[tp] = assignment
         return assignment
@@ -464,6 +467,14 @@ class Engine:
         """Partitions whose careful mode has ended since this was asked."""
         found, self._caution.calmed = self._caution.calmed, []
         return found
+
+    def nobody_died(self, tp: TopicPartition, careful: Careful) -> bool:
+        """The owner before lives, so `tp` is careful for nothing. True if something may start now."""
+        assignment = self.assignments.get(tp)
+        if assignment is None or assignment.careful is not careful:
+            return False
+        self._caution.end_without_need(assignment, careful)
+        return True
 
     def careful(self, feed: str) -> bool:
         """True while a partition of `feed` is careful."""

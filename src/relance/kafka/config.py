@@ -40,12 +40,15 @@ def is_cooperative(settings: Settings, assignor: str) -> bool:
 
 
 def consumer_config(
-    settings: Settings, *, feed: str, group: str, assignor: str, place: int = 1
+    settings: Settings, *, feed: str, group: str, assignor: str, owner: str = "", place: int = 1
 ) -> dict[str, Any]:
-    """For a poller's client; `place`: of its consumer in its App, from 1."""
+    """For a poller's client; `place`: of its consumer in its App, from 1.
+
+    `owner` names the process as its commits do, also where another one had its host and number before.
+    """
     config: dict[str, Any] = {
         "group.id": group,
-        "client.id": f"relance-{socket.gethostname()}-{os.getpid()}-{feed}",
+        "client.id": "-".join(filter(None, ("relance", socket.gethostname(), str(os.getpid()), owner, feed))),
         # Offsets are the engine's: nothing is stored, reset or committed behind its back.
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
