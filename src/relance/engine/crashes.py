@@ -11,8 +11,8 @@ An owner's commits say *open*; the last one of a clean end says *closed*. Who fi
 
 The mark's text: `o` or `c`, the level with its window's end, the suspect, how often the process died at which
 offset, who the owner is, and who is taken for dead, as `o`, `c`, `o1.812`, `o2.812.307~307x1`, `o=5f01c3a9`,
-`c1.812=5f01c3a9-e42b0077`. Offsets are those of the log that is read. An older mark names nobody, and an older
-version takes one that does for none.
+`c1.812=5f01c3a9-e42b0077`. Offsets are those of the log that is read. An older mark names nobody, and an
+older version takes one that does for none.
 
 A broker that restarts takes the partitions of owners that live on, and no commit of theirs can say *closed*.
 So whoever goes on begins carefully; when the members of the group are known, and the owner is one of them,
