@@ -83,7 +83,6 @@ class Database:
 
     def _work(self) -> None:
         while (future := self._asked.get()) is not None:
-            time.sleep(0.02)
             future.get_loop().call_soon_threadsafe(_answer, future)
 
     async def execute(self) -> int:
@@ -279,9 +278,9 @@ def test_what_never_answers_has_a_limit_in_real_time(server: Server) -> None:
 
     server.silent = True
     try:
-        with World(app_with(pay), real_io=True, real_time_limit=0.1) as world:
+        with World(app_with(pay), real_io=True, real_time_limit=0.5) as world:
             world.produce("t", 1)
-            with pytest.raises(AssertionError, match=r"nothing has come .* for 0\.1 s") as raised:
+            with pytest.raises(AssertionError, match=r"nothing has come .* for 0\.5 s") as raised:
                 world.finish()
             assert "streams.py" in str(raised.value)
             assert f"{__file__}:" in str(raised.value)
@@ -308,7 +307,7 @@ def test_a_connection_that_is_kept_open_holds_nothing_up(server: Server) -> None
             world.produce("t", value)
         world.finish()
         assert world.now == 180.0
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 25, "it has waited for the limit"
 
 
 @pytest.mark.parametrize("is_async", [False, True])
@@ -327,7 +326,7 @@ def test_a_handler_that_blocks_its_thread_has_a_limit_too(is_async: bool) -> Non
     handler = block_the_loop if is_async else block
     with World(app_with(handler, concurrency=2), real_time_limit=0.1) as world:
         world.produce("t", 1)
-        with pytest.raises(AssertionError, match=r"has blocked at .*threading\.py|has blocked at ") as raised:
+        with pytest.raises(AssertionError, match="has blocked") as raised:
             world.finish()
         assert "for 0.1 s" in str(raised.value)
         assert world.lag("t") == 1

@@ -35,7 +35,7 @@ from relance.testing.tasks import CALL, PROCESS, Stepped
 
 __all__ = ["CallOut", "Outside", "place"]
 
-_GRACE: Final = 0.2  # seconds; a thread that nobody has told of may answer, once for what is waited for
+_GRACE: Final = 0.5  # seconds; a thread that nobody has told of may answer, once for what is waited for
 _TOLD: Final = 5
 _ENDLESS: Final = "nothing in this world is left that would end it"
 
