@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
@@ -103,6 +103,8 @@ def _in_range(text: str) -> float:
 
 def _exact_decode(schema: CoreSchema) -> Decode | None:
     """The slow way, for records with a number that a float does not hold; None where no type asks for it."""
+    if not any(node.get("type") in _EXACT for node in _nodes(schema)):
+        return None
     current = threading.local()
 
     def exact(value: float) -> float | Decimal:
@@ -128,18 +130,11 @@ def _exact_decode(schema: CoreSchema) -> Decode | None:
                 return Decimal(value)
         return value
 
-    found: list[Any] = []
-
     def wrap(node: Any, strict: bool) -> Any:
-        found.append(node)
         look = strict_decimal if strict and node["type"] == "decimal" else lax
         return core_schema.no_info_before_validator_function(look, node)
 
-    wrapped = _wrapped(schema, wrap)
-    if not found:
-        return None
-    # Else a model inside would bring the validator that it has already.
-    validate = SchemaValidator(wrapped, _use_prebuilt=False).validate_json
+    validate = _built_anew(_wrapped(schema, wrap)).validate_json
 
     def decode(raw: bytes) -> Any:
         numbers: dict[float, set[Decimal]] = {}
@@ -157,7 +152,49 @@ def _exact_decode(schema: CoreSchema) -> Decode | None:
     return decode
 
 
+def _built_anew(schema: CoreSchema) -> SchemaValidator:
+    """A validator in which no model brings the one that it has already: that would not know of our part."""
+    try:
+        return SchemaValidator(schema, _use_prebuilt=False)
+    except TypeError:  # a word of pydantic 2.13
+        return _built_of_incomplete(schema)
+
+
+def _built_of_incomplete(schema: CoreSchema) -> SchemaValidator:
+    """The same for older ones, which leave what a class has only where it is not ready."""
+    ready = {
+        node["cls"]: complete
+        for node in _nodes(schema)
+        if "cls" in node and (complete := vars(node["cls"]).get(_READY)) is not None
+    }
+    with _building:
+        try:
+            for kind in ready:
+                type.__setattr__(kind, _READY, False)
+            return SchemaValidator(schema)
+        finally:
+            for kind, complete in ready.items():
+                type.__setattr__(kind, _READY, complete)
+
+
+_READY: Final = "__pydantic_complete__"
+_building = threading.Lock()
 _Wrap = Callable[[Any, bool], Any]
+
+
+def _nodes(schema: Any) -> Iterator[dict[str, Any]]:
+    """Every part of a core schema."""
+    if isinstance(schema, dict):
+        yield schema
+        for key in _HOLDERS & schema.keys():
+            yield from _nodes(list(schema[key].values()) if _by_name(key, schema[key]) else schema[key])
+    elif isinstance(schema, list | tuple):
+        for part in schema:
+            yield from _nodes(part)
+
+
+def _by_name(key: str, held: object) -> bool:
+    return key in ("fields", "choices") and isinstance(held, dict)
 
 
 def _wrapped(schema: Any, wrap: _Wrap, strict: bool = False) -> Any:
@@ -167,14 +204,14 @@ def _wrapped(schema: Any, wrap: _Wrap, strict: bool = False) -> Any:
     if not isinstance(schema, dict):
         return schema  # the label of a choice
     strict = schema.get("strict", schema.get("config", {}).get("strict", strict))
-    if schema["type"] in _EXACT:
+    if schema.get("type") in _EXACT:
         node = {key: value for key, value in schema.items() if key != "ref"}
         found = wrap(node, strict)
         return found | {"ref": schema["ref"]} if "ref" in schema else found
     copy = dict(schema)
     for key in _HOLDERS & schema.keys():
         held = schema[key]
-        if key in ("fields", "choices") and isinstance(held, dict):
+        if _by_name(key, held):
             copy[key] = {name: _wrapped(part, wrap, strict) for name, part in held.items()}
         else:
             copy[key] = _wrapped(held, wrap, strict)

@@ -16,8 +16,9 @@ import msgspec
 import pydantic
 import pytest
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, RootModel
+from pydantic_core import SchemaValidator
 
-from relance import App, Record, Settings
+from relance import App, Record, Settings, pydantic_values
 from relance.decoding import Decoding, decoder_for
 from relance.encoding import encode
 from relance.errors import DecodeError
@@ -174,6 +175,17 @@ def test_a_number_beyond_all_floats_is_refused_as_without_a_decimal() -> None:
         with pytest.raises(DecodeError, match="out of range"):
             read(decoder_for(Order), raw)
     assert read(decoder_for(Order), b'{"amount":1e-400}').amount == Decimal("1e-400")
+
+
+def test_pydantics_that_do_not_know_our_word_are_exact_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def older(schema: Any) -> Any:
+        return SchemaValidator(schema)
+
+    monkeypatch.setattr(pydantic_values, "SchemaValidator", older)
+    raw = f'{{"inner":{{"amount":{LONG}}},"next":{{"amount":{LONG}}}}}'.encode()
+    order = read(decoder_for(Order), raw)
+    assert (order.inner.amount, order.next.amount) == (Decimal(LONG), Decimal(LONG))
+    assert Order.__pydantic_complete__
 
 
 def test_threads_do_not_see_each_others_numbers() -> None:
