@@ -97,6 +97,7 @@ class Start:
     topic_id: str = TOPIC_ID
     problem: str | None = None
     home: str = ""
+    unbegun: bool = False
 
 
 @dataclass(eq=False, slots=True)

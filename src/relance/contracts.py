@@ -125,6 +125,10 @@ class StartLike(Protocol):
         """The topic's present incarnation; "" where brokers have none."""
 
     @property
+    def unbegun(self) -> bool:
+        """Whether nothing may be read before its first commit is acknowledged."""
+
+    @property
     def home(self) -> str:
         """What its commits say of the cluster, and of the group's beginning."""
 

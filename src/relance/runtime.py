@@ -121,6 +121,8 @@ class Runtime:
                 )
                 if start.problem is not None:
                     self.engine.refuse(assignment, start.problem)
+                elif start.unbegun:
+                    self.engine.begin_with_commit(assignment)
             if self._monitor.halted:  # a rebalance need not know that we are leaving
                 self.engine.drain([start.tp for start in starts])
         for start in starts:

@@ -730,6 +730,33 @@ def test_what_brought_little_is_tried_at_once_with_other_partitions(monkeypatch:
     assert bench.poller._intake._futile_until < bench.clock.now
 
 
+@MODES
+def test_with_latest_nothing_is_read_before_the_broker_knows_where_the_group_began(
+    monkeypatch: pytest.MonkeyPatch, cooperative: bool
+) -> None:
+    bench = Bench(monkeypatch, cooperative=cooperative)
+    client = bench.client
+    bench.poller._finder._feed = Feed("source", ("orders",), "g", "latest")
+    client.offsets[ONE] = (150, f"r1:{TOPIC_ID}:c@here+2:-")
+    client.judge = lambda offered: KafkaError.COORDINATOR_NOT_AVAILABLE
+
+    def assign() -> None:
+        client.assign_now(ZERO, ONE)
+        assert client.paused == {ZERO}
+
+    def still() -> None:
+        assert client.paused == {ZERO}
+        assert bench.runtime.reading("source") == {ONE: 150}
+        client.judge = lambda offered: None
+
+    def begun() -> None:
+        assert client.offsets[ZERO][0] == 200
+        assert client.paused == set()
+
+    quiet: list[Step] = [lambda: None] * 6
+    bench.run(assign, *quiet, still, *quiet, begun)
+
+
 # -- marks that records wait for -------------------------------------------------------------------
 
 

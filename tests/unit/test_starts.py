@@ -252,6 +252,16 @@ def test_other_partitions_are_looked_at_unless_ones_own_say_how_the_group_began(
     assert needs_others([TP], {TP: Committed(7, ours(began=4))}, seen()) == set()
 
 
+@pytest.mark.parametrize("where", ["earliest", "latest", "fail"])
+@pytest.mark.parametrize("log", [(10, 1000), (10, 10)])
+def test_only_where_reading_begins_at_the_end_the_first_commit_is_waited_for(
+    where: Where, log: tuple[int, int]
+) -> None:
+    assert start({}, where=where, log=log).unbegun == (where == "latest")
+    assert not start({3: ours()}, where=where).unbegun
+    assert not start({0: ours(began=3)}, where=where).unbegun
+
+
 def test_what_is_read_from_its_beginning_or_end_is_told() -> None:
     telling = Telling()
     start({0: ours(began=3)}, where="latest", telling=telling)

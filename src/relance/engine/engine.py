@@ -50,6 +50,7 @@ class Engine:
         self.limits = limits or Limits()
         self.assignments: dict[TopicPartition, Assignment] = {}
         self.room = MetadataRoom()
+        self._unbegun: set[Assignment] = set()
         self._ready: deque[Lane] = deque()
         self._due: DueHeap[Lane] = DueHeap()
         self._epoch = 0
@@ -104,6 +105,7 @@ class Engine:
             assignment = self.assignments.pop(tp, None)
             if assignment is None:
                 continue
+            self._unbegun.discard(assignment)
             assignment.closed = assignment.draining = True
             for run in assignment.running:
                 run.cancel()
@@ -412,6 +414,10 @@ class Engine:
         assignment.draining = True
         assignment.changed = False
 
+    def begin_with_commit(self, assignment: Assignment) -> None:
+        """Read nothing of it before the broker has its first commit: that says where its group began."""
+        self._unbegun.add(assignment)
+
     def resume(self, assignment: Assignment) -> None:
         """Go on where `stop` held."""
         assignment.stopped = None
@@ -486,6 +492,7 @@ class Engine:
         self.room.took(len(commit.metadata))
         assignment.committed = max(assignment.committed, commit.offset)
         assignment.heard = True
+        self._unbegun.discard(assignment)
         if assignment.unanswered is commit:
             assignment.unanswered = None
         careful = assignment.careful
@@ -507,7 +514,8 @@ class Engine:
 
     def pauses(self, feed: str, *, crowded: bool = False, idle: bool = False) -> set[TopicPartition]:
         """Partitions that should not be read now; see `Flow.pauses`."""
-        return self._flow.pauses(feed, self.assignments.values(), crowded=crowded, idle=idle)
+        found = self._flow.pauses(feed, self.assignments.values(), crowded=crowded, idle=idle)
+        return found | {a.tp for a in self._unbegun if a.feed == feed}
 
     def pauses_in_outage(self, feed: str, *, all_of_it: bool) -> set[TopicPartition]:
         """Partitions of which nothing more need be read while nothing starts: all, or those that are one lane

@@ -275,7 +275,7 @@ class Poller:
         self._paused.difference_update(tps)
         self._hub.assigned(self.feed.name, starts)
         self._place({start.tp: start.offset for start in starts})
-        self._paused.update(s.tp for s in starts if s.problem)
+        self._paused.update(s.tp for s in starts if s.problem or s.unbegun)
         if self._paused:  # pausing counts only after the assignment
             self._client.pause([ClientPartition(*tp) for tp in self._paused if tp in self._owned])
         self._committer.commit_if_due(self._client)  # the mark that somebody works here, before records come

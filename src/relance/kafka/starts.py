@@ -52,6 +52,9 @@ class Start:
     """Why nothing of it may be read (its committed offset is gone), or None."""
     home: str = ""
     """What its commits say of cluster and beginning; see `offset_map.home_text`."""
+    unbegun: bool = False
+    """Whether nothing may be read before its first commit is acknowledged: with `latest`, if this process
+    handled something and died before, the next one would skip what came after that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +224,8 @@ def _start(
     head = read_head(metadata)
     if at < 0:
         offset, problem = _without_commit(tp, marks, began, seen, feed, telling)
-        return Start(tp, offset, "", topic_id, problem, home)
+        unbegun = feed.start == "latest" and tp.partition < began.partitions
+        return Start(tp, offset, "", topic_id, problem, home, unbegun=unbegun)
     if head is not None and _moved(head, seen.cluster):
         telling.add(
             logging.WARNING,
