@@ -36,6 +36,7 @@ from relance.errors import (
     RelanceError,
     SettingsError,
 )
+from relance.forks import forgotten_by_children
 from relance.hooks import BreakerHook, Hook, Hooks, checked_hook
 from relance.kafka.cluster import checked_topic_name
 from relance.kafka.config import common_config
@@ -117,6 +118,8 @@ class App:
         self._runner: Runner | None = None
         self._stop_lock = threading.Lock()
         self._stop_asked = False
+        self._forked = False
+        """This process is another one, forked from the one in which it runs."""
 
     # -- what it is made of ------------------------------------------------------------------------
 
@@ -341,8 +344,13 @@ class App:
         if runner is not None:
             runner.stop()
 
+    def _forget(self) -> None:
+        """In a forked child: the application runs in its parent."""
+        self._runner, self._stop_lock = None, threading.Lock()
+        self._forked = True
+
     def _not_yet_run(self, what: str, name: str) -> None:
-        if self._runner is not None:
+        if self._runner is not None or self._forked:
             raise RelanceError(f"{what} {name}: ask for it before the application runs")
 
     def _run_once(self, *, owns_process: bool) -> Runner:
@@ -351,7 +359,7 @@ class App:
                 "this App is in a World, which runs it: call neither app.run() nor app.running() there (a"
                 " TestClient runs the lifespan only as a context manager)"
             )
-        if self._runner is not None:
+        if self._runner is not None or self._forked:
             raise RelanceError(
                 "this App runs, or has run: an App runs once. To run again make another one, for example in a"
                 " function that builds it"
@@ -370,6 +378,7 @@ class App:
             owns_process=owns_process,
             mask=self._mask,
         )
+        forgotten_by_children(self._forget)
         with self._stop_lock:
             self._runner = runner
         return runner
@@ -388,6 +397,8 @@ class App:
         if producer is None:
             here = multiprocessing.parent_process() is None
             hint = "" if here else "; in a worker process, record.send sends"
+            if self._forked:
+                hint = "; it runs in the process that this one was forked from, which must send"
             raise RelanceError(f"the application is not running: nothing can be sent{hint}")
         delivery = Delivery()
         producer.send(
@@ -463,7 +474,8 @@ class App:
         """
         runner = self._runner
         if runner is None or not (runner.consumers or runner.producer):
-            return Health("DOWN", ["not running"])
+            where = "; it runs in the process that this one was forked from" if self._forked else ""
+            return Health("DOWN", [f"not running{where}"])
         reasons: list[str] = []
         details: dict[str, Any] = {"partitions": [str(tp) for tp in self.assignment()]}
         if runner.stopping and runner.failure is None:

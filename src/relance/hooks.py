@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from relance.dead_letters.errortext import trace
 from relance.decoding import code_of
 from relance.errors import SettingsError
+from relance.forks import forgotten_by_children, leave
 from relance.hangs import HookCall
 from relance.policies.masking import Mask
 from relance.record import TopicPartition
@@ -72,6 +73,8 @@ class Hooks:
         """The hook that runs now."""
         self.failures = 0
         """How many hook calls have raised."""
+        self._forked = False
+        """This is a process that a hook has forked."""
         self._numbers = itertools.count()
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
@@ -85,6 +88,7 @@ class Hooks:
         Started by the first call, it would stay on the core to which the thread of that call is bound: see
         `cores`.
         """
+        forgotten_by_children(self.forget)
         with self._lock:
             if self.on_assigned or self.on_revoked or self.on_lost or self.on_breaker_open:
                 self._start()
@@ -110,6 +114,10 @@ class Hooks:
     def breaker_opened(self, opened: CircuitBreakerOpen) -> None:
         """A circuit breaker has opened; it has logged so itself."""
         self._submit(self.on_breaker_open, lambda: opened, "hook %s raised")
+
+    def forget(self) -> None:
+        """In a forked child: what a hook goes back to is its end."""
+        self._forked = True
 
     def close(self) -> None:
         """Take no more calls; what is waiting its turn is dropped."""
@@ -153,10 +161,14 @@ class Hooks:
             try:
                 _refuse_unawaited(hook(given()))
             except BaseException as error:  # noqa: BLE001  not even sys.exit may decide over partitions
+                if self._forked:
+                    leave(error)
                 self.failures += 1
                 self._log_failure(problem, name, error)
             finally:
                 self.call = None
+            if self._forked:
+                leave()
 
     def _log_failure(self, problem: str, name: str, error: BaseException) -> None:
         if self._mask.hides_nothing:

@@ -23,6 +23,7 @@ from relance.contracts import Told
 from relance.cores import SharedCore
 from relance.endings import of_the_handler
 from relance.errors import BrokerUnavailableError, HandlerExitError, RelanceError, TopicMissingError
+from relance.forks import forgotten_by_children, leave
 from relance.hangs import Hangs
 from relance.hooks import Hooks
 from relance.kafka.admin import Admin
@@ -87,6 +88,8 @@ class Runner:
         self._handoffs: FittingProducer | None = None
         self._owns_process = owns_process
         self._mask = mask
+        self._forked = False
+        """This process is another one, forked from the one that runs it."""
         self._start_ended = threading.Event()
         self._working = False
         self._worked = threading.Event()
@@ -114,8 +117,13 @@ class Runner:
         """Whether a stop has begun."""
         return self._stopper is not None
 
+    def forget(self) -> None:
+        """In a forked child."""
+        self._forked = True
+
     def start(self) -> None:
         """Start everything but the workers. Blocks; raises BrokerUnavailableError, TopicMissingError."""
+        forgotten_by_children(self.forget)
         try:
             self._start()
         finally:
@@ -195,6 +203,8 @@ class Runner:
                         try:
                             runner.run(self._work_on_loop(on_loop))
                         except BaseException as error:
+                            if self._forked:  # a handler's child has awaited something
+                                leave(error)
                             if not of_the_handler(error):
                                 raise
                             self._ended_by_a_task(error)
@@ -242,6 +252,8 @@ class Runner:
 
     def stop(self) -> None:
         """Begin to stop, once; returns at once. Any thread may call it."""
+        if self._forked:
+            return
         with self._stop_lock:
             if self._stopper is None:
                 self._stopper = threading.Thread(target=self._stop, name="relance-stop", daemon=True)
@@ -259,6 +271,8 @@ class Runner:
 
     def finish(self) -> None:
         """Stop, and wait for the end of it; also after a start that failed half-way."""
+        if self._forked:
+            return
         self.stop()
         assert self._stopper is not None
         self._stopper.join()

@@ -27,11 +27,12 @@ from relance.engine.parallel_consumer import read_parallel_consumer_map
 from relance.engine.transaction import Settling, Taken
 from relance.errors import DecodeError
 from relance.failures import Failures
+from relance.forks import forgotten_by_children, leave
 from relance.hangs import Held
 from relance.judge import Judge
 from relance.monitor import Monitor, log_stopped
 from relance.outgoing import MAX_RECORD, once_more
-from relance.record import Record, TopicPartition
+from relance.record import SEALED, Record, TopicPartition
 from relance.stats import InFlight
 
 __all__ = ["Runtime"]
@@ -97,6 +98,7 @@ class Runtime:
             )
         )
         self._failures.guard = self._guard
+        forgotten_by_children(self.forget)
 
     @property
     def writer(self) -> Writer | None:
@@ -465,6 +467,20 @@ class Runtime:
                 careful={str(a.tp): a.careful.told() for a in owned if a.careful is not None},
                 metadata=self.engine.room.cost(),
             )
+
+    def forget(self) -> None:
+        """In a forked child: no other record starts, nothing more is sent, and what comes back here ends."""
+        for assignment in self.engine.assignments.values():
+            for run in assignment.running:
+                run.cancel()
+                for record in run.records[run.done :]:
+                    record.outbox = SEALED
+        for name in ("next", "give_back", "returned", "called", "began", "others_wait", "due_in"):
+            setattr(self, name, lambda *_given, **_options: leave())
+        for name in ("failed", "ended_by", "of_the_handler", "fail"):
+            setattr(self, name, lambda *given: leave(given[-1]))
+        setattr(self, "failed_together", lambda _run, failed: leave(failed[0][1]))  # noqa: B010  it never returns
+        self.write_letters = lambda run: None
 
     def held_for(self, seconds: float) -> list[Held]:
         """Records that their handlers have had for so long."""

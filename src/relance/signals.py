@@ -17,6 +17,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any
+
+from relance.forks import forgotten_by_children
 
 __all__ = ["Repeats", "caught_signals"]
 
@@ -58,7 +61,8 @@ def caught_signals(on_first: Callable[[int], None]) -> Iterator[Callable[[], Non
         reader.close()
         writer.close()
         raise
-    others: list[int] = []  # file descriptors
+    inherited = _Inherited(reader, writer)
+    others = inherited.others
 
     def note(number: int, frame: FrameType | None) -> None:
         """Python must have a handler, or the C level writes nothing."""
@@ -68,6 +72,8 @@ def caught_signals(on_first: Callable[[int], None]) -> Iterator[Callable[[], Non
             writer.send(bytes([number]))
 
     before = {number: signal.signal(number, note) for number in _SIGNALS}
+    inherited.handlers.update(before)
+    forgotten_by_children(inherited.forget)
     thread = threading.Thread(
         target=_listen, args=(reader, on_first, others), name="relance-signals", daemon=True
     )
@@ -81,13 +87,39 @@ def caught_signals(on_first: Callable[[int], None]) -> Iterator[Callable[[], Non
     try:
         yield listen
     finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: set from C
+        inherited.restore()
         signal.set_wakeup_fd(old_fd)
         writer.close()  # ends the thread
         thread.join(1.0)
         reader.close()
         for fd in others:
+            os.close(fd)
+
+
+class _Inherited:
+    """What a forked child has of this: it must not write to the socket, nor be deaf to its own signals."""
+
+    def __init__(self, reader: socket.socket, writer: socket.socket) -> None:
+        self.handlers: dict[signal.Signals, Any] = {}
+        """As they were before."""
+        self.others: list[int] = []
+        """File descriptors that signals which are not ours are handed on to."""
+        self._reader = reader
+        self._writer = writer
+
+    def restore(self) -> None:
+        """Give the signals back."""
+        for number, handler in self.handlers.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: set from C
+        self.handlers.clear()
+
+    def forget(self) -> None:
+        """In a forked child."""
+        signal.set_wakeup_fd(-1)
+        self.restore()
+        self._reader.close()
+        self._writer.close()
+        for fd in self.others:
             os.close(fd)
 
 

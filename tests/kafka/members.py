@@ -19,12 +19,14 @@ HERE = Path(__file__).parent
 class Member:
     """One consumer process. `events` grows as it tells; `log` is its stderr so far."""
 
-    def __init__(self, config: dict[str, Any], folder: Path, name: str) -> None:
+    def __init__(
+        self, config: dict[str, Any], folder: Path, name: str, *, program: str = "member.py"
+    ) -> None:
         self.name = name
         path = folder / f"{name}.json"
         path.write_text(json.dumps(config))
         self.process = subprocess.Popen(
-            [sys.executable, str(HERE / "member.py"), str(path)],
+            [sys.executable, str(HERE / program), str(path)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -28,6 +28,7 @@ from relance.kafka.cluster import (
     error_text,
     unreachable,
 )
+from relance.kafka.forked import kept_in_children
 from relance.kafka.rights import with_right
 from relance.record import TopicPartition
 
@@ -89,6 +90,7 @@ class Asker:
             self.client = self._connect()
         except KafkaException as error:
             raise _refused_setting(error_text(error), bootstrap_servers, client or {}) from error
+        kept_in_children(self, "client")
         self._lock = threading.Lock()
         self._down_since: datetime | None = None
 

@@ -27,6 +27,7 @@ from relance.cores import SharedCore
 from relance.errors import KafkaErrorKind, RelanceError, SettingsError, kafka_error
 from relance.kafka.cluster import Committed, QuietLog, error_text, refusal
 from relance.kafka.commits import Committer, GroupCommitter
+from relance.kafka.forked import kept_in_children
 from relance.kafka.hub import Hub
 from relance.kafka.intake import Intake
 from relance.kafka.start_finder import ASKING, WAITED_FOR, StartFinder, passes
@@ -113,6 +114,7 @@ class Poller:
             answered=self._answered,
             giving_up=self._stopping.is_set,
         )
+        kept_in_children(self, "_client")
         self._thread = threading.Thread(target=self._run, name=f"relance-poller-{feed.name}", daemon=True)
 
     def start(self) -> None:

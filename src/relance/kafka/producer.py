@@ -25,6 +25,7 @@ from relance.burst import LastingLog
 from relance.delivery import Sent
 from relance.errors import SendError, SettingsError, kafka_error
 from relance.kafka.cluster import QuietLog, error_text
+from relance.kafka.forked import kept_in_children
 from relance.kafka.limits import TOO_LARGE, batch_settings, content_size
 from relance.kafka.rights import with_right
 from relance.kafka.throttle import Throttle
@@ -128,6 +129,7 @@ class KafkaProducer:
             "throttle_cb": self.throttle.note,
         }
         self._client = self._connect()
+        kept_in_children(self, "_client")
         self._thread = threading.Thread(target=self._poll, name=f"relance-{name}", daemon=True)
         self._thread.start()
 

@@ -26,6 +26,7 @@ from relance.burst import LastingLog
 from relance.errors import SendError, kafka_error
 from relance.kafka.cluster import Committed, KafkaRefusedError, QuietLog, error_text
 from relance.kafka.commits import read_committed_offsets
+from relance.kafka.forked import kept_in_children
 from relance.kafka.limits import ALONE, TOO_LARGE, batch_settings, content_size, too_large
 from relance.kafka.producer import IN_FLIGHT, check_header
 from relance.kafka.rights import with_right
@@ -163,6 +164,7 @@ class TransactionalProducer:
         self._end_by = math.inf
         self._lasting = LastingLog(_log.name)
         self._client = connect(self._on_error, batch)
+        kept_in_children(self, "_client")
         self._known: set[str] = set()
         self.spoiled = False
         """A broker has refused a record. The client takes a new epoch for that when it aborts, and may hold

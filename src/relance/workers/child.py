@@ -22,6 +22,7 @@ from types import FrameType
 from typing import Any
 
 from relance.decoding import Decoding, HandlerShape, decoder_for, handler_shape
+from relance.forks import forgotten_by_children, leave
 from relance.record import SEALED, Record, record_of
 from relance.workers.answer import refuse_unrun
 from relance.workers.cancellation import not_by_us
@@ -102,6 +103,10 @@ class Child:
             self._process.close()
         return status
 
+    def forget(self) -> None:
+        """In another process, forked from the one that holds it."""
+        self._pipe.close()
+
     def _alive(self) -> bool:
         with self._lock:
             return self._process.is_alive()
@@ -130,20 +135,42 @@ def _serve(pipe: Connection, handler: Callable[..., Any]) -> None:
     threading.Thread(target=_end_with_parent, name="relance-parent", daemon=True).start()
     shape = handler_shape(handler)
     decoding = decoder_for(shape.annotation)
+    heir = _Heir(pipe)
+    forgotten_by_children(heir.forget)
     try:
         pipe.send(None)  # ready
         while True:
             seconds, records = pipe.recv()
             pipe.send(None)  # taken: from here on its death is the death of a record
-            _work_off(pipe, seconds, records, handler, shape, decoding)
+            _work_off(pipe, heir, seconds, records, handler, shape, decoding)
     except (EOFError, OSError):  # what handlers raise is caught where they are called
         return
     finally:
         pipe.close()  # a thread of the handler's own may keep the process
 
 
+class _Heir:
+    """A process that the handler has forked: it has our pipe, and is as deaf to signals as we are."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self.record: Record | None = None
+        """That its handler has."""
+        self.forked = False
+        self._pipe = pipe
+
+    def forget(self) -> None:
+        """In it."""
+        self.forked = True
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        self._pipe.close()
+        if self.record is not None:
+            self.record.outbox = SEALED
+
+
 def _work_off(
     pipe: Connection,
+    heir: _Heir,
     seconds: float,
     records: list[Sent],
     handler: Callable[..., Any],
@@ -154,7 +181,10 @@ def _work_off(
     until = time.perf_counter() + seconds
     for i, sent in enumerate(records, 1):
         record = record_of(sent.topic, sent.partition, sent.offset, sent.key, sent.raw, sent, sent.attempt)
+        heir.record = record
         error, returned = _handle_one(record, handler, shape, decoding)
+        if heir.forked:
+            leave(error)
         goes_on = error is None and i < len(records) and time.perf_counter() < until
         if error is None:
             outbox, record.outbox = record.outbox, SEALED

@@ -12,6 +12,7 @@ import time
 from typing import Protocol
 
 from relance.engine.lanes import Run
+from relance.forks import forgotten_by_children
 from relance.runtime import Runtime
 from relance.workers.cancellation import is_current
 from relance.workers.turns import SLICE, Hold, Turns
@@ -62,6 +63,7 @@ class LoopWorker:
     async def run(self) -> None:
         """Handle records until the runtime stops. Raises what ends the program, after giving all back."""
         self._loop = asyncio.get_running_loop()
+        forgotten_by_children(self.forget)
         turns = Turns(self._loop)
         self._runtime.on_work = self._work_from_any_thread
         self._runtime.on_abandon = self._abandon
@@ -75,6 +77,11 @@ class LoopWorker:
             self._runtime.on_work = lambda: None
             if self._timer is not None:
                 self._timer.cancel()
+
+    def forget(self) -> None:
+        """In a forked child, whose loop is its parent's as well: it must not go round."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.stop()
 
     # -- waking ------------------------------------------------------------------------------------
 

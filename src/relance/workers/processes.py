@@ -19,6 +19,7 @@ from typing import Any
 from relance.decoding import HandlerShape
 from relance.engine.lanes import Run
 from relance.errors import HandlerTimeoutError, RelanceError, SettingsError, WorkerDiedError
+from relance.forks import forgotten_by_children
 from relance.outgoing import read_headers
 from relance.record import Record
 from relance.runtime import Runtime
@@ -66,8 +67,15 @@ class ProcessesWorker(ThreadsWorker):
 
         super().__init__(runtime, make_call, concurrency, fixed=None if timeout is None else 1)
 
+    def forget(self) -> None:
+        """In a forked child: the children are its parent's."""
+        atexit.unregister(self._kill)
+        for call in self._calls:
+            call.forget()
+
     def run(self) -> None:
         """As the threads' `run`; the children end with it."""
+        forgotten_by_children(self.forget)
         self._runtime.on_abandon = self._abandon
         # For a run on a thread that the end of the program does not wait for: multiprocessing would wait for
         # its children, also for one that hangs.
@@ -144,6 +152,12 @@ class ProcessCall:
             self._ending = True
             if self._child is not None:
                 self._child.kill()
+
+    def forget(self) -> None:
+        """In a forked child: let the worker process be."""
+        child, self._child = self._child, None
+        if child is not None:
+            child.forget()
 
     def close(self, grace: float = 0.0) -> int | None:
         """End the child, which may take `grace` seconds for it; its exit status."""
