@@ -7,7 +7,14 @@ from collections import Counter
 from pathlib import Path
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
 
 from chaos.proxy import Proxy
 from chaos.workload import GROUP, PARTITIONS, SOURCE
@@ -73,6 +80,17 @@ class Cluster:
         if answer.coordinator is None:
             raise KafkaException("the group has no coordinator now")
         return int(answer.coordinator.id)
+
+    def limit(self, size: int) -> None:
+        """`max.message.bytes` of the topics that members write to."""
+        entry = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
+        topics = [
+            ConfigResource(ResourceType.TOPIC, name, incremental_configs=[entry])
+            for name in PARTITIONS
+            if name != SOURCE
+        ]
+        for done in self._admin.incremental_alter_configs(topics, request_timeout=20.0).values():
+            done.result(30.0)
 
     def purge(self) -> None:
         """End all and delete the data; the brokers' logs stay, in the folder `brokers`."""

@@ -18,6 +18,7 @@ __all__ = ["FAULTS", "Fault", "World", "draw", "fault_named"]
 
 SESSION = 6.0  # seconds; of the members
 _STOPS_WITHIN = 30.0  # seconds; whoever takes longer when it is asked to end is a problem of the run
+_SMALL, _LARGE = 5_000, 1_048_588  # bytes: some records of the rig, and Kafka's default
 _PATIENCE = 6  # times ten seconds for a crash point to be passed
 
 
@@ -55,6 +56,9 @@ class World(Protocol):
 
     def coordinator(self) -> int:
         """The node that coordinates the group."""
+
+    def limit(self, size: int) -> None:
+        """How many bytes the topics that members write to take at once."""
 
     def disturb(self, rule: Rule) -> None:
         """Set a rule of the proxy."""
@@ -252,6 +256,16 @@ def below_min_isr(world: World, chance: random.Random) -> str:
     return _killed(world, chance, *chance.sample(world.nodes(), 2))
 
 
+# -- topics ----------------------------------------------------------------------------------------
+
+
+def small_limit(world: World, chance: random.Random) -> str:
+    world.limit(_SMALL)
+    world.wait(chance.uniform(3.0, 8.0))
+    world.limit(_LARGE)
+    return f"{_SMALL} bytes"
+
+
 FAULTS: dict[str, Fault] = {
     fault.name: fault
     for fault in (
@@ -270,5 +284,6 @@ FAULTS: dict[str, Fault] = {
         Fault("kill-leader", "the broker that leads is killed", kill_leader, needs_nodes=True),
         Fault("kill-coordinator", "the group's coordinator is killed", kill_coordinator, needs_nodes=True),
         Fault("below-min-isr", "two of three brokers are killed", below_min_isr, needs_nodes=True),
+        Fault("small-limit", "topics that are written to take a few records at once", small_limit),
     )
 }

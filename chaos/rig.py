@@ -198,6 +198,10 @@ class Rig:
         """The node that coordinates the group."""
         return int(self._patiently(self._cluster.coordinator))
 
+    def limit(self, size: int) -> None:
+        """How many bytes the topics that members write to take at once."""
+        self._patiently(lambda: self._cluster.limit(size))
+
     def disturb(self, rule: Rule) -> None:
         """Set a rule of the proxy."""
         self._cluster.proxy.add(rule)

@@ -171,8 +171,9 @@ class Consumer:
         for poller, stall, transactions in zip(self.pollers, self._stalls, self._open, strict=True):
             reading = self.runtime.reading(poller.feed.name)
             stable = admin.stable_ends(reading)
-            at_the_end = {tp: end for tp, end in stable.items() if reading[tp] >= end}
-            transactions.look(now, at_the_end, admin.ends(at_the_end))
+            if transactions.due(now):
+                at_the_end = {tp: end for tp, end in stable.items() if reading[tp] >= end}
+                transactions.look(now, at_the_end, admin.ends(at_the_end))
             group = poller.feed.group
             self.runtime.members_seen(poller.feed.name, members.get(group), now)
             reason = stall.look(

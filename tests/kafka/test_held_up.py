@@ -12,6 +12,7 @@ import pytest
 from confluent_kafka import Producer
 
 from relance import App, Settings
+from relance.kafka import stable
 from waiting import wait_until
 
 KAFKA = Path(__file__).parents[2] / "scripts" / "kafka.sh"
@@ -36,7 +37,10 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def test_a_client_that_the_broker_throttles_says_so_once_and_stays(
-    bootstrap: str, make_topic: Callable[..., str], caplog: pytest.LogCaptureFixture
+    bootstrap: str,
+    make_topic: Callable[..., str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     topic = make_topic("t", 1)
     command = [str(KAFKA), "kafka-configs", "--bootstrap-server", bootstrap, "--alter", "--add-config"]
@@ -58,6 +62,19 @@ def test_a_client_that_the_broker_throttles_says_so_once_and_stays(
             await until(lambda: app.health().details.get("throttled"))
             assert app.health().status == "UP"
             assert "throttled by the broker, for" in app.health().details["throttled"][topic]
+            # Several looks later, each of which would take a client that stands still for stuck.
+            runner = app._runner
+            assert runner is not None
+            assert runner.watch is not None
+            runner.watch._interval = 0.1
+            [stall] = runner.consumers[0]._stalls
+            stall.patience = 0.3
+            looks: list[float] = []
+            look = stall.look
+            monkeypatch.setattr(
+                type(stall), "look", lambda self, now, **more: looks.append(now) or look(now, **more)
+            )
+            await until(lambda: len(looks) > 1 and looks[-1] - looks[0] > 1.0)
 
     asyncio.run(main())
     [line] = warnings(caplog)
@@ -65,8 +82,13 @@ def test_a_client_that_the_broker_throttles_says_so_once_and_stays(
 
 
 def test_a_transaction_that_somebody_left_open_is_a_detail_until_it_ends(
-    bootstrap: str, make_topic: Callable[..., str], caplog: pytest.LogCaptureFixture
+    bootstrap: str,
+    make_topic: Callable[..., str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(stable, "_EVERY", 1.0)
+    monkeypatch.setattr(stable, "_PATIENCE", 1.0)
     topic = make_topic("t", 2)
     caplog.set_level(logging.INFO, "relance.kafka")
     app = an_app(bootstrap, topic)

@@ -33,6 +33,15 @@ def test_a_partition_that_stands_before_records_for_five_seconds_is_told_until_i
     assert "t-0: no open transaction holds it up any more" in caplog.text
 
 
+def test_it_is_asked_now_and_then_and_at_each_look_where_something_stands() -> None:
+    seen = OpenTransactions()
+    assert seen.due(0.0)
+    seen.look(0.0, {P0: 5}, {P0: 5})
+    assert [seen.due(now) for now in (2.0, 4.0, 6.0)] == [False, False, True]
+    seen.look(6.0, {P0: 5}, {P0: 6})
+    assert seen.due(8.0)
+
+
 def test_transactions_that_come_and_go_are_none_that_stays_open() -> None:
     seen = OpenTransactions()
     for now in range(0, 60, 2):

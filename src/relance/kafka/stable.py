@@ -7,6 +7,7 @@ producer never ends one its readers stand still, with a lag that they cannot wor
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ __all__ = ["OpenTransactions"]
 
 _log = logging.getLogger("relance.kafka")
 
+_EVERY = 6.0  # seconds between two questions, while nothing stands
 _PATIENCE = 5.0  # seconds; a transaction takes milliseconds
 
 
@@ -27,11 +29,17 @@ class OpenTransactions:
     """The stable offset at which each stands, and since when."""
     told: dict[TopicPartition, str] = field(default_factory=dict)
     """Of those that have stood for some seconds; replaced, never changed."""
+    _next: float = -math.inf
+
+    def due(self, now: float) -> bool:
+        """Whether it is time for a look. It costs a question about each partition that is read to its end."""
+        return bool(self._since) or now >= self._next
 
     def look(
         self, now: float, stable: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
     ) -> None:
         """`stable` are the last stable offsets of what is read to there, `ends` the high watermarks."""
+        self._next = now + _EVERY
         open_at = {tp: at for tp, at in stable.items() if at < ends.get(tp, 0)}
         self._since = {
             tp: seen if (seen := self._since.get(tp, (at, now)))[0] == at else (at, now)
