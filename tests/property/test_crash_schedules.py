@@ -38,10 +38,16 @@ def silent() -> Iterator[None]:
 
 
 class Life:
-    """All the processes, one after the other. `kills`: how many of them are killed at some moment."""
+    """All the processes, one after the other.
 
-    def __init__(self, random: Random, poison: set[int], counts: list[int], kills: int, plan: Any) -> None:
-        self.random, self.kills = random, kills
+    `kills`: how many of them are killed at some moment. `exits`: how often, of one, a poisoned record's
+    handler raises SystemExit rather than to kill the process.
+    """
+
+    def __init__(
+        self, random: Random, poison: set[int], counts: list[int], kills: int, plan: Any, exits: float = 0.0
+    ) -> None:
+        self.random, self.kills, self.exits = random, kills, exits
         self.broker, self.clock = Broker(), FakeClock()
         for tp, count in zip(TPS, counts, strict=True):
             for _ in range(count):
@@ -51,7 +57,7 @@ class Life:
         self.poison = {self.places[i] for i in poison if i < len(self.places)}
         self.member = Member(self.broker, self.clock, plan)
         self.ended: set[Place] = set()
-        self.deaths = 0
+        self.deaths = self.unheard = 0
         self.sent: Commit | None = None
 
     def run(self) -> None:
@@ -62,6 +68,9 @@ class Life:
                 self.deaths += 1
                 self.deliver(tell=False, accept=self.random.random() < 0.5)
                 self.member.restart()
+                if self.exits == 1.0 and self.deaths:
+                    most = self.member.plan.max_crashes * len(self.poison) + self.unheard
+                    assert self.deaths <= most, "more starts than deaths that are allowed"
                 assert self.deaths < 8 * (len(self.poison) + 1) + self.kills, "it never ends"
             else:
                 return
@@ -138,12 +147,33 @@ class Life:
             if found is not None:
                 self.check_start(out)
                 if (found.partition, found.log_offset) in self.poison:
+                    if self.random.random() < self.exits:
+                        self.exit(out)
                     raise Died
             return
         self.ended.add((out.started.partition, out.started.log_offset))
         if self.random.random() < 0.3:
             out.started.send("results", b"x")
         self.member.end(out)
+
+    def exit(self, out: Out) -> None:
+        """The handler raises SystemExit: others end or not, all is drained and committed."""
+        tp = out.run.lane.assignment.tp
+        self.member.outs.remove(out)
+        self.member.runtime.ended_by(out.run, SystemExit(0))
+        assert self.member.runtime.next(None, 1, wait=False) is None
+        for other in list(self.member.outs):
+            if other.started is not None and self.random.random() < 0.5:
+                self.ended.add((other.started.partition, other.started.log_offset))
+                self.member.end(other)
+        self.deliver(tell=True, accept=self.random.random() < 0.9)
+        for mine in TPS:
+            self.member.runtime.revoking("source", [mine])
+            self.offer(mine)
+            heard = self.random.random() < 0.9
+            self.unheard += mine == tp and not heard
+            self.deliver(tell=True, accept=heard)
+            self.member.runtime.revoked("source", [mine], lost=False)
 
     def check_start(self, out: Out) -> None:
         """What the broker holds tells of this start, if the owner before died."""
@@ -208,6 +238,25 @@ def test_who_kills_its_process_is_given_up_and_nobody_else(
     assert life.ended == set(life.places) - life.poison
     for tp in TPS:
         assert life.broker.commits[tp][0] == life.broker.log(tp).end
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    seed=SEEDS,
+    ordering=ORDERINGS,
+    counts=COUNTS,
+    poison=st.sets(st.integers(0, 49), max_size=3),
+    max_crashes=st.integers(1, 3),
+    exits=st.sampled_from([0.5, 1.0]),
+)
+def test_whose_handler_exits_is_given_up_as_if_it_had_killed_its_process(
+    seed: int, ordering: str, counts: list[int], poison: set[int], max_crashes: int, exits: float
+) -> None:
+    plan = a_plan(ordering=ordering, max_crashes=max_crashes)
+    life = Life(Random(seed), poison, counts, 0, plan, exits)
+    life.run()
+    assert life.letters() == life.poison
+    assert life.ended == set(life.places) - life.poison
 
 
 @settings(max_examples=400, deadline=None)
