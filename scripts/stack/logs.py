@@ -1,14 +1,18 @@
 """Shows the services' logs: one by name, or all of them with the name before each line.
 
-Promise: `--follow` never misses a line: it notices a log that appears later, that was rotated, that was cut.
+Promise: lines of several logs come in the order of their times, each log's own in their own order; `--follow`
+never misses a line: it notices a log that appears later, that was rotated, that was cut.
 """
 
 from __future__ import annotations
 
+import heapq
 import os
+import re
 import sys
 import time
 from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +20,9 @@ from typing import BinaryIO
 from stack import services, supervisor
 from stack.settings import Settings, UsageError
 from stack.up import wanted_consumers
+
+# As services and the broker write it, in UTC.
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
 @dataclass
@@ -26,11 +33,19 @@ class Follower:
     prefix: str
     _stream: BinaryIO | None = None
     _rest: bytes = b""
+    _time: str = ""
 
     def first(self, tail: int | None) -> list[str]:
         """What the file holds now, its last `tail` lines only if asked."""
         lines = deque(self.more(), maxlen=tail)
         return list(lines)
+
+    def dated(self, lines: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """Each line with its time. One without, as of a stack trace, has the time of the line above."""
+        for line in lines:
+            if found := _TIME.match(line, len(self.prefix)):
+                self._time = max(self._time, found[0])
+            yield self._time, line
 
     def more(self) -> list[str]:
         """The complete lines that came since."""
@@ -72,10 +87,9 @@ def show(settings: Settings, name: str | None, *, tail: int | None, follow: bool
     width = max(len(one) for one in names)
     prefixes = {one: "" if name is not None else f"{one:<{width}} | " for one in names}
     followers = [Follower(supervisor.log_path(settings, one), prefixes[one]) for one in names]
-    for follower in followers:
-        _write(follower.first(tail))
+    _write(_merged([follower.dated(follower.first(tail)) for follower in followers]))
     while follow:
-        lines = [line for follower in followers for line in follower.more()]
+        lines = _merged([follower.dated(follower.more()) for follower in followers])
         if lines:
             _write(lines)
         else:
@@ -90,6 +104,10 @@ def known_names(settings: Settings) -> list[str]:
     found = sorted(path.stem for path in settings.logs_dir.glob("*.log"))
     names = [*wanted, services.BROKER]
     return [*names, *(name for name in found if name not in names)]
+
+
+def _merged(logs: Iterable[Iterable[tuple[str, str]]]) -> list[str]:
+    return [line for _, line in heapq.merge(*logs, key=lambda dated: dated[0])]
 
 
 def _write(lines: list[str]) -> None:

@@ -59,7 +59,11 @@ def test_the_commands_of_the_labs_do_what_they_are_there_for(other_stack: Stack)
     assert "[DLT]" in said["lab-3"]
     assert "ORD-SAVED amount=200" in said["lab-3"]
     assert "partitions 2/2/2" in said["lab-4"]
-    assert said["lab-4"].splitlines()[-1] == "10"
+    assert said["lab-4"].splitlines()[-1] == "30"
+    sent, moved = said["lab-4"].index("ORD-REBAL-1: 200"), said["lab-4"].index("order-consumer-2 on")
+    assert sent < moved < said["lab-4"].index("ORD-REBAL-30: 200"), (
+        "orders come before, while and after it moves"
+    )
     assert said["checkpoint"].splitlines()[-1] == "OK"
     assert "waiting for topic" in said["cleanup"]
 

@@ -84,6 +84,19 @@ def test_all_logs_have_their_name_before_each_line(
     assert capsys.readouterr().out.splitlines() == ["order-api        | two", "order-consumer-7 | old"]
 
 
+def test_the_lines_of_all_logs_come_in_the_order_of_their_times(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = from_environment({"RELANCE_RUN_DIR": str(tmp_path)})
+    settings.logs_dir.mkdir()
+    at = "2026-01-31T10:30:0"
+    append(settings.logs_dir / "order-api.log", f"{at}1.000Z a\n{at}3.000Z c\nTraceback\n{at}2.900Z late\n")
+    append(settings.logs_dir / "order-consumer-1.log", f"no time\n{at}2.000Z b\n{at}3.000Z d\n{at}4.000Z e\n")
+    show(settings, None, tail=None, follow=False)
+    said = [line.split()[-1] for line in capsys.readouterr().out.splitlines()]
+    assert said == ["time", "a", "b", "c", "Traceback", "late", "d", "e"]
+
+
 def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
     settings = from_environment({"RELANCE_RUN_DIR": str(tmp_path)})
     with pytest.raises(UsageError, match="order-api, order-consumer-1, console, broker"):
