@@ -158,6 +158,7 @@ class Forged(Invented):
             "unread": GroupInfo("unread", "unknown", "unknown", "", "", None, left, "wrote <b>"),
             "nameless": GroupInfo("nameless", "empty", "classic", "", "k:1", (), None, "has no name"),
             "goner": GroupInfo("goner", "stable", "classic", "range", "k:1", (member,), gone),
+            "blank": GroupInfo("blank", "unknown", "unknown", "", "", None, (), "wrote nonsense"),
             "left": GroupInfo("left", "empty", "classic", "", "k:1", (), left),
         }
 
@@ -200,7 +201,7 @@ def test_a_page_that_was_cut_says_why_and_how_to_go_on() -> None:
 def test_a_group_that_cannot_be_read_is_shown_as_that_among_the_others() -> None:
     client = visitor(Forged())
     page = client.get("/groups").text
-    assert page.count("unreadable") == 1
+    assert page.count("unreadable") == 2
     assert 'title="wrote &lt;b&gt;"' in page
     alone = client.get("/groups/unread").text
     assert "wrote &lt;b&gt;" in alone
@@ -224,6 +225,7 @@ def test_a_group_that_cannot_be_read_is_shown_as_that_among_the_others() -> None
 def test_a_lag_that_nobody_knows_is_no_zero() -> None:
     client = visitor(Forged())
     assert client.get("/api/groups/goner").json()["lag"] is None
+    assert client.get("/api/groups/blank").json()["lag"] is None, "nobody knows what its members hold"
     assert "<dt>Lag</dt><dd>–</dd>" in client.get("/groups/goner").text
     assert "<dt>Lag</dt><dd>7</dd>" in client.get("/groups/left").text
 

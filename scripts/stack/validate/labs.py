@@ -5,7 +5,11 @@ Promise: a check believes the broker, not the service: it reads records, committ
 
 from __future__ import annotations
 
+import contextlib
 import json
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -127,7 +131,8 @@ def rebalancing(lab: Lab) -> str:
     launch = Launch(settings, say=quiet)
     newcomer = order_consumer(settings, before + 1)
     owned = _partitions_of(lab)
-    launch.scale(before + 1)
+    with _orders_meanwhile(lab) as orders:
+        launch.scale(before + 1)
     shares.append(_shares(lab))
     count = web.get(f"{newcomer.url}/api/v1/partitions").json.get("count")
     if not isinstance(count, int) or (count < 1 and before + 2 <= settings.topics[0].partitions):
@@ -135,9 +140,9 @@ def rebalancing(lab: Lab) -> str:
     lab.learn_owners()
     # A cooperative rebalance moves as little as it can: who keeps all of its partitions may log nothing.
     moved = [name for name, partitions in _partitions_of(lab).items() if partitions != owned.get(name)]
-    orders = [lab.send("REBAL") for _ in range(5)]
-    launch.scale(before)
-    orders += [lab.send("REBAL") for _ in range(5)]
+    with _orders_meanwhile(lab) as more:
+        launch.scale(before)
+    orders += more
     shares.append(_shares(lab))
     lab.learn_owners()
     lab.wait_handled(orders, HANDLED_WITHIN)
@@ -148,6 +153,26 @@ def rebalancing(lab: Lab) -> str:
     lines = sum(len(_rebalance_lines(lab, name)) for name in moved)
     path = " → ".join(shares)
     return f"partitions {path}, {lines} [REBALANCE] lines, {len(orders)} orders meanwhile, each handled once"
+
+
+@contextlib.contextmanager
+def _orders_meanwhile(lab: Lab) -> Iterator[list[Order]]:
+    """Orders, ten a second, for as long as the block takes and one after it; they are all there behind it."""
+    orders: list[Order] = []
+    done = threading.Event()
+
+    def send() -> None:
+        while not done.wait(0.1):
+            orders.append(lab.send("REBAL"))
+        orders.append(lab.send("REBAL"))
+
+    with ThreadPoolExecutor(1) as pool:
+        sending = pool.submit(send)
+        try:
+            yield orders
+        finally:
+            done.set()
+        sending.result()
 
 
 def _partitions_of(lab: Lab) -> dict[str, set[int]]:

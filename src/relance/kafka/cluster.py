@@ -226,7 +226,8 @@ class GroupInfo:
         if self.partitions is None:
             return None
         known = [row.lag for row in self.partitions if row.lag is not None]
-        return sum(known) if known or not self.partitions else None
+        nothing_there = not self.partitions and self.members is not None
+        return sum(known) if known or nothing_there else None
 
 
 # "FAIL [name#producer-1] [thrd:x/bootstrap]: x/bootstrap: Connect to ipv4#127.0.0.1:9092 failed: Connection
