@@ -167,8 +167,8 @@ def _orders_meanwhile(lab: Lab) -> Iterator[list[Order]]:
         orders.append(lab.send("REBAL"))
 
     with ThreadPoolExecutor(1) as pool:
-        sending = pool.submit(send)
-        try:
+        try:  # from here on: an interrupt may come at any place, and the thread must hear of it
+            sending = pool.submit(send)
             yield orders
         finally:
             done.set()

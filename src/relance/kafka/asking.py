@@ -69,6 +69,8 @@ _SETTLING = frozenset(
 # What the client says when the bytes of an answer end too early is "Broker handle destroyed for termination".
 _GARBLED = "what a member of the group wrote cannot be read"
 
+_IDLE = 5.0  # seconds without a question after which connections are not trusted
+
 _NEVER = 3600.0  # seconds; the longest that the client takes
 
 _EARLIEST = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
@@ -93,6 +95,8 @@ class Asker:
         kept_in_children(self, "client")
         self._lock = threading.Lock()
         self._down_since: datetime | None = None
+        self._idle = max(_IDLE, 2 * timeout)  # longer than any question takes
+        self._used = time.monotonic()
 
     def deadline(self, timeout: float | None = None) -> float:
         """On the monotonic clock, `timeout` (or the client's own) from now."""
@@ -100,6 +104,7 @@ class Asker:
 
     def metadata(self, deadline: float) -> Any:
         """The cluster's brokers and topics, fresh from a broker."""
+        self._refresh()
         self._drain_log()
         try:
             metadata = self.client.list_topics(timeout=max(0.1, deadline - time.monotonic()))
@@ -216,6 +221,7 @@ class Asker:
         return found
 
     def _start(self, what: str, start: Callable[[float], T], deadline: float) -> T:
+        self._refresh()
         self._drain_log()
         try:
             return start(max(0.1, deadline - time.monotonic()))
@@ -293,6 +299,19 @@ class Asker:
     def _connect(self) -> AdminClient:
         return AdminClient(self._settings, logger=self._log)
 
+    def _refresh(self) -> None:
+        """Connect anew after a while without questions.
+
+        A broker that went without closing its connections, as a container may, would swallow the next one,
+        and whoever looks a minute after it is back would be told that it is away. (Connections that the
+        client closes by itself when they are idle fail questions that are asked in that moment.)
+        """
+        now = time.monotonic()
+        with self._lock:
+            idle, self._used = now - self._used, now
+            if idle > self._idle:
+                self.client = self._connect()
+
     def _replace(self, client: AdminClient) -> None:
         with self._lock:
             if self.client is client:
@@ -319,6 +338,7 @@ class Asker:
     def _answered(self) -> None:
         with self._lock:
             self._down_since = None
+            self._used = time.monotonic()
         self._log.last = ""  # why nobody answered before says nothing about the next time
 
     def refused(self, what: str, error: BaseException, topic: str | None = None) -> RelanceError:

@@ -276,9 +276,6 @@ def client_settings(bootstrap_servers: str, client: Mapping[str, Any] | None) ->
         # A page that polls every two seconds should see a broker that is back within about one.
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": 1000,
-        # A broker that went without closing its connections, as a container may, would swallow the first
-        # question of who looks again a minute after it is back.
-        "connections.max.idle.ms": 4000,
         "allow.auto.create.topics": False,
         **(client or {}),
     }

@@ -30,6 +30,8 @@ __all__ = ["GroupAnswers", "committed", "described", "serve"]
 
 T = TypeVar("T")
 
+MOST_HELD = 10_000
+"""Partitions of a member that are told: a forged assignment of a megabyte names 250,000."""
 _LOOK = 2.0  # seconds between two looks at whether the parent lives: a fork of it may hold the pipe open
 
 
@@ -126,13 +128,16 @@ def _described(answer: Any) -> Described:
         real = {tp for tp in held if tp.partition >= 0 and is_topic_name(tp.topic)}
         if held != real:
             problem = f"member {each.member_id} holds what can be no partition"
+        shown = sorted(real)[:MOST_HELD]
+        if len(shown) < len(real):
+            problem = f"member {each.member_id} holds {len(real)} partitions; {MOST_HELD} of them are shown"
         members.append(
             Member(
                 member_id=each.member_id,
                 client_id=each.client_id,
                 host=each.host.lstrip("/"),
                 instance_id=each.group_instance_id,
-                assignment=tuple(sorted(real)),
+                assignment=tuple(shown),
             )
         )
     return Described(
