@@ -556,6 +556,42 @@ def test_health_says_of_a_letter_without_an_acknowledgement_that_it_may_have_bee
     assert world.member.runtime.look().stopped[str(ORDERS)].count(told) == 1
 
 
+def test_one_larger_than_a_batch_is_refused_for_itself_and_another_client_goes_on(world: World) -> None:
+    large = b"L" * 1_100_000
+    world.cluster.refuses = lambda o: KafkaError.MSG_SIZE_TOO_LARGE if o.key == large else None
+    world.handle(ORDERS, large)
+    world.handle(OTHER, b"a")
+    world.turn()
+    [reason] = world.member.runtime.look().stopped.values()
+    assert "the record takes 22000" in reason  # its key, and the value that holds it
+    world.turn(2)  # it alone, and the other
+    assert world.cluster.keys(RESULTS) == [b"a"]
+    assert (world.cluster.clients, world.offset(OTHER)) == (3, 1)
+    assert [client.batch for client in world.cluster.living] == [1_000_000]
+
+
+def test_the_record_that_is_refused_is_named_and_not_those_behind_it_nor_its_transaction(
+    world: World,
+) -> None:
+    codes = {b"behind": KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, b"bad": KafkaError.INVALID_RECORD}
+    world.cluster.refuses = lambda o: codes.get(o.key or b"")
+    world.handle(OTHER, b"behind")
+    world.handle(ORDERS, b"bad")
+    world.turn()
+    assert list(world.member.runtime.look().stopped) == [str(ORDERS)]
+
+    def ended_by_the_first(outgoing: Outgoing) -> bool:
+        if outgoing.key == b"c":
+            raise KafkaException(ABORT)  # a moment before the answer that says why
+        return False
+
+    world.cluster.refuses = lambda o: KafkaError.INVALID_RECORD if o.key == b"b" else None
+    world.cluster.fills = ended_by_the_first
+    world.handle(OTHER, b"b", b"c")
+    world.turn(2)  # the one that was refused, alone, and these
+    assert "INVALID_RECORD" in world.member.runtime.look().stopped[str(OTHER)]
+
+
 def test_a_topic_that_is_missing_holds_up_no_other(world: World) -> None:
     world.cluster.missing = {DLT}
     world.handle(ORDERS, b"dead")
