@@ -61,6 +61,9 @@ def _in_parent() -> None:
 
 
 def _in_child() -> None:
+    if _forgets:
+        with contextlib.suppress(ValueError):  # not the main interpreter
+            signal.set_wakeup_fd(-1)  # also a loop's of somebody else: the pipe behind it is the parent's
     for one in _forgets:
         forget = one()
         if forget is not None:
