@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 from members import Group
 
 from relance import App, Record, RetryPolicy, SendError, Settings
+from relance.errors import HandlerExitError
 from relance.kafka.admin import Admin
 from relance.kafka.producer import KafkaProducer
 from waiting import wait_until
@@ -91,6 +93,37 @@ def test_a_handler_that_hangs_does_not_keep_running_from_being_left(
     assert not thread.is_alive()
     assert "a handler is still running after the drain deadline" in caplog.text
     assert sum(c.offset for c in Admin(bootstrap).committed(f"g-{topic}").values()) <= 0
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_handler_that_exits_leaves_the_loop_of_others_alone(
+    bootstrap: str, make_topic: Callable[..., str], is_async: bool
+) -> None:
+    topic = make_topic("t", 1)
+    app = App(f"g-{topic}", settings=settings(bootstrap))
+
+    def handle(value: int) -> None:
+        sys.exit(0)
+
+    async def handle_async(value: int) -> None:
+        sys.exit(0)
+
+    app.consumer(topic)(handle_async if is_async else handle)
+
+    async def main() -> None:
+        async with app.running():
+            await app.send(topic, 1)
+            await until(lambda: app.health().reasons)
+            assert f"{topic}-0 at offset 0: SystemExit: 0" in app.health().reasons[0]
+            await asyncio.sleep(0)
+            left.append(True)
+
+    left: list[bool] = []
+    with pytest.raises(HandlerExitError, match="ends the process"):
+        asyncio.run(main())
+    assert left
+    [metadata] = [found.metadata for found in Admin(bootstrap).committed(f"g-{topic}").values()]
+    assert "o2.1~0x1" in metadata
 
 
 def hangs_in_a_child(value: int) -> None:
