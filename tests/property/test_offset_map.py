@@ -148,3 +148,26 @@ def test_a_small_text_that_unfolds_to_much_costs_little_time(name: str) -> None:
     began = time.thread_time()
     assert decode_map(BOMBS[name], "T0", 0) is None
     assert time.thread_time() - began < 1.0
+
+
+def test_a_squeezed_map_without_its_end_is_not_believed() -> None:
+    found = OffsetMap(100, 20_000, tuple(range(100, 20_000, 7)))
+    text, whole = encode_map(found, "T")
+    head, kind, payload = (
+        text[: text.rindex(":") + 1],
+        text[text.rindex(":") + 1],
+        text[text.rindex(":") + 2 :],
+    )
+    assert whole
+    assert kind.islower()
+    raw = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
+    body = zlib.decompress(raw, -15)
+    squeezer = zlib.compressobj(6, zlib.DEFLATED, -15)
+    endless = squeezer.compress(body) + squeezer.flush(zlib.Z_SYNC_FLUSH)
+    assert decode_map(text, "T", 100) == found
+    assert decode_map(head + kind + base64.urlsafe_b64encode(endless).decode().rstrip("="), "T", 100) is None
+
+
+def test_a_map_that_is_cut_tells_of_no_wait_beyond_its_end() -> None:
+    waits = {3: Wait(1, 10, 5), 7: Wait(2, 20, 5)}
+    assert OffsetMap(0, 10, (3, 7), waits).cut(7) == OffsetMap(0, 7, (3,), {3: Wait(1, 10, 5)})

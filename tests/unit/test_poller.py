@@ -807,3 +807,56 @@ def test_suspects_are_named_at_once_and_not_by_the_interval(monkeypatch: pytest.
     said = [mark_text(o.metadata, "") for offers in client.offered for o in offers]
     assert [text for text in said if text.startswith("o2.3.")] == ["o2.3.0", "o2.3.1", "o2.3.2"]
     assert bench.clock.now < Time().now + 3.0
+
+
+# -- found by mutants ----------------------------------------------------------------------------------
+
+
+@MODES
+def test_at_the_log_s_end_the_commit_passes_what_are_markers(
+    monkeypatch: pytest.MonkeyPatch, cooperative: bool
+) -> None:
+    bench = Bench(monkeypatch, cooperative=cooperative)
+    client = bench.client
+    client.logs[ZERO] = (0, 12)
+    bench.run(
+        lambda: client.assign_now(ZERO),
+        lambda: client.fetch(ZERO, 10),
+        lambda: [message(ZERO, 12, KafkaError(KafkaError._PARTITION_EOF))],
+        bench.work,
+    )
+    assert bench.offsets_of(ZERO) == list(range(10))
+    assert client.offsets[ZERO][0] == 12
+
+
+@MODES
+def test_a_partition_that_was_paused_when_it_went_is_read_when_it_comes_again(
+    monkeypatch: pytest.MonkeyPatch, cooperative: bool
+) -> None:
+    """The client's pause outlives its assignment, and we take it for gone with that."""
+    bench = Bench(monkeypatch, cooperative=cooperative)
+    client = bench.client
+
+    paused: list[set[TopicPartition]] = []
+    bench.run(
+        lambda: client.assign_now(ZERO),
+        lambda: client.pause([ClientPartition(*ZERO)]),
+        lambda: client.revoke_now(ZERO),
+        lambda: client.assign_now(ZERO),
+        lambda: paused.append(set(client.paused)),
+    )
+    assert paused == [set()]
+
+
+def test_before_what_runs_is_drained_the_committer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody can ask for the group's generation while it drains."""
+    bench = Bench(monkeypatch)
+    told: list[str] = []
+    for owner, name in ((bench.poller._committer, "revoking"), (bench.runtime, "revoking")):
+        inner = getattr(owner, name)
+        kind = type(owner).__name__
+        monkeypatch.setattr(
+            owner, name, lambda *given, inner=inner, kind=kind: (told.append(kind), inner(*given))[1]
+        )
+    bench.run(lambda: bench.client.assign_now(ZERO), lambda: bench.client.revoke_now(ZERO))
+    assert told[:2] == ["GroupCommitter", "Runtime"]

@@ -37,3 +37,11 @@ def test_a_partition_that_moves_is_at_its_end_or_is_held_is_no_stall() -> None:
     at = [{P0: 5}, {P0: 6}, {}, {P0: 6}, {P0: 9}, {P0: 9}]
     for now, reading in zip((0.0, 15.0, 30.0, 31.0, 45.0, 99.0), at, strict=True):
         assert stall.look(now, is_member=True, reading=reading, ends={P0: 9}) is None
+
+
+def test_a_partition_that_is_read_on_is_not_stuck_however_far_it_stays_behind() -> None:
+    stall = Stall(10.0)
+    for now in range(0, 100, 5):
+        assert stall.look(float(now), is_member=True, reading={P0: now}, ends={P0: 1_000}) is None, (
+            f"at {now} s"
+        )
