@@ -30,6 +30,10 @@ def hidden(text: str, *values: str) -> str:
         ("Jané", r'"Jan\u00e9"', '"***"'),
         ("Jané", r'"Jan\\u00e9"', '"***"'),
         ("Jané", "b'Jan\\xc3\\xa9'", "b'***'"),
+        ("Jané", r"'Jan\xe9'", "'***'"),
+        ("Jané", r"'Jan\\\\u00e9'", "'***'"),
+        (" a  bc   ", "'a  bc'", "'***'"),
+        ("c/d é", "/c/d%20%C3%A9", "/***"),
         ("Jané", "/who=Jan%C3%A9&x", "/who=***&x"),
         ("a b&c/d", "?q=a+b%26c%2Fd", "?q=***"),
         ("<x@y.de>", "&lt;x@y.de&gt;", "***"),
@@ -79,7 +83,7 @@ def test_beyond_the_budget_all_is_hidden() -> None:
 @pytest.mark.parametrize(
     ("values", "text"),
     [
-        ([f"value {n:06d}" for n in range(10_000)], "value 000017 " * 80_000),
+        ([f"value {n:09d}" for n in range(13_000)], "value 000000017 " * 60_000),
         (["ab" * (BUDGET // 2)], "ab" * 500_000),
         (["é'\\" * 20_000], "é'\\" * 300_000),
         (["1111"], "1" * 1_000_000),
@@ -94,7 +98,7 @@ def test_the_cost_grows_with_the_text_and_the_values_not_with_their_product(
     began = time.thread_time()
     secrets = Secrets(values)
     secrets.hide(text)  # a hundred times what a letter holds of an error
-    assert time.thread_time() - began < 20.0
+    assert time.thread_time() - began < 6.0
 
 
 def masked(raw: bytes, text: str, **rules: list[str]) -> str:
@@ -123,6 +127,7 @@ def masked(raw: bytes, text: str, **rules: list[str]) -> str:
         (b"[" * 9_000 + b'{"card":41111}', "bad 41111", "bad ***"),
         (b'{"card":' + b"1" * 5_000 + b"}", "1" * 12, "***"),
         (b'{"card":1e999}', "Infinity", "Infinity"),
+        (b'{"card":' + b"1" * 1_000 + b',"note":"plain"}', "a plain note", "a plain note"),
     ],
 )
 def test_the_values_are_those_of_the_fields_in_whatever_shape(raw: bytes, text: str, shown: str) -> None:

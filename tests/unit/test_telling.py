@@ -7,6 +7,7 @@ import enum
 import json
 import logging
 import pickle
+import traceback
 import urllib.parse
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -21,6 +22,7 @@ from relance import App, BatchError, CircuitBreaker, CircuitBreakerOpen, Mask, R
 from relance.dead_letters.envelope import decode
 from relance.dead_letters.ladder import fit
 from relance.dead_letters.telling import teller_of
+from relance.decoding import decoder_for
 from relance.errors import BrokerUnavailableError, DecodeError, Reject, TransientError
 from relance.hooks import Hooks
 from relance.kafka.browse import FetchedRecord
@@ -200,6 +202,8 @@ def all_that_is_written(
     app = App("g", bootstrap_servers="localhost:1", mask=mask)
     policy = RetryPolicy.fixed(5.0, max_attempts=3, retry_on=Exception)
     options = {"retry": policy, "retry_topic": "t.retry", "dead_letter_topic": "t.DLT"} | options
+    if options["retry_topic"] is not None:
+        options["max_in_memory_wait"] = 0.0
     app.consumer("t", **options)(handler)
 
     @app.on_breaker_open
@@ -240,6 +244,7 @@ def test_no_text_shows_what_is_hidden_however_the_error_quotes_it(
     found = all_that_is_written(QUOTED[name], caplog, MASK, [VALUE])
     assert {where: exposed(text) for where, text in found.items() if exposed(text)} == {}
     assert "letter 0" in found
+    assert ("retry 1" in found) == (not name.startswith(("pydantic", "msgspec", "a rejection")))
     assert '"amount":5' in found["letter 0"].replace("\\", "")
 
 
@@ -272,14 +277,17 @@ def test_nor_does_the_end_of_a_handler_that_ends_the_process(
     assert f"{kind.__name__}: *** of ***" in found["health"]
 
 
-def test_of_a_batch_no_record_s_error_shows_what_another_one_holds(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("options", [{}, {"retry": None, "retry_topic": None}])
+def test_of_a_batch_no_record_s_error_shows_what_another_one_holds(
+    caplog: pytest.LogCaptureFixture, options: dict[str, Any]
+) -> None:
     other = json.dumps({"id": 18, "cvv": "1"}).encode()
 
     def handle(values: list[Any]) -> None:
         raise BatchError({at: ValueError(f"one of {values}") for at, _ in enumerate(values)})
 
     for order in ([VALUE, other], [other, VALUE]):
-        found = all_that_is_written(handle, caplog, MASK, order, batch=10)
+        found = all_that_is_written(handle, caplog, MASK, order, batch=10, **options)
         assert {where: exposed(text) for where, text in found.items() if exposed(text)} == {}
         assert "letter 1" in found
 
@@ -345,6 +353,87 @@ def test_what_the_decoder_says_of_such_a_value_is_told_word_for_word() -> None:
     )
 
 
+def test_what_pydantic_quotes_is_left_out_since_a_validator_may_have_changed_it() -> None:
+    class Turned(pydantic.BaseModel):
+        cvv: Annotated[int, pydantic.BeforeValidator(lambda given: given[::-1])]
+
+    decoding = decoder_for(Turned)
+    with pytest.raises(pydantic.ValidationError) as caught:
+        decoding.decode(VALUE)
+    assert CVV[::-1] in str(caught.value)
+    teller = teller_of(MASK, [(VALUE, list)])
+    told = teller.trace(decoding.as_error(caught.value, VALUE))
+    assert CVV[::-1] not in told
+    assert "[type=int_parsing]" in told
+
+
+def test_a_pattern_is_not_got_around_by_a_text_that_is_cut_in_its_middle() -> None:
+    teller = teller_of(Mask(patterns=[r"\d{16}"]), [])
+    told = teller.failure(ValueError("x " * 1_989 + CARD * 2))
+    assert told.endswith("x …")
+    assert CARD[:6] not in told
+
+
+@pytest.mark.parametrize("what", ["a note", "a note of its cause", "a context", "a class of its own"])
+def test_a_decode_error_that_says_more_than_the_decoder_is_told_under_the_mask(what: str) -> None:
+    class Mine(DecodeError):
+        pass
+
+    raw = f"no json, {CARD}".encode()
+    cause = msgspec.DecodeError("JSON is malformed")
+    error = (Mine if what == "a class of its own" else DecodeError)(f"of {CARD}" if "class" in what else "x")
+    error.__cause__ = cause
+    if what == "a context":
+        cause.__context__ = ValueError(CARD)
+    elif what != "a class of its own":
+        (error if what == "a note" else cause).add_note(CARD)
+    teller = teller_of(MASK, [(raw, list)])
+    assert CARD in "".join(traceback.format_exception(error))
+    assert exposed(teller.failure(error) + teller.trace(error)) == []
+
+
+def test_each_record_s_error_is_told_under_what_is_hidden_of_that_record() -> None:
+    member = a_member(mask=MASK)
+    names = ["Jane Roe", "John Doe"]
+    for name in names:
+        member.broker.log(ORDERS).append(value=json.dumps({"holder": name}).encode())
+    member.read()
+    member.work(lambda record: raises(lambda v, r: ValueError(record.raw, names))(None, record))
+    letters = [decode(write.outgoing.value).error_message for write in member.writes]
+    assert ["Jane" in letter for letter in letters] == [False, True]
+    assert ["John" in letter for letter in letters] == [True, False]
+
+
+def test_the_reason_why_a_partition_stops_is_told_under_the_patterns(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    member = a_member(mask=Mask(patterns=["pin [0-9]+"]))
+    member.broker.log(ORDERS).append()
+    member.read()
+    member.work(lambda record: raises(lambda v, r: ValueError("x"))(None, record))
+    member.refuse(reason="no leader, pin 1234")
+    assert "no leader, ***" in member.runtime.look().stopped["orders-0"]
+    assert "no leader, ***" in caplog.text
+    assert "1234" not in caplog.text
+
+
+def test_an_app_s_mask_covers_its_hooks_and_its_end(caplog: pytest.LogCaptureFixture) -> None:
+    app = App("g", bootstrap_servers="localhost:1", mask=Mask(patterns=["pin [0-9]+"]))
+
+    @app.on_assigned
+    def bad(tps: list[TopicPartition]) -> None:
+        raise ValueError("pin 1234")
+
+    app._hooks.assigned([TopicPartition("orders", 0)])
+    wait_until(lambda: "ValueError: ***" in caplog.text)
+    runner = app._run_once(owns_process=False)
+    runner.fail(ValueError("of pin 1234"))
+    assert runner.reason == "ValueError: of ***"
+    assert "1234" not in caplog.text
+    runner._start_ended.set()
+    runner.finish()
+
+
 def test_what_a_record_brought_along_is_told_again_under_the_mask() -> None:
     from relance.engine.deferral import Failure
 
@@ -365,9 +454,11 @@ def test_an_error_of_a_child_process_is_told_under_the_mask() -> None:
         pass
 
     teller = teller_of(MASK, [(VALUE, lambda: HEADERS)])
-    for error in (ValueError(f"card {CARD}"), Unpicklable(f"{'x' * 985}{CARD}"), Unpicklable({"h": HOLDER})):
+    for error in (ValueError(f"card {CARD}"), Unpicklable(f"{'x' * 980}{CARD}"), Unpicklable({"h": HOLDER})):
         home = unpacked(pickle.loads(pickle.dumps(packed(error))))
-        assert exposed(teller.failure(home) + teller.trace(home)) == []
+        told = teller.failure(home) + teller.trace(home)
+        assert exposed(told) == []
+        assert CARD[:4] not in told
 
 
 def test_a_dead_letter_of_what_never_was_a_record_is_told_under_the_mask() -> None:

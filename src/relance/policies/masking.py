@@ -20,7 +20,6 @@ from relance.policies.secrets import HIDDEN
 __all__ = ["HIDDEN", "Mask"]
 
 _MAX_DEPTH: Final = 100
-_LONGEST_NUMBER: Final = 400  # digits that Python makes a number of at a bound cost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,8 +167,6 @@ def _numbers(written: str) -> Iterator[str]:
     """A number as texts show it: without its sign, which is no part of what is to be hidden."""
     written = written.lstrip("-")
     yield written
-    if len(written) > _LONGEST_NUMBER:
-        return
     number = float(written)
     yield repr(number)
     if written.isdecimal():

@@ -102,7 +102,7 @@ class Secrets:
 
     def _mark_beside(self, low: str, marks: bytearray, start: int, end: int) -> None:
         for length in range(_PIECE, SHORTEST - 1, -1):
-            if start >= length and low[start - length : start] in self._heads:
+            if low[start - length : start] in self._heads:
                 marks[start - length : start] = b"\x01" * length
                 break
         for length in range(_PIECE, SHORTEST - 1, -1):
