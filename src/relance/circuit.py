@@ -158,6 +158,7 @@ class Circuit:
                 run = take(most, None)
                 permit = state.allow(now)
             else:
+                guard.looked = now
                 run = self._take_probe(guard, take, now)
                 permit = None if run is None else state.allow(now, guard.who(run.records[0]))
                 self._note_untried(guard, heads, now)
@@ -177,8 +178,11 @@ class Circuit:
             until = self._state.blocked_until(now)
             if until is not None:
                 return until if until < math.inf else None  # else the next report wakes
-            wait = self._tried_wait_until(guard)
-        return due if wait <= now else min(wait, math.inf if due is None else due)
+            begin = max(self._tried_wait_until(guard), self._state.may_probe_from)
+            if guard.looked >= begin:
+                return due
+        # Also where that is past: it was not when a worker looked, and nobody has since.
+        return begin if due is None else min(begin, due)
 
     def short_of_probes(self, guard: Guard, heads: Heads, now: float) -> bool | None:
         """While it is open: whether records should be read to find untried probes. Else None."""
@@ -345,6 +349,8 @@ class Guard:
         self.untried_since: float | None = None
         """Since when it has records that have not failed, as far as was seen while the breaker was not
         closed; under the breaker's lock."""
+        self.looked = -math.inf
+        """When it was asked for a probe last; under the breaker's lock."""
         self._text = text
         self.untry = untry
         self.charge = charge

@@ -335,6 +335,24 @@ def test_a_probe_whose_partition_goes_gives_its_place_to_another() -> None:
     assert found.run.lane.assignment.tp == other
 
 
+def test_a_worker_that_looked_just_before_it_may_probe_is_told_to_look_again_and_only_once() -> None:
+    """Between looking in vain and going to sleep the time may pass; then no clock would wake the worker."""
+    member, _ = opened()
+    member.clock.advance(29.9)
+    assert member.take() is None
+    member.clock.advance(0.2)
+    assert member.runtime.due_in() == 0.0
+    assert member.take() is not None
+    assert member.runtime.due_in() is None
+    empty, _ = opened()
+    empty.revoke(ORDERS)
+    assert empty.take() is None
+    empty.clock.advance(31.0)
+    assert empty.runtime.due_in() == 0.0
+    assert empty.take() is None
+    assert empty.runtime.due_in() is None
+
+
 # -- what goes on meanwhile ------------------------------------------------------------------------
 
 

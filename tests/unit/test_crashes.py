@@ -324,6 +324,21 @@ def test_a_plan_gives_up_after_two_deaths_if_nobody_says() -> None:
     assert a_plan().max_crashes == 2
 
 
+def test_the_one_that_must_be_alone_starts_first_also_where_a_breaker_would_rather_probe_another() -> None:
+    member = a_member_after("o2.3.0~0x1", 3, max_crashes=3)
+    member.broker.log(OTHER).append()
+    member.assign(OTHER)
+    member.read()
+    rank = {ORDERS.partition: 1.0, OTHER.partition: 0.0}
+    assert member.engine.take(1, lambda record: rank[record.partition]) is None  # it is not named yet
+    member.read(OTHER)
+    member.commit()
+    run = member.engine.take(1, lambda record: rank[record.partition])
+    assert run is not None
+    assert run.records[0].partition == ORDERS.partition
+    assert member.engine.take(1, lambda record: rank[record.partition]) is None
+
+
 # -- who the owner was ------------------------------------------------------------------------------------
 
 

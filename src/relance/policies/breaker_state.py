@@ -194,6 +194,11 @@ class BreakerState(Generic[Token]):
         asked = self._trial.asked if self.state is CircuitState.HALF_OPEN else 0
         return math.inf if max(asked, len(self._out)) >= self.settings.probes else None
 
+    @property
+    def may_probe_from(self) -> float:
+        """Open until then, if it is open; else minus infinity."""
+        return self._until if self.state is CircuitState.OPEN else -math.inf
+
     def rank(self, who: Hashable) -> int:
         """The lower, the sooner a record is to be a probe: 0 if it is not known to have failed, and then
         those whose last failure is furthest back.
