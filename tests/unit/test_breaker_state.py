@@ -303,6 +303,14 @@ def test_where_nothing_has_succeeded_since_each_failure_counts_and_the_one_left_
     assert failed(breaker, "a", "a4").give_back == ("a1", "a2", "a3", "a4")
 
 
+def test_a_slow_success_shows_no_service_that_is_well() -> None:
+    breaker = state(window=8, minimum_calls=8, slow_call_duration=2.0)
+    failed(breaker, "a", "a1")
+    calls(breaker, "_")
+    failed(breaker, "a", "a2")
+    assert breaker.snapshot(0.0).failed == 2
+
+
 def test_a_failure_that_was_left_out_is_given_back_if_it_opens_before_anything_has_succeeded() -> None:
     breaker = state(window=4, minimum_calls=2, failure_rate=1.0)
     failed(breaker, "a", "a1")

@@ -293,6 +293,32 @@ def test_a_retry_topic_takes_a_failed_probe_s_record_when_it_costs_an_attempt_af
     assert member.runtime.look().settling == 0
 
 
+def test_without_order_a_failed_probe_holds_up_none_of_those_that_came_with_it_in_a_batch() -> None:
+    clock = FakeClock(now=0.0)
+    breaker = CircuitBreaker(open_for=10.0, probes=4, minimum_calls=1, failure_rate=1.0)
+    circuit = Circuit(breaker, "handle", clock=clock)
+    member = Member(Broker(), clock, a_plan(ordering="none", batch=3), circuit)
+    member.assign(ORDERS)
+    log = member.broker.log(ORDERS)
+    log.append()
+    member.read()
+    member.work(fail)
+    assert circuit.look().state == "open"
+    for _ in range(9):
+        log.append()
+    member.read()
+    clock.advance(10.0)
+    bad = member.take()
+    assert bad is not None
+    begun = member.begin(bad)
+    assert begun is not None
+    assert not member.end(bad, TransientError("503"))
+    handled: list[int] = []
+    member.work(lambda record: handled.append(record.offset))
+    assert sorted([*handled, begun.offset]) == list(range(10))
+    assert member.runtime.look().waiting == 1
+
+
 def test_where_its_partition_goes_a_failed_probe_costs_nothing_and_holds_up_nobody() -> None:
     member, clock = opened_by_poison("key", (ORDERS,))
     clock.advance(10.0)
