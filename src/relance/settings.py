@@ -41,6 +41,10 @@ Start = Literal["earliest", "latest", "fail"]
 EventLoop = Literal["auto", "asyncio", "uvloop"]
 
 
+_PROTOCOLS: Final = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
+"""What may stand before an address: the client's own way to say security.protocol for one broker."""
+
+
 def _servers(key: str, value: str) -> str:
     if "@" in value:  # and is not quoted: what stands before it may be a password
         raise SettingsError(
@@ -48,6 +52,10 @@ def _servers(key: str, value: str) -> str:
         )
     for server in value.split(","):
         host, colon, port = server.strip().rpartition(":")
+        scheme, is_url, _ = host.rpartition("://")
+        if is_url and scheme.upper() not in _PROTOCOLS:
+            problem = f"must be host:port, without {scheme[:20]}://, not {value[:100]!r}"
+            raise SettingsError(key, problem)
         if not colon or not host or " " in host or not _PORT.fullmatch(port) or int(port) > 65_535:
             problem = f"must be host:port, or several with commas between, not {value[:100]!r}"
             raise SettingsError(key, problem)

@@ -123,6 +123,7 @@ def test_strings_of_the_environment_are_parsed_and_empty_ones_ignored() -> None:
         ("group = [1]", "must be a string"),
         ('group = ""', "must be a text that is not empty, as 'orders-consumer-group'"),
         ('bootstrap_servers = "kafka"', "must be host:port"),
+        ('bootstrap_servers = "kafka://localhost:9092"', "must be host:port, without kafka://"),
         ('assignor = "sticky"', "librdkafka has no eager sticky assignor"),
         ('assignor = "uniform"', "must be one of cooperative-sticky, range, roundrobin"),
         ('start = "Earliest"', "must be one of earliest, latest, fail"),
