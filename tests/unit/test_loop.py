@@ -19,7 +19,7 @@ from relance.errors import Fatal, HandlerExitError, Reject, Retry, SendError, Tr
 from relance.policies.retry import RetryPolicy
 from relance.record import Record, TopicPartition
 from relance.workers import coroutine
-from relance.workers.coroutine import CoroutineCall
+from relance.workers.coroutine import CoroutineBatchCall, CoroutineCall
 from relance.workers.loop import LoopWorker
 from waiting import wait_until
 from world import ORDERS, TOPIC_ID, Member, record
@@ -777,3 +777,27 @@ def test_a_word_of_the_handler_s_own_stands_though_its_deadline_was_over(
     with pytest.raises(type(word)) as caught:
         asyncio.run(within(1))
     assert caught.value is word
+
+
+def test_an_async_batch_that_would_end_the_program_names_the_record_that_does_it_alone() -> None:
+    calls: list[list[int]] = []
+
+    async def handler(values: list[int]) -> None:
+        calls.append(values)
+        if 2 in values:
+            raise KeyboardInterrupt
+
+    async def one(value: int) -> None:
+        raise AssertionError("it takes batches")
+
+    bench = Bench(one, batch=4)
+    shape = handler_shape(handler, batch=True)
+    call = CoroutineBatchCall(bench.runtime, handler, shape, decoder_for(shape.annotation))
+    bench.worker = LoopWorker(bench.runtime, call, 1, fixed=4)
+    with bench:
+        bench.give(*records(4))
+        [failure] = wait_until(lambda: bench.member.failures)
+        assert "orders-0 at offset 2" in str(failure)
+    assert calls[-3:] == [[0], [1], [2]]
+    bench.member.revoke(ORDERS)
+    assert mark_text(bench.member.broker.commits[ORDERS][1], TOPIC_ID) == "o2.3~2x1"
