@@ -123,14 +123,7 @@ class FittingProducer:
             client = self._client(route.batch)
             route.out += 1
         try:
-            client.send(
-                topic,
-                value,
-                key=key,
-                headers=headers,
-                answer=partial(self._answered, route, write),
-                timestamp_ms=timestamp_ms,
-            )
+            self._pass_on(client, route, write)
         except BaseException:
             self._ended(route, write, None, None)
             raise
@@ -199,6 +192,11 @@ class FittingProducer:
             found = self._clients[batch] = self._connect(name=f"{self._name}-{batch}", batch=batch)
         return found
 
+    def _pass_on(self, client: KafkaProducer, route: _Route, write: _Write) -> None:
+        topic, value, key, headers, timestamp_ms, _ = write
+        answer = partial(self._answered, route, write)
+        client.send(topic, value, key=key, headers=headers, answer=answer, timestamp_ms=timestamp_ms)
+
     def _answered(self, route: _Route, write: _Write, error: SendError | None, sent: Sent | None) -> None:
         if self._ended(route, write, error, sent):
             return
@@ -242,16 +240,8 @@ class FittingProducer:
         route.batch = batch
         for write in writes:
             route.out += 1
-            topic, value, key, headers, timestamp_ms, _ = write
             try:
-                self._client(batch).send(
-                    topic,
-                    value,
-                    key=key,
-                    headers=headers,
-                    answer=partial(self._answered, route, write),
-                    timestamp_ms=timestamp_ms,
-                )
+                self._pass_on(self._client(batch), route, write)
             except SendError as error:
                 route.out -= 1
                 failed.append((write, error))
