@@ -422,6 +422,8 @@ class Transactor(Committer):
         if error.code in _FORBIDDEN:
             what = _FORBIDDEN[error.code].format(group=self._group)
             self._hub.fail(KafkaRefusedError(what, "Kafka", error.text, error.code))
+            with self._changed:
+                self._closed = True  # the stop need not wait for what cannot be
         text = f"another producer is needed for transactions: {error.text}"
         self._lasting.warning(("producer", error.code), text)
         self._failed(error.code, error.text)
