@@ -794,6 +794,9 @@ def test_what_may_not_be_done_at_all_stops_the_application_with_the_acl_that_is_
     world.turn()
     [failure] = world.member.failures
     assert "the ACL Write on transactional ids with the prefix g:" in str(failure)
+    world.handle(ORDERS, b"a")
+    world.transactor.commit_now(GROUP)
+    assert not world.transactor.waiting, "a stop would wait for it until its deadline"
 
 
 @pytest.mark.parametrize("calls", [["init", "offsets"], ["commit", "commit", "commit"]])

@@ -175,8 +175,10 @@ class Transactor(Committer):
 
     @property
     def waiting(self) -> bool:
-        """Whether something is left to commit."""
+        """Whether something is left to commit, and may be."""
         with self._changed:
+            if self._closed:
+                return False
             if self._hurry or self._begun > self._ended:
                 return True
         return self._anything_left(None)
