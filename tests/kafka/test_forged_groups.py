@@ -20,7 +20,7 @@ from relance.record import TopicPartition as TP
 MakeTopic = Callable[..., str]
 
 ONE_BYTE = b"\x01"
-"""librdkafka 2.16 fails an assertion over it, and its process ends."""
+"""librdkafka 2.16 fails an assertion over it, most times, and its process ends."""
 FORGED = {
     "one": ONE_BYTE,
     "two": b"\0\0some text",
@@ -51,7 +51,6 @@ def test_the_console_shows_all_other_groups_and_says_which_it_cannot_read(
             line = found[f"{topic}-{name}"]
             assert (line["state"], line["members"]) == ("stable", None), line
             assert line["problem"], line
-        assert "SIGABRT" in found[f"{topic}-one"]["problem"]
         for name in ("negative", "nameless"):
             assert "no partition" in found[f"{topic}-{name}"]["problem"]
         assert (found[f"{topic}-plain"]["lag"], found[f"{topic}-plain"]["members"]) == (0, 0)
@@ -78,7 +77,11 @@ def test_an_app_lives_with_a_member_that_wrote_what_kills_the_client(
 
     def watch(forger: Forger) -> None:
         wait_until(lambda: forger.follow() == 2 and app.assignment(), 20, "the App to be in the group")
-        wait_until(lambda: "SIGABRT" in caplog.text and forger.follow(), 20, "it to look at its group")
+        wait_until(
+            lambda: "its members cannot be read" in caplog.text and forger.follow(),
+            20,
+            "it to look at its group",
+        )
         producer = Producer({"bootstrap.servers": bootstrap})
         producer.produce(topic, b"after")
         producer.flush(10)
