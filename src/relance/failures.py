@@ -201,6 +201,8 @@ class Failures:
                 held, attempt.waits = attempt.waits, None
                 # Without: its worker has not let go of it yet, and will see.
                 run = None if held is None else self._monitor.engine.take_back(held.lane, held.record)
+                if run is not None:  # no handler has it, so it must not look old
+                    run.started = self._monitor.clock.monotonic()
             if held is not None and run is not None:
                 self._charge(run, held, attempt)
 

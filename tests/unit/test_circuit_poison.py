@@ -7,6 +7,7 @@ before, as on Kafka.
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 
 import pytest
@@ -225,6 +226,37 @@ def test_a_failed_probe_waits_as_its_policy_says_once_another_one_has_succeeded_
     clock.advance(0.1)
     work()
     assert tried == [(16.0, 2)]
+
+
+def test_a_failed_probe_s_record_that_costs_an_attempt_after_all_never_looks_like_a_hang() -> None:
+    clock = FakeClock(now=1000.0)
+    circuit = Circuit(CircuitBreaker(open_for=10.0, probes=4, minimum_calls=2), "handle", clock=clock)
+    member = Member(Broker(), clock, a_plan(ordering="key", timeout=5.0), circuit)
+    member.assign(ORDERS)
+    for i in range(6):
+        member.broker.log(ORDERS).append(key=b"k%d" % i)
+    member.read()
+    member.work(fail)
+    clock.advance(10.0)
+    bad = member.take()
+    assert bad is not None
+    member.begin(bad)
+    assert not member.end(bad, TransientError("503"))
+    seen: list[tuple[list[str], float]] = []
+
+    class Looker(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            look = member.runtime.look()
+            seen.append((look.overdue, 0.0 if look.oldest is None else look.oldest.seconds))
+
+    log, looker = logging.getLogger("relance.retry"), Looker()
+    log.addHandler(looker)
+    try:
+        member.work(lambda record: None)
+    finally:
+        log.removeHandler(looker)
+    assert circuit.look().state == "closed"
+    assert seen == [([], 0.0)]
 
 
 def test_the_last_attempt_is_not_taken_by_a_trial_but_by_the_next_failure() -> None:
