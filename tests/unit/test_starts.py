@@ -121,6 +121,16 @@ def test_a_commit_of_another_cluster_is_believed_without_its_map_and_mark(where:
     assert "the offset of orders-3 was committed on another cluster (there)" in line
 
 
+def test_the_name_of_another_cluster_forges_no_line_of_the_log() -> None:
+    telling = Telling()
+    found = start({3: ours("T0", "{}\n2026 CRITICAL all is lost\x1b[2J" + "x" * 3000)}, telling=telling)
+    assert (found.offset, found.metadata) == (100, "")
+    [(_, line)] = telling.lines()
+    assert line.isprintable()
+    assert line.count("orders-3") == 1
+    assert len(line) < 500
+
+
 @pytest.mark.parametrize("where", ["earliest", "latest", "fail"])
 @pytest.mark.parametrize("text", [ours("T9", "here", 4), ours("T9", "", None), "r1:T9:o:-", "r1:T9:-"])
 def test_a_topic_that_was_made_again_is_read_from_its_beginning(where: Where, text: str) -> None:

@@ -19,12 +19,14 @@ from relance.engine.offset_map import Head, belongs, home_text, read_head
 from relance.engine.parallel_consumer import read_parallel_consumer_map
 from relance.kafka.cluster import Committed, Identity, Watermarks
 from relance.record import TopicPartition
+from relance.text import one_line
 
 __all__ = ["Feed", "Logs", "Seen", "Start", "Telling", "Where", "needs_ends", "needs_others", "starts_of"]
 
 _log = logging.getLogger("relance.kafka")
 
 _NAMED = 3  # partitions in a line that stands for many
+_CHARACTERS = 100  # of a cluster's name: anyone may have written it
 
 Where = Literal["earliest", "latest", "fail"]
 
@@ -136,12 +138,12 @@ class Telling:
         self._found: dict[tuple[int, str], list[TopicPartition]] = {}
 
     def add(self, level: int, text: str, tp: TopicPartition) -> None:
-        """`text` is true of `tp`; it has `{}` where the partitions go."""
+        """`text` is true of `tp`; the first `{}` in it is where the partitions go."""
         self._found.setdefault((level, text), []).append(tp)
 
     def lines(self) -> list[tuple[int, str]]:
         """Level and text."""
-        return [(level, text.replace("{}", _named(tps))) for (level, text), tps in self._found.items()]
+        return [(level, text.replace("{}", _named(tps), 1)) for (level, text), tps in self._found.items()]
 
     def log(self) -> None:
         """Say it."""
@@ -230,7 +232,7 @@ def _start(
         telling.add(
             logging.WARNING,
             "the offset of {} was committed on another cluster ("
-            + head.cluster
+            + one_line(head.cluster[:_CHARACTERS])
             + "): it is believed, and what"
             " was finished above it there is handled again",
             tp,
