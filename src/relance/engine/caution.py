@@ -83,11 +83,9 @@ class Caution:
 
     def end_without_need(self, assignment: Assignment, careful: Careful) -> None:
         """Nobody has died after all."""
-        alone = self._alone is assignment
+        alone = self._alone is assignment  # so it is for `holds_all` to put its suspect in line
         if careful.suspect is not None and not careful.out and (alone or not careful.named):
             self._ready.append(careful.suspect)  # else it is in line already
-        if alone:
-            self._alone = None
         assignment.careful = None
         assignment.changed = True
         self._ready.extend(careful.close())
