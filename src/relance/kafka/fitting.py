@@ -103,7 +103,11 @@ class FittingProducer:
         answer: Answer,
         timestamp_ms: int | None = None,
     ) -> None:
-        """Write one record; `answer` is called when its fate is known. Raises as KafkaProducer.send does."""
+        """Write one record; `answer` is called when its fate is known. Raises as KafkaProducer.send does.
+
+        A record that is held, because its topic has just refused a batch, is given to a client only when all
+        that is out for the topic is answered. So its answer may take up to twice the timeout, and a second.
+        """
         write = _Write(topic, value, key, headers, timestamp_ms, answer)
         with self._lock:
             route = self._routes.get(topic) or self._new_route(topic)
