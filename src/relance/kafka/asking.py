@@ -154,7 +154,7 @@ class Asker:
         except KafkaException as error:
             if _code(error) in _SETTLING | _UNREACHABLE:
                 raise
-            return ""  # whoever does not say is no reason to read nothing: then topics' ids decide alone
+            return ""  # a refusal is no reason to read nothing: then the topics' ids decide alone
 
     def offsets(
         self,
@@ -268,6 +268,7 @@ class Asker:
         refusals: dict[str, str] = {}
         asked = list(groups)
         while asked:
+            self._refresh()  # first, or the question goes out on the old client's connections
             client = self.client
             futures = self._start(what, partial(_without_end, start, client, asked), deadline)
             settling = []
@@ -302,9 +303,9 @@ class Asker:
     def _refresh(self) -> None:
         """Connect anew after a while without questions.
 
-        A broker that went without closing its connections, as a container may, would swallow the next one,
-        and whoever looks a minute after it is back would be told that it is away. (Connections that the
-        client closes by itself when they are idle fail questions that are asked in that moment.)
+        A broker that went without closing its connections, as a container may, would swallow the next
+        question: a minute after it is back, the answer would be that it is away. (The client could close idle
+        connections by itself, but then a question that is asked in that moment fails.)
         """
         now = time.monotonic()
         with self._lock:
