@@ -3,8 +3,8 @@
 Promise: a record that a topic takes is written, whatever its neighbours in the batch take. A batch that is
 refused for its size is cut into its records, and each is written again by itself. The topic's records that
 come meanwhile wait for that, as the first ones wait until it is known what the topic takes; so a key's
-records stay in their order. One whose successor was written in between is refused instead, unless the order
-is nobody's concern.
+records stay in their order. With `ordered`, a record is refused instead of written again if a later one of
+its key was written in between.
 """
 
 from __future__ import annotations
@@ -117,7 +117,8 @@ class FittingProducer:
                     raise SendError(f"{topic}: the producer is closed", maybe_written=False)
                 if len(route.held) >= _MOST_HELD:
                     text = (
-                        f"{topic}: too many records wait until it is known how much the topic takes at once"
+                        f"{topic}: {_MOST_HELD} records wait until it is known how much the topic takes at"
+                        " once: send again later"
                     )
                     raise SendError(text, maybe_written=False, code=KafkaError._QUEUE_FULL)
                 route.held.append(write)
@@ -169,7 +170,10 @@ class FittingProducer:
         return route
 
     def _look_for_answers(self, *, final: bool = False) -> None:
-        """Go on with the topics of which it is known now what they take; with all, in the end."""
+        """Write what waits for topics whose limit is known now, or has been asked for long enough.
+
+        `final`: what waits for any topic.
+        """
         if not self._asking:
             return
         now = time.monotonic()
@@ -264,7 +268,7 @@ def _size(write: _Write) -> int:
 def _overtaken(write: _Write) -> SendError:
     return SendError(
         f"{write.topic}: refused with a batch that was larger than the topic takes (max.message.bytes); a"
-        " later record of its key is written already",
+        " later record of its key is written already: send it again if it may come after that one",
         maybe_written=False,
         code=KafkaError.MSG_SIZE_TOO_LARGE,
     )

@@ -1,4 +1,4 @@
-"""Asks about groups where dying harms nothing: in a process of its own, which is started again when it died.
+"""Asks about groups in a process of its own, whose death harms nothing: it is started again then.
 
 Promise: whatever members of a group have written, this process lives, and every other group is answered for.
 The group whose description ended the process is found, named in one log line, and asked about again only now
@@ -88,7 +88,7 @@ class GroupProcess:
         if self._owner != os.getpid():  # forked: the process, and whoever holds the lock, are the parent's
             self._owner, self._lock, self._child = os.getpid(), threading.Lock(), None
         if not self._lock.acquire(timeout=max(0.1, deadline - time.monotonic())):
-            raise self._silent(question, deadline)
+            raise self._silent(question)
         try:
             return self._ask(question, list(dict.fromkeys(groups)), deadline)
         except _NoProcessError as error:
@@ -111,7 +111,7 @@ class GroupProcess:
                 problems |= answers.problems
             except _DiedError:
                 alone = together + alone
-        # Half of the time is for finding which group it was, the rest for whoever asked to go on with.
+        # Half of the time that is left is for finding which group it was, the rest is the caller's.
         until = time.monotonic() + max(0.0, deadline - now) / 2
         for name in alone:
             if time.monotonic() > until:
@@ -141,7 +141,7 @@ class GroupProcess:
             raise
         except TimeoutError as error:
             self._child = None
-            raise self._silent(question, deadline) from error
+            raise self._silent(question) from error
         if isinstance(answer, RelanceError):
             raise answer
         assert isinstance(answer, GroupAnswers)
@@ -156,9 +156,9 @@ class GroupProcess:
         self._deadly[question, group] = _Deadly(time.monotonic() + wait, wait, problem)
         return problem
 
-    def _silent(self, question: str, deadline: float) -> RelanceError:
+    def _silent(self, question: str) -> RelanceError:
         now = datetime.now(UTC)
-        what = f"ask what is {question} of groups"
+        what = f"say what is {question} of groups"
         return unreachable(self._servers, what, self._setup[2], now, now, "")
 
 

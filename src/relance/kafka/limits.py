@@ -146,10 +146,10 @@ def content_size(key: bytes | None, value: bytes | None, headers: Sequence[tuple
 
 
 def too_large(topic: str, size: int, code: int) -> SendError:
-    """The topic refused a record of this content for what it takes by itself."""
+    """The topic refused a record with `size` bytes of content that was a batch by itself."""
     return SendError(
         f"{topic}: {kafka_error(code).name}: the record takes {size} bytes, which is more than the topic"
-        " takes (its max.message.bytes): let the topic take more, or send less",
+        " takes (its max.message.bytes or segment.bytes): let the topic take more, or send less",
         maybe_written=False,
         code=code,
     )

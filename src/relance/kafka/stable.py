@@ -1,4 +1,4 @@
-"""Partitions in which a transaction of somebody else stays open; the promise: what cannot be read is told.
+"""Partitions in which another producer's transaction stays open. Promise: what cannot be read is told.
 
 A `read_committed` reader gets nothing behind the first open transaction (the last stable offset), so where a
 producer never ends one its readers stand still, with a lag that they cannot work off.
@@ -47,7 +47,7 @@ class OpenTransactions:
         }
         told = {
             tp: f"a producer has not ended its transaction for {now - since:.0f} s: what lies from offset"
-            f" {at} to {ends[tp]} cannot be read before it does; that lag is not this consumer's to work off"
+            f" {at} to {ends[tp]} cannot be read before it does, and this consumer cannot reduce that lag"
             for tp, (at, since) in self._since.items()
             if now - since >= _PATIENCE
         }

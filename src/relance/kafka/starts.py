@@ -4,8 +4,8 @@ Pure: what was committed and what the cluster says of the logs come in; starts, 
 out.
 
 A partition without a commit was there before its group began, or has appeared since; of the latter nothing
-may be skipped. Which it is says what stands beside the commits of the topic's other partitions
-(`engine.offset_map`): how many there were when the group began. That outlives the process.
+may be skipped. The metadata beside the commits of the topic's other partitions (`engine.offset_map`) tells
+which it is: how many partitions there were when the group began. That outlives the process.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Seen:
 
 
 class Logs(Protocol):
-    """Whom a poller asks about the logs. Both raise RelanceError where nobody says."""
+    """What a poller asks about the logs. Both methods raise RelanceError where no answer comes."""
 
     def seen(self, topics: Collection[str]) -> Seen:
         """Which topics they are."""
@@ -229,11 +229,10 @@ def _start(
         unbegun = feed.start == "latest" and tp.partition < began.partitions
         return Start(tp, offset, "", topic_id, problem, home, unbegun=unbegun)
     if head is not None and _moved(head, seen.cluster):
+        cluster = one_line(head.cluster[:_CHARACTERS])
         telling.add(
             logging.WARNING,
-            "the offset of {} was committed on another cluster ("
-            + one_line(head.cluster[:_CHARACTERS])
-            + "): it is believed, and what"
+            f"the offset of {{}} was committed on another cluster ({cluster}): it is believed, and what"
             " was finished above it there is handled again",
             tp,
         )
@@ -253,12 +252,15 @@ def _start(
     problem = None
     if where == "fail":
         problem = (
-            f"{tp}: committed offset {at} is outside the log {begin}..{end} of group {feed.group}; choose"
+            f"{tp}: committed offset {at} is outside the log {begin}..{end} (group {feed.group}); choose"
             " where to go on with on_out_of_range='earliest' or 'latest'"
         )
     else:
         telling.add(
-            logging.WARNING, f"{{}}: committed offset {at} is outside the log {begin}..{end}; {where}", tp
+            logging.WARNING,
+            f"{{}}: committed offset {at} is outside the log {begin}..{end}; reading goes on at its"
+            f" {'end' if where == 'latest' else 'beginning'} (on_out_of_range={where!r})",
+            tp,
         )
     return Start(tp, end if where == "latest" else begin, "", topic_id, problem, home)
 
@@ -284,8 +286,8 @@ def _without_commit(
         return begin, None
     if feed.start == "fail":
         return begin, (
-            f"{tp}: no committed offset; the log {begin}..{end} of group {feed.group}; choose where to go on"
-            " with start='earliest' or 'latest'"
+            f"{tp}: group {feed.group} has no committed offset, and the log holds {begin}..{end}; choose"
+            " where to begin with start='earliest' or 'latest'"
         )
     telling.add(logging.INFO, "{} has no committed offset: read from its end (start='latest')", tp)
     return end, None
