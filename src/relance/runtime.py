@@ -196,7 +196,7 @@ class Runtime:
             return self._pauses(feed, crowded=crowded)
 
     def members_seen(self, feed: str, client_ids: Collection[str] | None, since: float) -> None:
-        """Who the members of the group of `feed` are, as far as it could be asked, `since` on our clock."""
+        """The members of the group of `feed`, as asked at `since` on the monotonic clock; None: not known."""
         if self._after_crash.members_seen(feed, client_ids, since):
             self.on_work()
 

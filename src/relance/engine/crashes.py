@@ -4,19 +4,20 @@ Promise: a record is given up only after `max_crashes` deaths during which a com
 suspect of its partition, and during the last of them nothing else of its consumer ran. Normal work pays a
 commit when it begins and one when it ends, and nothing for each record.
 
-An owner's commits say *open*; the last one of a clean end says *closed*. Who finds *open* goes on carefully:
+An owner's commits say *open*; the last one of a clean end says *closed*. An owner that finds *open* goes on
+carefully:
 
-    level 1   what starts lies in a window that an acknowledged commit names; so who dies leaves 512 suspects
-    level 2   these start one at a time, each after an acknowledged commit that names it; who dies leaves one
+    level 1   what starts lies in a window that an acknowledged commit names; a death leaves 512 suspects
+    level 2   these start one at a time, each after an acknowledged commit that names it; a death leaves one
 
 The mark's text: `o` or `c`, the level with its window's end, the suspect, how often the process died at which
-offset, who the owner is, and who is taken for dead, as `o`, `c`, `o1.812`, `o2.812.307~307x1`, `o=5f01c3a9`,
-`c1.812=5f01c3a9-e42b0077`. Offsets are those of the log that is read. An older mark names nobody, and an
-older version takes one that does for none.
+offset, the owner, and the owner that is taken for dead, as `o`, `c`, `o1.812`, `o2.812.307~307x1`,
+`o=5f01c3a9`, `c1.812=5f01c3a9-e42b0077`. Offsets are those of the log that is read. An older mark names no
+owner, and an older version takes a mark that names one for no mark.
 
 A broker that restarts takes the partitions of owners that live on, and no commit of theirs can say *closed*.
-So whoever goes on begins carefully; when the members of the group are known, and the owner is one of them,
-nobody has died, and it is careful no more.
+So the next owner begins carefully; when the members of the group are known, and the last owner is one of
+them, nobody has died, and the partition is careful no more.
 """
 
 from __future__ import annotations

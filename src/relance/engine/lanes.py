@@ -101,7 +101,7 @@ class Run:
         self.call: Call | None = None  # what a circuit breaker still has to hear of it
         self.letters: list[tuple[Record, Exception]] | None = None
         """Records given up, with why, to be written together; None: each is written at once."""
-        self.teller: Teller | None = None  # who tells the errors of a batch, once one failed
+        self.teller: Teller | None = None  # turns the errors of a batch into texts, once one failed
         self._next_up: list[Record] = []
 
     def cancel(self) -> None:
@@ -112,7 +112,7 @@ class Run:
     def next_up(self, start: int, count: int) -> list[Record]:
         """`count` records from `start` on, for a loop over them that ends when the run is cancelled."""
         records = self._next_up = self.records[start : start + count]
-        # Who cancels says so before it empties the list: we see that, or the list that is emptied is ours.
+        # `cancel` sets its flag before it empties the list: we see that, or the list that is emptied is ours.
         if self.cancelled:
             records.clear()
         return records

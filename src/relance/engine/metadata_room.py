@@ -3,7 +3,7 @@
 Promise: after a refusal the next text is no longer than one that was taken, at worst empty: an offset alone
 is always taken. Then longer ones are tried, half-way by their ratio, until what is gained is a tenth. So
 four or five refusals show it, and most often one, because a text without a map is short. (The limit is the
-brokers' `offset.metadata.max.bytes`, 4096 by default; whoever asks for it needs a right that few have.)
+brokers' `offset.metadata.max.bytes`, 4096 by default; to read that setting takes an ACL that few users have.)
 """
 
 from __future__ import annotations

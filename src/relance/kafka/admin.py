@@ -191,8 +191,9 @@ class Admin:
     def committed(self, group: str) -> dict[TopicPartition, Committed]:
         """What the group has committed, empty where it never did (or does not exist)."""
         deadline = self._asker.deadline()
-        # In this order: a coordinator that has described a group is at work. Who is asked for offsets and
-        # answers NOT_COORDINATOR, as each does while a cluster begins, ends the process that asked (#5040).
+        # In this order: a coordinator that has described a group is at work. A broker that is asked for
+        # offsets and answers NOT_COORDINATOR, as each does while a cluster begins, ends the process that
+        # asked (librdkafka #5040).
         self._groups.ask("described", [group], deadline)
         found, problems = self._groups.ask("committed", [group], deadline)
         if group in problems:
@@ -203,9 +204,9 @@ class Admin:
         return offsets
 
     def members(self, groups: Collection[str]) -> tuple[dict[str, set[str]], dict[str, str]]:
-        """The client ids of each group's members, none for a group that does not exist.
+        """(members, problems): the client ids of each group's members, none for a group that does not exist.
 
-        And, in place of them, why nobody can tell who is a member of a group.
+        A group whose members cannot be read is in `problems` instead, with the reason.
         """
         found, problems = self._groups.ask("described", groups, self._asker.deadline())
         known = [name for name in groups if name not in problems]

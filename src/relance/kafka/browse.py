@@ -29,14 +29,14 @@ from relance.message import Extras, headers_of
 
 __all__ = ["Browser", "FetchedRecord", "Page"]
 
-# What passes, and what is said of a group: the client wants the name of one and looks for its coordinator,
-# but joins none.
+# Errors that pass by themselves, and a refusal of the group: the client must have a group's name and looks
+# for its coordinator, but joins no group.
 _NOT_OURS = frozenset(
     {KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError.GROUP_AUTHORIZATION_FAILED}
 )
 
 MOST_BYTES = 256 * 1024 * 1024
-"""What `latest` holds at most, about: a page at a time is added."""
+"""Bytes of records after which `latest` reads no further page."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -233,8 +233,8 @@ class GroupInfo:
 # "FAIL [name#producer-1] [thrd:x/bootstrap]: x/bootstrap: Connect to ipv4#127.0.0.1:9092 failed: Connection
 # refused (after 0ms in state CONNECT)"
 _FAIL = re.compile(r"\]: \S+: (?P<why>.*?)(?: \(after .*)?$")
-# A listener hangs up on who speaks another protocol than its own, in the middle of the first question.
 _LOOPBACK = re.compile(r"(localhost|127\.[0-9.]+|\[::1\]):[0-9]+$")
+# A listener hangs up on a client that speaks another protocol, in the middle of its first question.
 _SECURITY = re.compile(r"SSL|SASL|[Aa]uthenticat|APIVERSION_QUERY")
 
 
@@ -286,7 +286,7 @@ def unreachable(
 ) -> BrokerUnavailableError:
     """The one line for "nobody answers": where, for how long, since when, and what to try.
 
-    To start a broker is advice for somebody at a prompt, about this machine.
+    `relance broker start` is advised at a prompt only, and for an address of this machine.
     """
     for_long = int((now - since).total_seconds())
     tail = f", unreachable since {since:%H:%M:%S} UTC ({for_long} s)" if for_long else f" within {waited:g} s"

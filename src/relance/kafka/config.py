@@ -21,7 +21,7 @@ def common_config(settings: Settings) -> dict[str, Any]:
 
 
 def _watched(key: str, called: Callable[..., Any]) -> Callable[..., Any]:
-    """A callable of the user, as `oauth_cb`, whose errors are told: the client takes them without a word."""
+    """A callable of the user, as `oauth_cb`, whose errors are logged: the client drops them in silence."""
     log = LastingLog("relance.kafka")
 
     def watched(*given: Any) -> Any:
@@ -44,7 +44,7 @@ def consumer_config(
 ) -> dict[str, Any]:
     """For a poller's client; `place`: of its consumer in its App, from 1.
 
-    `owner` names the process as its commits do, also where another one had its host and number before.
+    `owner` is the process's id in its commits' marks: host and pid may have been another process's before.
     """
     config: dict[str, Any] = {
         "group.id": group,

@@ -115,7 +115,7 @@ def _ask_offsets(client: AdminClient, groups: list[str], left: float) -> Mapping
         try:
             futures[group] = client.list_consumer_group_offsets([asked], request_timeout=left)[group]
         except (KafkaException, ValueError, TypeError) as error:
-            # A name that the client takes for none: the broker keeps offsets of the group "", too.
+            # The client refuses the name "", which a broker does keep offsets for.
             futures[group] = Future()
             futures[group].set_exception(error)
     return futures

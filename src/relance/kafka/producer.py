@@ -180,7 +180,7 @@ class KafkaProducer:
             raise
 
     def check(self, topic: str, value: bytes | None, key: bytes | None, headers: Headers) -> None:
-        """Raises SendError where `send` would, without sending."""
+        """Raises SendError where `send` would for the record itself (headers, size), without sending."""
         self._check(headers)
         size = content_size(key, value, headers)
         if size > self._largest:

@@ -1,4 +1,4 @@
-"""Which ACL a broker's refusal asks for, by Kafka's names; the promise: whoever reads it can give it."""
+"""Which ACL is missing where a broker refuses a user. Promise: the text names what kafka-acls has to add."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ T = TypeVar("T")
 ASKING = 10.0
 """Seconds for which each question is asked."""
 
-# Fatal in the table for one who produces; one who consumes waits for the topic, and the watch says so.
+# Fatal in the table, as they are for a producer; a consumer waits for the topic, and the watch says so.
 WAITED_FOR = frozenset(
     {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION,
      KafkaError.UNKNOWN_TOPIC_ID, KafkaError.INCONSISTENT_TOPIC_ID}
@@ -60,7 +60,7 @@ class StartFinder:
         self._giving_up = giving_up
 
     def starts(self, tps: list[TopicPartition]) -> list[Start]:
-        """Where each begins; says what is worth saying. Raises RelanceError: nobody says, see `passes`."""
+        """Where each begins, with log lines. Raises RelanceError where no answer comes, see `passes`."""
         if not tps:
             return []
         # First which topics they are: one that is made again meanwhile has another id for the watch then.
@@ -87,7 +87,7 @@ class StartFinder:
         return ends
 
     def _committed(self, tps: list[TopicPartition]) -> dict[TopicPartition, Committed]:
-        # Asked again after that: a stop must not wait until the transaction of one who crashed is given up.
+        # Short, and asked again: a stop must not wait until a crashed process's transaction is aborted.
         wait = min(10.0, self._asking / 6 if self._asking > ASKING else ASKING)
         try:
             return read_committed_offsets(self._client, tps, wait)
@@ -111,7 +111,7 @@ class StartFinder:
 
 
 def passes(error: RelanceError) -> bool:
-    """Whether asking again may help: for one who consumes, also where a topic is missing."""
+    """Whether asking again may help: for a consumer, also where a topic is missing."""
     if isinstance(error, BrokerUnavailableError | TopicMissingError):
         return True
     code = error.code if isinstance(error, KafkaRefusedError) else None

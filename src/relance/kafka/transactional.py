@@ -367,7 +367,7 @@ class TransactionalProducer:
 
 
 def _send_error(topic: str, error: KafkaError) -> SendError:
-    # Where no answer came, it may lie in the log as part of an aborted transaction.
+    # Where no answer came, the record may lie in the log as part of an aborted transaction.
     code = error.code()
     row = kafka_error(code)
     text = with_right(error.str(), code, "send", topic=topic)

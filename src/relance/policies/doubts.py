@@ -52,7 +52,7 @@ class Doubts(Generic[Token]):
     def own_fault(self, who: Hashable, since: int = 0) -> bool:
         """Whether another record has succeeded since this one failed, and since there were `since` successes.
 
-        Its lane is held by it, so who succeeded meanwhile is of another lane.
+        It holds its lane, so a record that has succeeded since is of another lane.
         """
         known = self._known.get(who)
         return self.successes > (since if known is None else max(since, known.successes))
