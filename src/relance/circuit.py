@@ -39,12 +39,16 @@ __all__ = ["Call", "Circuit", "Guard", "Try", "make_circuits"]
 
 _log = logging.getLogger("relance.breaker")
 
-Take = Callable[[int, Callable[[Record], float | None] | None], Run | None]
-Heads = Callable[[], Iterable[Record]]
-
 _CHARACTERS = 500  # of the last error's text
 
+Take = Callable[[int, Callable[[Record], float | None] | None], Run | None]
+"""`Engine.take`: a run of so many records at most, begun by the record with the lowest rank."""
+
+Heads = Callable[[], Iterable[Record]]
+"""`Engine.heads`: the records that a run could begin with."""
+
 Text = Callable[[BaseException, Record, Run], str]
+"""What may be told of the error with which a record of a run failed."""
 
 
 class Held(NamedTuple):

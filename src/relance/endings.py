@@ -75,5 +75,5 @@ def _frames(trace: TracebackType | None) -> Iterator[TracebackType]:
 
 
 def _raises(trace: TracebackType) -> bool:
-    """Whether the code stood at a `raise`: who is interrupted by a signal stands anywhere else."""
+    """Whether the code stood at a `raise`; code that a signal interrupts stands anywhere else."""
     return trace.tb_lasti >= 0 and trace.tb_frame.f_code.co_code[trace.tb_lasti] == _RAISE

@@ -43,7 +43,8 @@ _MOST = 16  # offsets with counted crashes that are written and believed; more o
 
 _MARK = re.compile(
     r"(?P<state>[oc])(?:(?P<level>[12])\.(?P<end>\d{1,19})(?:\.(?P<suspect>\d{1,19}))?)?"
-    rf"(?P<crashes>(?:~\d{{1,19}}x\d{{1,6}}){{0,{_MOST}}})(?:=(?P<owner>[0-9a-f]{{1,16}})(?:-(?P<dead>[0-9a-f]{{1,16}}))?)?",
+    rf"(?P<crashes>(?:~\d{{1,19}}x\d{{1,6}}){{0,{_MOST}}})"
+    r"(?:=(?P<owner>[0-9a-f]{1,16})(?:-(?P<dead>[0-9a-f]{1,16}))?)?",
     re.ASCII,
 )
 
