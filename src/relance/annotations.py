@@ -20,11 +20,8 @@ __all__ = ["Foreign", "Words", "expanded", "is_word", "unwrapped", "without_none
 
 _UNIONS: Final = (typing.Union, types.UnionType)
 _PYDANTIC: Final = ("pydantic", "pydantic_core", "pydantic_extra_types", "annotated_types")
-_RECORDS: Final = (
-    "__total__",
-    "_fields",
-    "__attrs_attrs__",
-)  # TypedDict (of either module), NamedTuple, attrs
+# What marks a TypedDict (of either module), a NamedTuple, a class of attrs.
+_RECORDS: Final = ("__total__", "_fields", "__attrs_attrs__")
 _DEEPEST: Final = 50  # aliases inside each other; an alias may contain itself, larger each time
 _DOCUMENTATION: Final = ("DocInfo", "Unit")  # of annotated_types: said to readers, checked by nobody
 
@@ -32,7 +29,7 @@ _DOCUMENTATION: Final = ("DocInfo", "Unit")  # of annotated_types: said to reade
 def expanded(annotation: Any, within: tuple[Any, ...] = ()) -> Any:
     """The same type without the names that stand for others: aliases and NewTypes, at every depth.
 
-    An alias that refers to itself stays, where it does.
+    An alias that contains itself stays as it is inside of itself.
     """
     if annotation in within or len(within) > _DEEPEST:
         return annotation
@@ -132,7 +129,7 @@ class Words:
 
     foreign: list[Foreign]
     structs: list[type]
-    """msgspec's own kind, which pydantic does not read."""
+    """Classes of msgspec's, which pydantic does not read."""
 
 
 def words_of(annotation: Any) -> Words:

@@ -104,7 +104,7 @@ def decoder_for(annotation: Any) -> Decoding:
         return Decoding(decode, name)
     expects = name if untyped else f"{name} | None"
     if any(is_word(word) for word in unwrapped(given)[1]):
-        # What stands around the None may have something to say about a null value, too.
+        # A validator around the whole annotation may refuse a null value, or replace it.
         return Decoding(_or_none(decode, _pydantic(name).null_decode(given, name)), expects)
     return Decoding(_or_none(decode), expects)
 
@@ -156,7 +156,7 @@ def _pydantic(name: str) -> Any:
     try:
         from relance import pydantic_values
     except ImportError as error:
-        problem = f"{name} says something in words of pydantic or annotated_types: install pydantic ({error})"
+        problem = f"{name} is annotated in words of pydantic or annotated_types: install pydantic ({error})"
         raise SettingsError("handler", problem) from error
     return pydantic_values
 
@@ -211,7 +211,7 @@ def _shorten(text: str) -> str:
 
 
 def _name(annotation: Any) -> str:
-    # Nothing that differs from process to process: letters with one text are of one kind.
+    # Without what differs from process to process (addresses): fingerprints are made of these texts.
     if typing.get_origin(annotation) is typing.Annotated:
         return _name(typing.get_args(annotation)[0])
     if isinstance(annotation, type) and not typing.get_args(annotation):
@@ -290,7 +290,7 @@ def _element_of(annotation: Any, key: str) -> Any:
     if kind not in (list, Sequence, Iterable, Collection) or len(of) > 1:
         raise SettingsError(key, f"with batch= it gets a list of values: list[{_name(annotation)}]")
     if word := next((word for word in added if is_word(word) or isinstance(word, msgspec.Meta)), None):
-        problem = f"{word!r} is said of a batch, which nobody checks: say it of the values in it"
+        problem = f"{word!r} is said of the list of a batch, which is not checked: say it of the values in it"
         raise SettingsError(key, problem)
     return of[0] if of else inspect.Parameter.empty
 

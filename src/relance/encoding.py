@@ -19,7 +19,7 @@ __all__ = ["checked_headers", "checked_topic", "encode", "encode_key", "is_topic
 
 _VALUE_SERIALIZATION: Final = -161  # librdkafka's code: the record is at fault, so nothing is retried
 
-# What is looked at for each value is made once: `list | tuple` in a function is made anew each time.
+# Made once, for the hot path: `list | tuple` within a function would be made anew for each value.
 _BYTES: Final = (bytes, bytearray, memoryview)
 _SEQUENCES: Final = (list, tuple)
 _PLAIN: Final = frozenset((str, int, float, bool, type(None), bytes))
@@ -99,10 +99,10 @@ def _refused(problem: str) -> SendError:
 
 
 def _prepared(value: Any) -> Any:
-    """The same for msgspec, with the JSON of those dataclasses in their places that pydantic reads.
+    """The value as msgspec is to write it: in place of each dataclass that pydantic reads stands its JSON.
 
-    msgspec would write them by itself, without their aliases. A program that has imported neither of the two
-    modules uses none of their words.
+    msgspec would write those dataclasses by itself, without their aliases. A program that has imported
+    neither of the two modules uses none of their words.
     """
     if not ("pydantic" in sys.modules or "annotated_types" in sys.modules):
         return value
@@ -140,7 +140,7 @@ def _find_writer(kind: Any) -> Callable[[Any], bytes] | None:
         except (SettingsError, ImportError):  # no handler could read it
             return None
     config = getattr(kind, "model_config", None) or getattr(kind, "__pydantic_config__", None) or {}
-    # One that reads its fields by their names only is written so, too.
+    # A model that reads its fields by their names only is written with these names, too.
     by_alias = config.get("serialize_by_alias", config.get("validate_by_alias", True))
     return functools.partial(serializer.to_json, by_alias=by_alias)
 

@@ -33,7 +33,11 @@ _HOLDERS: Final = frozenset((
 _EXACT: Final = ("decimal", "int")
 _SURE_DIGITS: Final = 15  # a decimal number of so many digits comes back from a float unchanged
 
+_READY: Final = "__pydantic_complete__"
+_building = threading.Lock()  # held while classes look as if they were not ready
+
 Decode = Callable[[Any], Any]
+_Wrap = Callable[[Any, bool], Any]
 
 
 def pydantic_decode(annotation: Any, name: str, *, nullable: bool) -> Decode:
@@ -64,7 +68,7 @@ def raw_decode(annotation: Any, name: str, kind: type) -> Decode:
 
 
 def null_decode(annotation: Any, name: str) -> Callable[[], Any]:
-    """What becomes of a null value where a validator wants to see it, too. Raises SettingsError."""
+    """What a validator around the whole annotation makes of a null value. Raises SettingsError."""
     validate = adapter_of(annotation, name).validate_python
     return lambda: validate(None)
 
@@ -153,15 +157,15 @@ def _exact_decode(schema: CoreSchema) -> Decode | None:
 
 
 def _built_anew(schema: CoreSchema) -> SchemaValidator:
-    """A validator in which no model brings the one that it has already: that would not know of our part."""
+    """A validator in which no model uses the one that it has already, which does not call our functions."""
     try:
         return SchemaValidator(schema, _use_prebuilt=False)
-    except TypeError:  # a word of pydantic 2.13
+    except TypeError:  # the parameter came with pydantic 2.13
         return _built_of_incomplete(schema)
 
 
 def _built_of_incomplete(schema: CoreSchema) -> SchemaValidator:
-    """The same for older ones, which leave what a class has only where it is not ready."""
+    """The same before pydantic 2.13, which builds a validator anew only for a class that is not ready."""
     ready = {
         node["cls"]: complete
         for node in _nodes(schema)
@@ -175,11 +179,6 @@ def _built_of_incomplete(schema: CoreSchema) -> SchemaValidator:
         finally:
             for kind, complete in ready.items():
                 type.__setattr__(kind, _READY, complete)
-
-
-_READY: Final = "__pydantic_complete__"
-_building = threading.Lock()
-_Wrap = Callable[[Any, bool], Any]
 
 
 def _nodes(schema: Any) -> Iterator[dict[str, Any]]:

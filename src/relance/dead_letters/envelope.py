@@ -178,7 +178,7 @@ def build(
     now: datetime | float,
     teller: Teller = OPEN,
 ) -> DeadLetter:
-    """The letter for one failed record; `teller` tells the error, `history` is told already.
+    """The letter for one failed record. `teller` tells `error`; the texts in `history` are told already.
 
     `timestamp` is the record's own: a datetime, or Kafka's milliseconds, where a negative number means
     none. `attempts` counts all tries, the first included; 0 for what never was tried. `history` holds the

@@ -26,8 +26,8 @@ _HEADING: Final = "Traceback (most recent call last):\n"
 _MORE_IS_SAID: Final = (SyntaxError, NameError, AttributeError, ImportError)
 """To these `traceback` adds a place or a suggestion."""
 
-_CHAIN: Final = 8  # errors of a chain
-_DEEPEST: Final = 20  # calls of each
+_CHAIN: Final = 8  # errors of a chain that `stack` keeps
+_DEEPEST: Final = 20  # calls of each of them
 
 _MAX_FRAMES: Final = 1_000
 _FRAMES: Final[dict[tuple[int, int], tuple[CodeType, str]]] = {}
@@ -61,15 +61,15 @@ def summary(
 ) -> str:
     """Class, colon, text; for exhausted attempts also how many there were and what the last one said.
 
-    `told` is what an error says as `failure` does, `shown` what may be seen of a text.
+    `told` gives what one error says, as `failure` does; `shown` gives what may be seen of a text.
     """
     last = last_error(error)
     if last is None:
         text = told(error)
     else:
         tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
-        said = told(last) if isinstance(last, BaseException) else shown(clip(last, MAX_SUMMARY))
-        text = f"{type(error).__name__}: {tries} failed, last: {said}"
+        told_last = told(last) if isinstance(last, BaseException) else shown(clip(last, MAX_SUMMARY))
+        text = f"{type(error).__name__}: {tries} failed, last: {told_last}"
     return clip(plain(text), MAX_SUMMARY)
 
 
@@ -88,8 +88,8 @@ def trace(error: BaseException) -> str:
     return f"{text[:_TRACE_HEAD]}\n… {left_out} characters left out …\n{tail}"
 
 
-def stack(error: BaseException, said: str) -> str:
-    """The same with `said` for what each error says; of a group, without its members."""
+def stack(error: BaseException, text: str) -> str:
+    """As `trace`, with `text` in place of what each error says; of a group, without its members."""
     parts: list[str] = []
     seen: set[int] = set()
     step: BaseException | None = error
@@ -97,9 +97,9 @@ def stack(error: BaseException, said: str) -> str:
         seen.add(id(step))
         try:
             frames = "".join(traceback.format_tb(step.__traceback__, _DEEPEST))
-        except Exception as problem:  # noqa: BLE001 - as in `_formatted`
+        except Exception as problem:  # noqa: BLE001 - hostile attributes, as in `_formatted`
             frames = f"<no stack: formatting it raised {type(problem).__name__}>\n"
-        parts.append(f"{_HEADING}{frames}{class_path(step)}: {said}\n")
+        parts.append(f"{_HEADING}{frames}{class_path(step)}: {text}\n")
         last = last_error(step)
         cause = last if isinstance(last, BaseException) else step.__cause__
         step = cause or (None if step.__suppress_context__ else step.__context__)
@@ -140,7 +140,7 @@ def _last_lines(error: BaseException) -> list[str]:
         text = str(error)
     except KeyboardInterrupt:
         raise
-    except BaseException:  # noqa: BLE001 - as in `message`; what the library makes of it is told
+    except BaseException:  # noqa: BLE001 - as in `message_of`; what the library makes of it is told
         text = ""
     if not text or isinstance(error, _MORE_IS_SAID) or hasattr(error, "__notes__"):
         return traceback.format_exception_only(error)
@@ -154,5 +154,5 @@ def _formatted(error: BaseException) -> str:
         return _quickly_formatted(error) or "".join(traceback.format_exception(error))
     except KeyboardInterrupt:
         raise
-    except BaseException as problem:  # noqa: BLE001 - as in `message`: hostile attributes, or a chain too deep to walk
+    except BaseException as problem:  # noqa: BLE001 - hostile attributes, or a chain too deep to walk
         return f"{said(error)}\n<no stack trace: formatting it raised {type(problem).__name__}>\n"

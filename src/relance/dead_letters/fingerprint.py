@@ -52,8 +52,8 @@ _SPACE: Final = re.compile(r"\s+")
 def fingerprint(error: BaseException, shown: Callable[[str], str] = str) -> str:
     """The fingerprint of an exception; of exhausted attempts, that of the error of the last one.
 
-    So a bug counts as one whether it was retried first or not. `shown` is what may be seen of a text: from
-    a hash, what is hidden in it could be guessed.
+    So a bug counts as one whether it was retried first or not. `shown` gives what may be seen of a
+    text: what is hidden in it could be guessed from its hash.
     """
     last = last_error(error)
     subject = last if isinstance(last, BaseException) else error

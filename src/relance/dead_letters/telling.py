@@ -1,4 +1,4 @@
-"""An error as text for others: the one place where it becomes one, so that no rule of `Mask` is passed by.
+"""An error as text for others: the one place where it becomes one, so that no rule of `Mask` is bypassed.
 
 Promise: whatever is written about a failed record (letter, retry headers, log lines, stats, health) comes
 from a `Teller`, and holds neither what a pattern matches nor the value of a field or header that is hidden.
@@ -72,7 +72,7 @@ OPEN: Final = Teller(Mask(), Secrets())
 def teller_of(
     mask: Mask, records: Iterable[tuple[bytes | None, Callable[[], Iterable[tuple[str, bytes | None]]]]]
 ) -> Teller:
-    """How errors are told that may quote any of `records`: each a value, and who says its headers."""
+    """How errors are told that may quote any of `records`: each a value, and what gives its headers."""
     if not mask.hides_values:
         return Teller(mask, Secrets())
     values = (
@@ -84,8 +84,7 @@ def teller_of(
 def _quotes_nothing(error: BaseException) -> bool:
     """Whether it is what the JSON decoder says of bytes that are no JSON: a place, and no part of them.
 
-    Where nobody knows what is to be hidden each word of the record is, and most of these errors' words would
-    go with them.
+    Of such a value each word is hidden. Most words of this error would be hidden with them, for nothing.
     """
     cause = error.__cause__
     return (
