@@ -76,7 +76,7 @@ HeaderItems = Sequence[tuple[str, bytes | None]]
 
 _STUCK = 5.0  # seconds without a turn of a polling thread
 _AWAY = 10.0  # seconds without an answer of any broker
-_LONG = 1.0  # seconds after which health names the record or the hook that takes them
+_LONG = 1.0  # seconds after which health names a record in flight, or a running hook
 
 
 class App:
@@ -119,7 +119,7 @@ class App:
         self._stop_lock = threading.Lock()
         self._stop_asked = False
         self._forked = False
-        """This process is another one, forked from the one in which it runs."""
+        """Whether this process was forked from the one in which the application runs."""
 
     # -- what it is made of ------------------------------------------------------------------------
 
@@ -184,8 +184,8 @@ class App:
           dead-lettered with CrashLoopError unhandled; without a dead-letter topic its partition stops then.
           None or 0: it is handled again for ever.
 
-        Raises SettingsError for what cannot be meant, and for what would be taken and never used. Raises
-        RelanceError once the application has begun to run.
+        Raises SettingsError for a value that cannot be meant, and for an option that would have no effect.
+        Raises RelanceError once the application has begun to run.
         """
         self._not_yet_run("consumer", ", ".join(map(str, topics)))
         paths = Paths(retry_topic, dead_letter_topic, max_in_memory_wait, dead_letter_pointer)
@@ -241,7 +241,7 @@ class App:
     def on_assigned(self, hook: Hook) -> Hook:
         """Decorator: call `hook(partitions)` after partitions came (source topics only).
 
-        As for the other hooks: a function, not async. Raises SettingsError.
+        A hook is a function and not async; this holds for the other hooks, too. Raises SettingsError.
         """
         self._hooks.on_assigned.append(checked_hook("on_assigned", hook))
         return hook
@@ -336,7 +336,8 @@ class App:
     def stop(self) -> None:
         """Begin to stop, once; returns at once. Any thread may call it.
 
-        Before `run`, it makes that return at once; entering `running` then raises RelanceError.
+        Called before `run`, it makes `run` return at once; called before `running`, entering that raises
+        RelanceError.
         """
         with self._stop_lock:
             runner = self._runner
@@ -351,7 +352,7 @@ class App:
 
     def _not_yet_run(self, what: str, name: str) -> None:
         if self._runner is not None or self._forked:
-            raise RelanceError(f"{what} {name}: ask for it before the application runs")
+            raise RelanceError(f"{what} {name}: too late, the application has begun to run; define it before")
 
     def _run_once(self, *, owns_process: bool) -> Runner:
         if self._runner is not None and self._runner.in_memory:
@@ -542,6 +543,6 @@ def _check_place() -> None:
 
 
 def _check_client(client: object) -> None:
-    """Raises SettingsError where these are no settings."""
+    """Whether these are settings of the client, by name. Raises SettingsError."""
     if not isinstance(client, Mapping) or not all(isinstance(key, str) for key in client):
         raise SettingsError("client", f"{client!r:.60} are no settings by name: client={{'linger.ms': 5}}")

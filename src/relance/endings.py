@@ -38,7 +38,7 @@ def _by_a_signal(error: BaseException) -> bool:
 
 
 def _signal_handlers() -> tuple[set[CodeType], bool]:
-    """The code of those installed, and whether Python's own for SIGINT is one of them, which is C."""
+    """The code of the installed signal handlers, and whether Python's own for SIGINT, which is C, is one."""
     codes, interrupts = set(), False
     for number in signal.valid_signals():
         found: Any = signal.getsignal(number)
@@ -54,7 +54,7 @@ def _signal_handlers() -> tuple[set[CodeType], bool]:
 
 
 def _with_causes(error: BaseException) -> Iterator[BaseException]:
-    """It, what it was raised from, and what is in it if it is a group; each once."""
+    """The error, its causes and contexts, and the members of each that is a group; each once."""
     seen: set[int] = set()
     left: list[BaseException | None] = [error]
     while left:

@@ -228,7 +228,7 @@ class Failures:
         outcome: _Outcome,
         attempt: Try,
     ) -> bool:
-        """Let a probe's record wait for what its trial shows. False: that is known by now, or was at once."""
+        """Let a probe's record wait for what its trial shows. False: what the failure costs is known."""
         if not attempt.held:
             return False
         told = self._judge.told(error, record, run)

@@ -19,7 +19,6 @@ from typing import NoReturn
 
 __all__ = ["forgotten_by_children", "leave"]
 
-
 _forgets: list[weakref.WeakMethod[Callable[[], None]]] = []
 _before = threading.local()
 
@@ -34,7 +33,10 @@ def forgotten_by_children(forget: Callable[[], None]) -> None:
 
 
 def leave(error: BaseException | None = None) -> NoReturn:
-    """End a forked child with the status that Python would give it; nothing of its parent's is cleaned up."""
+    """End a forked child: with the status of a SystemExit, with 1 after another error, else with 0.
+
+    Nothing of its parent's is cleaned up.
+    """
     status = 0
     if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
         status = (error.code or 0) & 0xFF
@@ -63,7 +65,8 @@ def _in_parent() -> None:
 def _in_child() -> None:
     if _forgets:
         with contextlib.suppress(ValueError):  # not the main interpreter
-            signal.set_wakeup_fd(-1)  # also a loop's of somebody else: the pipe behind it is the parent's
+            # Also where the loop that has set it is not ours: the pipe behind it is the parent's.
+            signal.set_wakeup_fd(-1)
     for one in _forgets:
         forget = one()
         if forget is not None:

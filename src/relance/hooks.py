@@ -74,7 +74,7 @@ class Hooks:
         self.failures = 0
         """How many hook calls have raised."""
         self._forked = False
-        """This is a process that a hook has forked."""
+        """Whether this process was forked by a hook."""
         self._numbers = itertools.count()
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
@@ -116,7 +116,7 @@ class Hooks:
         self._submit(self.on_breaker_open, lambda: opened, "hook %s raised")
 
     def forget(self) -> None:
-        """In a forked child: what a hook goes back to is its end."""
+        """In a forked child: it ends where its hook returns or raises."""
         self._forked = True
 
     def close(self) -> None:

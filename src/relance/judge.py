@@ -31,7 +31,7 @@ _KEPT_FAILURES = 10  # of a record that is tried for ever: the first, which says
 class Judge:
     """The verdicts of one consumer.
 
-    Where a `run` may be given: an error of a batch may quote any of its records.
+    Methods take the `run` that a record failed in, because an error of a batch may quote any of its records.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Judge:
         self._last: tuple[Record | None, Teller] = None, told_with(plan.mask)
 
     def teller(self, record: Record, run: Run | None = None) -> Teller:
-        """Who tells its errors."""
+        """The teller of the errors of `record`, or of the batch `run`."""
         if run is not None and self._plan.batch > 1 and self._plan.mask.hides_values:
             if run.teller is None:
                 run.teller = told_with(self._plan.mask, *run.records)
@@ -144,7 +144,10 @@ class Judge:
         return from_headers(headers, group=self._plan.group, now=wall, max_delay=self._longest)
 
     def log_retry(self, record: Record, delay: float, told: Callable[[], str]) -> None:
-        """The line that the course greps for; before `note_failure`. `told` is asked if it is written."""
+        """The line that the course greps for; before `note_failure`.
+
+        `told` gives the text of the error; it is called only if the line is written.
+        """
         tries = self._plan.retry.max_attempts
         self._retry_log.warning(
             "[RETRY] Retry %d/%d (attempt %d/%d) %s in %dms: %s",

@@ -99,7 +99,7 @@ class Record(msgspec.Struct, gc=False):
         return self.message.value()
 
     def unseal(self) -> None:
-        """A handler is about to get it, perhaps not the first one."""
+        """A handler is about to get the record, which may have been with a handler before."""
         if self.outbox == SEALED:
             self.outbox = None
 

@@ -30,13 +30,13 @@ _ONE = 0.5  # seconds within which the same signal counts once
 
 
 class Repeats:
-    """Which signals are echoes of one that has been heard."""
+    """Tells a repeated signal from a new one."""
 
     def __init__(self) -> None:
         self._heard: dict[int, float] = {}
 
     def is_one(self, number: int, now: float) -> bool:
-        """Whether signal `number` at `now` (seconds) repeats one that was heard a moment before."""
+        """Whether signal `number` at `now` (seconds) repeats one that came less than half a second before."""
         if now - self._heard.get(number, -_ONE) < _ONE:
             return True
         self._heard[number] = now
@@ -97,11 +97,11 @@ def caught_signals(on_first: Callable[[int], None]) -> Iterator[Callable[[], Non
 
 
 class _Inherited:
-    """What a forked child has of this: it must not write to the socket, nor be deaf to its own signals."""
+    """What a forked child inherits: it must not write to the socket, and signals must reach it as usual."""
 
     def __init__(self, reader: socket.socket, writer: socket.socket) -> None:
         self.handlers: dict[signal.Signals, Any] = {}
-        """As they were before."""
+        """The signal handlers as they were before."""
         self.others: list[int] = []
         """File descriptors that signals which are not ours are handed on to."""
         self._reader = reader

@@ -49,7 +49,7 @@ _DEFAULT_WAIT = Paths(None, None).max_in_memory_wait
 # handler take turns at the interpreter, and what waits longer is out of the caches (measured: a tenth).
 _READY, _READY_FOR_EACH = 2_500, 32
 _IN_PATTERNS = frozenset("^$*+?|()[]{}\\")
-"""What is in no topic's name, and makes one a regular expression."""
+"""Characters that no topic's name holds, and that make it a regular expression."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ def check_options(
 
 
 def _check_without_effect(retry: RetryPolicy | None, paths: Paths, ordering: str, strict_order: bool) -> None:
-    """What would be taken and never used, or says two things at once. Raises SettingsError."""
+    """Refuse options that would have no effect, or that contradict each other. Raises SettingsError."""
     if strict_order and paths.retry_topic is not None:
         raise SettingsError(
             "strict_order", f"forbids deferral, so leave out retry_topic={paths.retry_topic!r}"

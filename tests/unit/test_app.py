@@ -148,9 +148,9 @@ def test_a_consumer_that_comes_after_the_run_began_is_refused_and_not_forgotten(
     late = app.consumer("late")
     app.stop()
     app.run()
-    with pytest.raises(RelanceError, match="consumer late: ask for it before the application runs"):
+    with pytest.raises(RelanceError, match="consumer late: too late, the application has begun to run"):
         late(lambda value: None)
-    with pytest.raises(RelanceError, match="consumer later: ask"):
+    with pytest.raises(RelanceError, match="consumer later: too late"):
         app.consumer("later")
 
 
