@@ -23,8 +23,8 @@ class Blocked(BaseException):
 class Limit:
     """`seconds` of real time for each call.
 
-    `told` says for a stack what hangs there, `may_raise` whether it is the handler's own code that is
-    interrupted. Where it isn't, the event loop goes round and round, and its tasks look at `problem`.
+    `told` says for a stack what hangs there, `may_raise` whether the code that is interrupted is the
+    handler's own. Where it isn't, the event loop runs on without end, and its tasks look at `problem`.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Limit:
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """While code of the user may run."""
+        """Limit what runs inside, where code of the user may run."""
         if self._armed or not _free():
             yield
             return

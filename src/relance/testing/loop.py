@@ -144,7 +144,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class _Patience(selectors.DefaultSelector):
-    """A selector that waits for what is outside, if that is waited for, and else says that it would wait."""
+    """A selector that waits as long as `Outside` says, and then calls `idle` instead of waiting on."""
 
     idle: Callable[[], object] | None = None
     next_timer: float | None = None
@@ -166,7 +166,7 @@ class _Patience(selectors.DefaultSelector):
         return super().modify(fileobj, events, data)
 
     def select(self, timeout: float | None = None) -> Any:
-        """What has happened outside."""
+        """The descriptors that are ready, perhaps after a wait for the outside."""
         found = super().select(0)
         if found or (timeout is not None and timeout <= 0) or self.idle is None:
             return found

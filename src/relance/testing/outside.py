@@ -35,8 +35,8 @@ from relance.testing.tasks import CALL, PROCESS, Stepped
 
 __all__ = ["CallOut", "Outside", "place"]
 
-_GRACE: Final = 0.5  # seconds; a thread that nobody has told of may answer, once for what is waited for
-_TOLD: Final = 5
+_GRACE: Final = 0.5  # seconds, once for each future: a thread that we do not know of may set it
+_TOLD: Final = 5  # calls that an error names
 _ENDLESS: Final = "nothing in this world is left that would end it"
 
 _RELANCE: Final = str(Path(__file__).parents[1]) + os.sep
@@ -99,7 +99,7 @@ class Outside:
         self._closed = False
         self.alarm = Limit(limit, self._blocked, _in_a_handler)
         self._beats: object = None
-        self._beat_at = 0.0  # seconds of the processor
+        self._beat_at = 0.0  # seconds of processor time
 
     def close(self) -> None:
         """The world is left: nothing is waited for any more, and nothing is told."""
@@ -168,7 +168,7 @@ class Outside:
             raise self._problem
 
     def check_progress(self, beats: object) -> None:
-        """Raise AssertionError if the processor has been busy for `limit` seconds and `beats` has stayed.
+        """Raise AssertionError if `beats` has not changed for `limit` seconds of processor time.
 
         So a handler that looks again and again for what never comes does not make a test hang.
         """
@@ -177,8 +177,8 @@ class Outside:
             self._beats, self._beat_at = beats, now
         elif now - self._beat_at > self.limit:
             raise AssertionError(
-                f"{'; '.join(self._told_calls())}: time passes, and for {self.limit:g} s of the processor no"
-                " call has begun or ended"
+                f"{'; '.join(self._told_calls())}: virtual time passes, and for {self.limit:g} s of"
+                " processor time (real_time_limit) no call has begun or ended"
             )
 
     def check_all_ended(self) -> None:
@@ -286,7 +286,7 @@ def _frames(coroutine: Any) -> list[FrameType]:
                 inner = "yieldfrom" if name == "gi" else "await"
                 coroutine = getattr(coroutine, f"{name}_{inner}")
                 break
-        else:  # a step of an asynchronous generator does not tell which one's
+        else:  # a step of an asynchronous generator does not say of which one it is
             coroutine = next((one for one in gc.get_referents(coroutine) if inspect.isasyncgen(one)), None)
     return found
 

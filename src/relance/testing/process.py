@@ -31,6 +31,7 @@ from relance.stats import CircuitBreakerOpen
 from relance.testing.clock import VirtualCondition
 from relance.testing.tasks import PROCESS, Crash, no_loop_runs
 from relance.testing.topics import StoredRecord
+from relance.text import name_of
 from relance.workers.batch import BatchCall
 from relance.workers.coroutine import really_async
 from relance.workers.inline import Call as SyncCall
@@ -47,7 +48,7 @@ _log = logging.getLogger("relance.testing")
 
 _READ = 500  # records at a time
 _RUN = 64
-_ENDS = (SystemExit, KeyboardInterrupt, GeneratorExit, BaseExceptionGroup)
+_ENDS = (SystemExit, KeyboardInterrupt, GeneratorExit, BaseExceptionGroup)  # would end a process, too
 
 
 class Process:
@@ -270,7 +271,7 @@ class Node:
                 self.runtime.tried_again(assignment, offset)
 
     def die(self) -> None:
-        """Nothing of it counts any more."""
+        """Its process has died: what it has not written or committed is lost."""
         self.writes.clear()
         self.positions.clear()
         for feed in self.feeds:
@@ -285,7 +286,7 @@ class Node:
         self.writes.clear()
 
     def _go_on(self, seconds: float) -> None:
-        """A rebalance waits for what runs here."""
+        """Let the world run for up to `seconds`, while a rebalance waits for what runs here."""
         self.world._go_on(seconds)
         if self.process.dead:
             raise Crash
@@ -375,6 +376,6 @@ class _InlineHooks:
                     return
                 except (Exception, *_ENDS):  # noqa: BLE001  as on Kafka: a hook decides over no partition
                     self._hooks.failures += 1
-                    _log.exception("hook %s raised", getattr(hook, "__qualname__", hook))
+                    _log.exception("hook %s raised", name_of(hook))
         finally:
             PROCESS.reset(token)

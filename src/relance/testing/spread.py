@@ -18,7 +18,7 @@ N = TypeVar("N")
 def moves(
     tps: Sequence[TopicPartition], nodes: Sequence[N], owners: Mapping[TopicPartition, N]
 ) -> dict[TopicPartition, N]:
-    """Who of `nodes` gets what of `tps`, for those that change hands."""
+    """The new owner, one of `nodes`, of each of `tps` that changes hands."""
     most = -(-len(tps) // len(nodes))
     held: dict[N, list[TopicPartition]] = {node: [] for node in nodes}
     free: list[TopicPartition] = []
@@ -29,7 +29,7 @@ def moves(
         else:
             free.append(tp)
     least = len(tps) // len(nodes)
-    for node in nodes:  # a newcomer gets its share although nobody has more than the most
+    for node in nodes:  # a newcomer gets its share even where no member has more than `most`
         while len(held[node]) < least and not free:
             richest = max(nodes, key=lambda one: len(held[one]))
             free.append(held[richest].pop())

@@ -43,7 +43,7 @@ class Stepped:
         self.coroutine = coroutine
         self.process = process
         self.awaits: asyncio.Future[Any] | None = None
-        """What it waits for now; None while it runs, or if it has only let others have their turn."""
+        """What it waits for now; None while it runs, and after a bare yield (`asyncio.sleep(0)`)."""
         self.done = False
 
     async def run(self) -> Any:
@@ -85,7 +85,7 @@ class Stepped:
                 error = thrown
 
     def close(self) -> None:
-        """Unwind it. What it does in its `finally` blocks is a dead process's: nobody hears of errors."""
+        """Unwind it. Errors of its `finally` blocks are dropped: they are those of a dead process."""
         for _ in range(_TRIES):
             with contextlib.suppress(BaseException):
                 self.coroutine.close()

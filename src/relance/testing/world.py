@@ -67,9 +67,9 @@ class World:
 
     `app` is not changed and not started; `partitions` is how many its topics get; `processes` how many of it
     run; `seed` decides jitter. `real_io`: whether async handlers may use threads, sockets and programs. Then
-    these are waited for in real time, and virtual time stands still meanwhile; else a handler that does is an
-    error. `real_time_limit`: for how many seconds of real time, each. Raises RelanceError for an application
-    that needs what only Kafka has.
+    the world waits for these in real time, and virtual time stands still meanwhile; without it a handler that
+    does so is an error. `real_time_limit`: seconds of real time for each such wait, and for a handler that
+    blocks. Raises RelanceError for an application that needs what only Kafka has.
     """
 
     def __init__(
@@ -100,8 +100,9 @@ class World:
         self.calls: list[Call] = []
         """Each call of a handler with a record, in the order in which they began."""
         self.failure: Exception | None = None
-        self.reason = ""
         """What has ended the application, if something has."""
+        self.reason = ""
+        """The words for that, in one line."""
         self._began = self.clock.now
         self._partitions = partitions
         self._wanted = processes
@@ -222,7 +223,7 @@ class World:
     def jump(self, seconds: float) -> int:
         """Let time pass; what falls due on the way is done when it does. How many calls of handlers began.
 
-        Raises AssertionError if for `real_time_limit` seconds of the processor no call begins or ends.
+        Raises AssertionError if in `real_time_limit` seconds of processor time no call begins or ends.
         """
         if seconds < 0:
             raise RelanceError(f"time goes forward only, not by {seconds:g} s")

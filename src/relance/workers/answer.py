@@ -1,4 +1,4 @@
-"""What a handler may return: nothing. What is still to be awaited or run has done nothing so far.
+"""What a handler may return: nothing. A coroutine or a generator that it returns has not run so far.
 
 Promises: a record whose handler returned such a thing does not count as handled; any other value, which goes
 nowhere, is told once for each handler.

@@ -40,7 +40,7 @@ class Attempt:
 
 
 class Batch:
-    """What sync and async batches have in common: who is called with what, and what becomes of each."""
+    """What sync and async batches have in common: the records of each call, and what becomes of them."""
 
     def __init__(
         self,

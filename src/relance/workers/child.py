@@ -150,16 +150,17 @@ def _serve(pipe: Connection, handler: Callable[..., Any]) -> None:
 
 
 class _Heir:
-    """A process that the handler has forked: it has our pipe, and is as deaf to signals as we are."""
+    """What a process that the handler has forked inherits: our pipe, and that we ignore signals."""
 
     def __init__(self, pipe: Connection) -> None:
         self.record: Record | None = None
-        """That its handler has."""
+        """The record that the handler has."""
         self.forked = False
+        """Whether this is such a process."""
         self._pipe = pipe
 
     def forget(self) -> None:
-        """In it."""
+        """In such a process: give the signals back, close the pipe, and let nothing be sent."""
         self.forked = True
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -79,7 +79,7 @@ class LoopWorker:
                 self._timer.cancel()
 
     def forget(self) -> None:
-        """In a forked child, whose loop is its parent's as well: it must not go round."""
+        """In a forked child: end its copy of the loop, whose descriptors are the parent's, too."""
         if self._loop is not None and not self._loop.is_closed():
             self._loop.stop()
 

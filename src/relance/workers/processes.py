@@ -154,7 +154,7 @@ class ProcessCall:
                 self._child.kill()
 
     def forget(self) -> None:
-        """In a forked child: let the worker process be."""
+        """In a forked child: leave the worker process to the parent."""
         child, self._child = self._child, None
         if child is not None:
             child.forget()
