@@ -6,7 +6,8 @@
 #   ./scripts/kafka.sh kafka-console-consumer --topic orders.DLT --from-beginning --max-messages 1
 #
 # --bootstrap-server is $RELANCE_BOOTSTRAP_SERVERS, $KAFKA_BOOTSTRAP_SERVERS or localhost:9092 where you don't give
-# it. RELANCE_KAFKA_HOME says where the jars are (default: .run/kafka/4.3.1 of this checkout; `relance broker start` puts them there).
+# it. RELANCE_KAFKA_HOME says where the jars are (default: .run/kafka/4.3.1 of this checkout; `relance broker start`
+# puts them there).
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 kafka_version=4.3.1

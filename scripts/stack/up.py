@@ -83,7 +83,8 @@ class Launch:
             port = int(settings.bootstrap.rpartition(":")[2])
             self.say(f"broker    {settings.bootstrap} answers already, and was not started from here:")
             self.say(f"broker    it is {ports.holder_of(port)}; its topics and records are used")
-            self.say("broker    one of this folder: KAFKA_BOOTSTRAP_SERVERS=localhost:PORT ./scripts/up.sh")
+            self.say("broker    to start one of this folder beside it, name a free port:")
+            self.say("broker    RELANCE_BOOTSTRAP_SERVERS=localhost:PORT ./scripts/up.sh")
         elif before.running:
             self.say(f"broker    {settings.bootstrap} runs")
         else:

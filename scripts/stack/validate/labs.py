@@ -138,7 +138,7 @@ def rebalancing(lab: Lab) -> str:
     if not isinstance(count, int) or (count < 1 and before + 2 <= settings.topics[0].partitions):
         raise CheckFailedError(f"the new consumer on {newcomer.port} got no partition: count is {count}")
     lab.learn_owners()
-    # A cooperative rebalance moves as little as it can: who keeps all of its partitions may log nothing.
+    # A cooperative rebalance moves as little as it can: a member that keeps all it has may log nothing.
     moved = [name for name, partitions in _partitions_of(lab).items() if partitions != owned.get(name)]
     with _orders_meanwhile(lab) as more:
         launch.scale(before)
@@ -157,7 +157,7 @@ def rebalancing(lab: Lab) -> str:
 
 @contextlib.contextmanager
 def _orders_meanwhile(lab: Lab) -> Iterator[list[Order]]:
-    """Orders, ten a second, for as long as the block takes and one after it; they are all there behind it."""
+    """Send ten orders a second while the block runs, and one after it; then the list holds all of them."""
     orders: list[Order] = []
     done = threading.Event()
 

@@ -131,8 +131,9 @@ def _watch(command: list[str], say: Say) -> str | None:
         for line in maven.stdout:
             if "Downloaded" in line and ".jar" in line:
                 fetched += 1
-                # Of how many nobody knows: what Maven lacks of its own is among them.
-                say(f"downloading Kafka {KAFKA_VERSION} with Maven: {fetched} file{'s'[: fetched > 1]}")
+                # No total: plugins that Maven lacks are among the files.
+                files = "1 file" if fetched == 1 else f"{fetched} files"
+                say(f"downloading Kafka {KAFKA_VERSION} with Maven: {files}")
             elif "ERROR" in line and not error:
                 error = line.partition("] ")[2].strip()
         status = maven.wait()

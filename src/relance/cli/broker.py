@@ -64,8 +64,8 @@ def start(
 ) -> None:
     """Start it, and return when it answers. A Kafka that already answers there is used as it is.
 
-    It is said whose that is; with --own it is refused. The first time Kafka is downloaded, by Maven. Where
-    Java or Maven is missing, Docker runs it.
+    The process that it belongs to is named; with --own it is refused. The first time Kafka is downloaded, by
+    Maven. Where Java or Maven is missing, Docker runs it.
     """
     host, port = _address(port, bootstrap)
     if host not in LOOPBACK_NAMES:
@@ -182,7 +182,7 @@ def _progress() -> Iterator[Say]:
 
     def say(line: str) -> None:
         nonlocal last, when
-        # "downloading …: 7 files" is said once, and then every few seconds.
+        # "downloading …: 7 files" is printed once, and then every few seconds.
         kind, now = line.partition(": ")[0], time.monotonic()
         if kind != last or now - when >= _QUIET:
             last, when = kind, now

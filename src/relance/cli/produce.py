@@ -90,7 +90,7 @@ def produce(
     limits = TopicLimits(common, [topic])
     limits.learn(admin)
     producer = FittingProducer(common, name="produce", timeout=settings.send_timeout, limits=limits)
-    # Who types wants to see each line's answer before typing the next.
+    # At a terminal each line's answer is shown before the next line is typed.
     window = 1 if sys.stdin.isatty() else WINDOW
     answers = _Answers(topic, settings.send_timeout, as_json)
     try:

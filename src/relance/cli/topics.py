@@ -99,10 +99,10 @@ def ensure(
         bool, typer.Option("--dry-run", help="Say what would be made, and make nothing.")
     ] = False,
 ) -> None:
-    """Create what topics an application needs and doesn't have.
+    """Create the topics that an application needs and that are missing.
 
     Retry and dead-letter topics get as many partitions as their source; tables get one, and are compacted.
-    What is there already is left as it is; where it differs from that, it is said.
+    A topic that exists is left as it is; where it differs from that, a line says so.
     """
     application = load_app(target)
     admin = admin_for(application.settings if bootstrap is None else settings_for(bootstrap))
@@ -114,7 +114,7 @@ def ensure(
             differs = differences(
                 topic,
                 known[topic.name],
-                # Nobody said how many a source should have, unless --partitions did.
+                # Only --partitions says how many a source should have.
                 should if topic.part != "source" or partitions else known[topic.name],
                 admin.configs(topic.name, defaults=True),
             )

@@ -34,7 +34,7 @@ class StoppingError(RelanceError):
 
 
 class NotInTimeError(RelanceError):
-    """Brokers answer, but not with what was asked for within the time there is."""
+    """Brokers answer, but what was asked for did not come in time."""
 
 
 @dataclass(frozen=True, slots=True)

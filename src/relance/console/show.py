@@ -137,7 +137,7 @@ def letter_of(raw: bytes | None, limit: int) -> Letter | None:
         return None
     try:
         letter = decode(raw)
-        # What stands there, masked or not: `value_bytes` refuses to give what is masked for the original.
+        # Show what is there, masked or not: `value_bytes` of a masked letter raises.
         bare = msgspec.structs.replace(letter, masked=())
         if letter.pointer:
             key, value, headers = bare.key_bytes(), None, []
