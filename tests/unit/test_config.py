@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -38,6 +39,15 @@ def test_each_consumer_of_an_app_is_a_static_member_of_its_own() -> None:
         "shop-1-3",
     ]
     assert "group.instance.id" not in config(2)
+
+
+def a_token(config: str) -> tuple[str, float]:
+    return f"a token for {config}", 1.0
+
+
+def test_a_callable_of_a_module_travels_to_the_process_that_asks_about_groups() -> None:
+    common = common_config(Settings(client={"oauth_cb": a_token}))
+    assert pickle.loads(pickle.dumps(common))["oauth_cb"]("me") == ("a token for me", 1.0)
 
 
 def test_a_callable_of_the_user_that_raises_is_told_by_its_name(caplog: pytest.LogCaptureFixture) -> None:

@@ -16,22 +16,31 @@ __all__ = ["common_config", "consumer_config", "is_cooperative"]
 
 def common_config(settings: Settings) -> dict[str, Any]:
     """What every client needs to reach the cluster: address, security, and what the user gave."""
-    given = {key: _watched(key, one) if callable(one) else one for key, one in settings.client.items()}
+    given = {key: _Watched(key, one) if callable(one) else one for key, one in settings.client.items()}
     return {"bootstrap.servers": settings.bootstrap_servers, **given}
 
 
-def _watched(key: str, called: Callable[..., Any]) -> Callable[..., Any]:
-    """A callable of the user, as `oauth_cb`, whose errors are logged: the client drops them in silence."""
-    log = LastingLog("relance.kafka")
+class _Watched:
+    """A callable of the user, as `oauth_cb`, whose errors are logged: the client drops them in silence.
 
-    def watched(*given: Any) -> Any:
+    It can be pickled where `called` can: the process that asks about groups gets these settings, too.
+    """
+
+    def __init__(self, key: str, called: Callable[..., Any]) -> None:
+        self._key = key
+        self._called = called
+        self._log = LastingLog("relance.kafka")
+
+    def __call__(self, *given: Any) -> Any:
         try:
-            return called(*given)
+            return self._called(*given)
         except BaseException as error:
-            log.warning(key, f"client.{key}: {name_of(called)} raised {one_line(said(error))}")
+            what = f"client.{self._key}: {name_of(self._called)} raised {one_line(said(error))}"
+            self._log.warning(self._key, what)
             raise
 
-    return watched
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Watched, (self._key, self._called)
 
 
 def is_cooperative(settings: Settings, assignor: str) -> bool:
