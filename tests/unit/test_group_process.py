@@ -1,4 +1,4 @@
-"""Who asks about groups: the one that ends the process that reads it is found, the others are answered."""
+"""Questions about groups: the group that ends the process that reads it is found, the others are answered."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import gc
 import logging
 import os
 import signal
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -100,7 +102,22 @@ def test_settings_that_cannot_travel_are_named_as_the_reason() -> None:
     process = GroupProcess("b:1", {"oauth_cb": lambda _: ("", 0.0)}, 1.0)
     found, problems = ask(process, "a")
     assert not found
-    assert "a function of a module" in problems["a"]
+    assert "a function of a module that can be imported" in problems["a"]
+
+
+def test_a_callback_of_the_main_program_is_named_as_the_reason_and_no_process_is_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def token(_config: str) -> tuple[str, float]:
+        return "", 0.0
+
+    token.__module__, token.__qualname__ = "__main__", "token"
+    monkeypatch.setattr(sys.modules["__main__"], "token", token, raising=False)
+    monkeypatch.setattr(subprocess, "Popen", None)
+    found, problems = ask(GroupProcess("b:1", {"oauth_cb": token}, 1.0), "a")
+    assert not found
+    assert "the main program" in problems["a"]
+    assert "a module that can be imported" in problems["a"]
 
 
 def test_a_process_that_died_meanwhile_is_started_again_and_ends_with_its_owner() -> None:

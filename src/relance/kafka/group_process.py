@@ -12,6 +12,7 @@ import logging
 import multiprocessing
 import os
 import pickle
+import pickletools
 import signal
 import subprocess
 import sys
@@ -35,6 +36,9 @@ _log = logging.getLogger("relance.broker")
 _START = 15.0  # seconds that a process may take to begin on a busy machine; a tenth of one is usual
 _HAND_OVER = 2.0  # seconds that an answer may come after its deadline
 _FIRST_WAIT, _LONGEST_WAIT = 60.0, 3600.0  # seconds until a deadly group is asked about again; it doubles
+
+_CANNOT_TRAVEL = "the settings of the Kafka client hold what cannot be given to another process"
+_WAY_OUT = "let a callback be a function of a module that can be imported"
 
 _BEGIN = """
 import sys
@@ -69,7 +73,7 @@ class GroupProcess:
     """The process and what is known about what kills it; any thread may ask, one at a time is answered.
 
     Where there can be no process, every group has that as its problem; so it is with settings in `client`
-    that cannot be pickled, such as a callback that is a lambda.
+    that cannot be pickled or imported there, such as a callback that is a lambda or of the main program.
     """
 
     def __init__(self, bootstrap_servers: str, client: Mapping[str, Any] | None, timeout: float) -> None:
@@ -167,12 +171,11 @@ class _Child:
 
     def __init__(self, setup: tuple[str, dict[str, Any], float]) -> None:
         try:
-            pickle.dumps(setup)
+            pickled = pickle.dumps(setup)
         except Exception as error:  # whatever a user's object raises
-            raise _NoProcessError(
-                f"the settings of the Kafka client hold what cannot be given to another process ({error});"
-                " let a callback be a function of a module"
-            ) from error
+            raise _NoProcessError(f"{_CANNOT_TRAVEL} ({error}); {_WAY_OUT}") from error
+        if any(word == "__main__" for _, word, _ in pickletools.genops(pickled)):
+            raise _NoProcessError(f"{_CANNOT_TRAVEL} (a callback of the main program); {_WAY_OUT}")
         self._pipe, theirs = multiprocessing.Pipe()
         try:
             command = [sys.executable, "-P", "-c", _BEGIN, str(theirs.fileno()), str(os.getpid())]
