@@ -7,6 +7,7 @@ import enum
 import json
 import logging
 import pickle
+import re
 import traceback
 import urllib.parse
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relance import App, BatchError, CircuitBreaker, CircuitBreakerOpen, Mask, Record, RetryPolicy
+from relance.dead_letters import errortext
 from relance.dead_letters.envelope import decode
 from relance.dead_letters.ladder import fit
 from relance.dead_letters.telling import teller_of
@@ -714,3 +716,25 @@ def test_no_value_and_no_header_keeps_an_error_from_being_told(raw: bytes, heade
     teller = teller_of(MASK, [(raw, lambda: [("authorization", header)])])
     assert teller.failure(ValueError("x")).startswith(("ValueError", HIDDEN))
     assert isinstance(base64.b64encode(teller.trace(ValueError(raw)).encode()), bytes)
+
+
+@pytest.mark.parametrize("side", ["head", "tail"])
+def test_a_long_trace_shows_no_part_of_a_word_that_a_pattern_matches(side: str) -> None:
+    teller = teller_of(Mask(patterns=[r"\b\d{16}\b"]), [])
+
+    def trace_of(message: str) -> str:
+        try:
+            raise ValueError(message)
+        except ValueError as error:
+            return teller.trace(error)
+
+    before = len(trace_of("").rstrip("\n")) + len(": ")
+    for at in range(0, 17, 2):  # where the text is cut, in the card
+        if side == "head":
+            text = "x" * (errortext._TRACE_HEAD - before - at - 1) + f" {CARD} " + "y " * errortext.MAX_TRACE
+        else:
+            rest = errortext.MAX_TRACE - errortext._TRACE_HEAD
+            text = "y " * errortext.MAX_TRACE + f"{CARD} " + "x" * (rest - (16 - at) - 2)
+        found = trace_of(text)
+        assert "characters left out" in found
+        assert not re.search("41111|11111", found), at

@@ -6,6 +6,7 @@ an error that can't be told must not keep its record from being dead-lettered.
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Callable
 from types import CodeType
@@ -28,6 +29,10 @@ _MORE_IS_SAID: Final = (SyntaxError, NameError, AttributeError, ImportError)
 
 _CHAIN: Final = 8  # errors of a chain that `stack` keeps
 _DEEPEST: Final = 20  # calls of each of them
+
+_WORD: Final = 200  # characters of a word that is left out where it would be parted
+_FIRST_WORD: Final = re.compile(r"\A\S+")
+_LAST_WORD: Final = re.compile(r"\S+\Z")
 
 _MAX_FRAMES: Final = 1_000
 _FRAMES: Final[dict[tuple[int, int], tuple[CodeType, str]]] = {}
@@ -73,8 +78,11 @@ def summary(
     return clip(plain(text), MAX_SUMMARY)
 
 
-def trace(error: BaseException) -> str:
-    """The formatted traceback with its causes; of a long one the middle is left out."""
+def trace(error: BaseException, *, whole_words: bool = False) -> str:
+    """The formatted traceback with its causes; of a long one the middle is left out.
+
+    With `whole_words` it is left out together with the words that its two ends would part.
+    """
     last = last_error(error)
     parts = [_formatted(error)]
     if isinstance(last, BaseException) and error.__cause__ is None:
@@ -83,9 +91,12 @@ def trace(error: BaseException) -> str:
     text = plain("\n".join(parts))
     if len(text) <= MAX_TRACE:
         return text
-    left_out = len(text) - MAX_TRACE
-    tail = text[len(text) - (MAX_TRACE - _TRACE_HEAD) :]
-    return f"{text[:_TRACE_HEAD]}\n… {left_out} characters left out …\n{tail}"
+    head, tail = text[:_TRACE_HEAD], text[len(text) - (MAX_TRACE - _TRACE_HEAD) :]
+    if whole_words:
+        head = head[:-_WORD] + _LAST_WORD.sub("", head[-_WORD:])
+        tail = _FIRST_WORD.sub("", tail[:_WORD]) + tail[_WORD:]
+    left_out = len(text) - len(head) - len(tail)
+    return f"{head}\n… {left_out} characters left out …\n{tail}"
 
 
 def stack(error: BaseException, text: str) -> str:

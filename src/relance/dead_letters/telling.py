@@ -61,8 +61,10 @@ class Teller:
         """As `errortext.trace`; where there is too much to hide, without what the errors say."""
         if self._secrets.too_many:
             return errortext.stack(error, HIDDEN)
-        found = errortext.trace(error)
-        return found if not self._hides or _quotes_nothing(error) else self.text(found)
+        if not self._hides or _quotes_nothing(error):
+            return errortext.trace(error)
+        # A pattern does not match what is cut in its middle.
+        return self.text(errortext.trace(error, whole_words=True))
 
 
 OPEN: Final = Teller(Mask(), Secrets())
