@@ -125,7 +125,7 @@ class Record(msgspec.Struct, gc=False):
         outbox = self.outbox
         if outbox is None:
             self.outbox = [made]
-        elif isinstance(outbox, list):
+        elif outbox:  # never an empty list; SEALED is empty
             outbox.append(made)
         else:
             raise SendError(
