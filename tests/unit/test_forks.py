@@ -56,7 +56,7 @@ print(end_of(pid))
         ("KeyboardInterrupt()", 1),
     ],
 )
-def test_a_child_leaves_with_the_status_that_python_would_give_it(error: str, status: int) -> None:
+def test_a_child_leaves_with_the_status_of_its_error(error: str, status: int) -> None:
     assert run(f"pid = os.fork()\nif pid == 0: leave({error})\nprint(end_of(pid))") == [str(status)]
 
 
