@@ -314,3 +314,25 @@ def test_whose_kafka_answers_at_the_port_is_said_and_own_refuses_one_that_is_not
         code, _, err = run("broker", "start", "--bootstrap", f"kafka.example:{port}", "--own")
         assert (code, "--own" in err) == (2, True)
     assert not (tmp_path / "run").exists()
+
+
+def test_ensure_keeps_the_client_settings_of_the_app_with_another_address(run, monkeypatch):
+    """Not a connection in plain text to a cluster that takes TLS only."""
+    from relance import App
+    from relance.cli import topics
+
+    module = types.ModuleType("a_shop")
+    module.app = App("g", client={"security.protocol": "SASL_SSL", "sasl.username": "u"})
+    monkeypatch.setitem(sys.modules, "a_shop", module)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    asked = []
+
+    class Nothing:
+        def topics(self):
+            return []
+
+    monkeypatch.setattr(topics, "admin_for", lambda settings: asked.append(settings) or Nothing())
+    for words in ((), ("--bootstrap", "kafka:9093")):
+        assert run("topics", "ensure", "a_shop:app", *words) == (0, "", "")
+    assert [settings.bootstrap_servers for settings in asked] == ["localhost:9092", "kafka:9093"]
+    assert {settings.client["security.protocol"] for settings in asked} == {"SASL_SSL"}

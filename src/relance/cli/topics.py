@@ -5,6 +5,7 @@ Promise: what is asked for is done or refused in one line; nothing is deleted wi
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from typing import Annotated
 
@@ -105,7 +106,10 @@ def ensure(
     A topic that exists is left as it is; where it differs from that, a line says so.
     """
     application = load_app(target)
-    admin = admin_for(application.settings if bootstrap is None else settings_for(bootstrap))
+    settings = application.settings
+    if bootstrap is not None:
+        settings = dataclasses.replace(settings, bootstrap_servers=bootstrap, servers_from="--bootstrap")
+    admin = admin_for(settings)
     known = {topic.name: topic.partitions for topic in admin.topics()}
     there = set(known)
     for topic in application.needed_topics():
