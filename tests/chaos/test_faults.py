@@ -112,7 +112,7 @@ def test_the_same_instance_id_twice_classic_the_older_one_ends_with_the_reason(
     wait_until(lambda: second.seen == [1, 2], 30, lambda: f"the second to go on: {second.seen}")
     second.stop()
     with pytest.raises(
-        KafkaRefusedError, match=r"read t: .*group\.instance\.id.* Give each its own"
+        KafkaRefusedError, match=r"read t in group g: .*group\.instance\.id.* Give each its own"
     ) as ended:
         first.stop()
     assert ended.value.code == KafkaError.FENCED_INSTANCE_ID
@@ -130,7 +130,9 @@ def test_the_same_instance_id_twice_consumer_protocol_the_younger_one_ends_with_
     send(broker.bootstrap, topic, 1, 2)
     wait_until(lambda: first.seen == [1, 2], 30, lambda: f"the first to go on: {first.seen}")
     first.stop()
-    with pytest.raises(KafkaRefusedError, match=r"read t: .*still used by.* has not left") as ended:
+    with pytest.raises(
+        KafkaRefusedError, match=r"read t in group g: .*still used by.* has not left"
+    ) as ended:
         second.stop()
     assert ended.value.code == KafkaError.UNRELEASED_INSTANCE_ID
     assert second.seen == []
