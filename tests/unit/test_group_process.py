@@ -91,6 +91,21 @@ def test_it_is_asked_about_again_later_alone_and_less_and_less_often(child: type
     assert child.asked[-1] == ["a", "bad"], "it is one like the others again"
 
 
+def test_no_more_than_so_many_of_them_are_remembered(
+    child: type[FakeChild], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_process, "_MOST_DEADLY", 2)
+    child.deadly = frozenset({"a", "b", "c"})
+    process = GroupProcess("b:1", None, 1.0)
+    for name in ("a", "b", "c"):
+        ask(process, name)
+    assert [name for _, name in process._deadly] == ["b", "c"]
+    process._deadly["described", "b"].until = 0.0  # a minute later it ends the process again
+    ask(process, "b")
+    ask(process, "a")
+    assert [name for _, name in process._deadly] == ["b", "a"]
+
+
 def test_without_time_left_the_rest_is_told_as_not_asked(child: type[FakeChild]) -> None:
     child.deadly = frozenset({"bad"})
     found, problems = ask(GroupProcess("b:1", None, 1.0), "bad", "z", timeout=-1.0)

@@ -35,6 +35,7 @@ _log = logging.getLogger("relance.broker")
 
 _START = 15.0  # seconds that a process may take to begin on a busy machine; a tenth of one is usual
 _HAND_OVER = 2.0  # seconds that an answer may come after its deadline
+_MOST_DEADLY = 1000  # groups that are remembered: whoever may join groups can make any number of them
 _FIRST_WAIT, _LONGEST_WAIT = 60.0, 3600.0  # seconds until a deadly group is asked about again; it doubles
 
 _CANNOT_TRAVEL = "the settings of the Kafka client hold what cannot be given to another process"
@@ -157,7 +158,10 @@ class GroupProcess:
         problem = f"what a member wrote ended the Kafka client that read it ({how})"
         if before is None:
             _log.warning("group %r: %s; it is asked about again in %.0f s", group, problem, wait)
+        self._deadly.pop((question, group), None)  # so that the first in it is the one seen longest ago
         self._deadly[question, group] = _Deadly(time.monotonic() + wait, wait, problem)
+        if len(self._deadly) > _MOST_DEADLY:
+            del self._deadly[next(iter(self._deadly))]
         return problem
 
     def _silent(self, question: str) -> RelanceError:
