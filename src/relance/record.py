@@ -19,7 +19,7 @@ from relance.errors import DecodeError, SendError
 from relance.message import Extras, HeaderList, Kept, Message, Unreadable, headers_of
 from relance.text import key_name
 
-__all__ = ["SEALED", "HeaderList", "Outgoing", "Record", "TopicPartition", "record_of"]
+__all__ = ["FORKED", "SEALED", "HeaderList", "Outgoing", "Record", "TopicPartition", "record_of"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_MS = 253_402_300_799_999  # the last millisecond that datetime knows; Kafka's go on
@@ -49,6 +49,14 @@ class Outgoing(NamedTuple):
 
 SEALED: Final = ()
 """The outbox of a record whose handler has ended: what is sent now would belong to no attempt."""
+
+
+class _Forked(tuple[()]):
+    __slots__ = ()
+
+
+FORKED: Final = _Forked()
+"""The outbox in a process that the handler has forked: the record is its parent's. Equal to SEALED."""
 
 
 class Record(msgspec.Struct, gc=False):
@@ -128,10 +136,14 @@ class Record(msgspec.Struct, gc=False):
         elif outbox:  # never an empty list; SEALED is empty
             outbox.append(made)
         else:
+            why = (
+                "in a process that was forked from the one that handles the record, which must send"
+                if outbox is FORKED
+                else "after the record's handler has ended; send while it runs (await the task, join the"
+                " thread), or use app.send"
+            )
             raise SendError(
-                f"{self.topic}-{self.partition} at offset {self.offset}: record.send to {topic} after the"
-                " record's handler has ended; send while it runs (await the task, join the thread), or use"
-                " app.send",
+                f"{self.topic}-{self.partition} at offset {self.offset}: record.send to {topic} {why}",
                 maybe_written=False,
             )
 

@@ -51,6 +51,7 @@ _NOT_SHARED = (
 
 _HANDOFF_TIMEOUT = 15.0  # seconds until a hand-off is tried again; it is never given up
 _LAST_WAIT = 1.0  # seconds for workers to end when all is drained or given up
+_MOST_NAMED = 5  # records that the line about handlers left behind names
 _ABANDONED = 70  # exit status: a handler was still running at the deadline (EX_SOFTWARE)
 
 
@@ -266,7 +267,7 @@ class Runner:
             return
         _, hanging = await asyncio.wait(tasks, timeout=_LAST_WAIT)
         for task in hanging:
-            _log.error("a handler is still running after the drain deadline: going on without it")
+            self._log_left("going on")
             task.cancel()
 
     def finish(self) -> None:
@@ -381,9 +382,24 @@ class Runner:
         self._shut_down()
         if self._owns_process and self._working and not self._worked.wait(_LAST_WAIT):
             # A thread cannot be killed and a coroutine need not end: what it does is not committed.
-            _log.error("a handler is still running after the drain deadline: exiting without it")
+            self._log_left("exiting")
             logging.shutdown()
             os._exit(_ABANDONED)
+        _log.info("stopped")
+
+    def _log_left(self, how: str) -> None:
+        late = [one for consumer in self.consumers for one in consumer.runtime.late]
+        late.sort(key=lambda one: one.seconds, reverse=True)
+        told = [
+            f"{one.handler} at {one.topic}-{one.partition}, offset {one.offset}, for {one.seconds:.0f} s"
+            for one in late[:_MOST_NAMED]
+        ]
+        more = f" and {len(late) - _MOST_NAMED} more" if len(late) > _MOST_NAMED else ""
+        _log.error(
+            "a handler is still running after the drain deadline: %s without it%s",
+            how,
+            f" (at the deadline: {'; '.join(told)}{more})" if told else "",
+        )
 
     def _shut_down(self) -> None:
         deadline = time.monotonic() + self.settings.drain_timeout
@@ -405,7 +421,6 @@ class Runner:
         self._hooks.close()
         if self.watch is not None and not self.watch.join(_LAST_WAIT):
             _log.debug("a question about the topics is still without an answer")
-        _log.info("stopped")
 
 
 def _loop_factory(event_loop: EventLoop) -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -32,7 +32,7 @@ from relance.hangs import Held
 from relance.judge import Judge
 from relance.monitor import Monitor, log_stopped
 from relance.outgoing import MAX_RECORD, once_more
-from relance.record import SEALED, Record, TopicPartition
+from relance.record import FORKED, Record, TopicPartition
 from relance.stats import InFlight
 
 __all__ = ["Runtime"]
@@ -82,6 +82,8 @@ class Runtime:
         """Called for a run that is still out when its partition must go."""
         self.stop_by: float | None = None
         """The shared deadline of the whole stop, on the monotonic clock, once stopping."""
+        self.late: list[InFlight] = []
+        """What handlers still had at that deadline."""
         self._clock = clock
         self._hooks = hooks
         self._stopping = False
@@ -408,7 +410,9 @@ class Runtime:
         with self._lock:
             found = self._monitor.halt()
         late = self._drained(found, deadline, hurry=True)
+        now = self._clock.monotonic()
         with self._lock:
+            self.late = [one.record for run in late if (one := self._held(run, now)) is not None]
             self._stopping = True
             self._work.notify_all()
         for run in late:
@@ -474,7 +478,7 @@ class Runtime:
             for run in assignment.running:
                 run.cancel()
                 for record in run.records[run.done :]:
-                    record.outbox = SEALED
+                    record.outbox = FORKED
         for name in ("next", "give_back", "returned", "called", "began", "others_wait", "due_in"):
             setattr(self, name, lambda *_given, **_options: leave())
         for name in ("failed", "ended_by", "of_the_handler", "fail"):

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
+from types import SimpleNamespace
 
 import pytest
 
 from relance.hangs import Hangs, HookCall
+from relance.hooks import Hooks
+from relance.runner import Runner
+from relance.settings import Settings
 from relance.testing.clock import VirtualClock
 from world import DLT, ORDERS, Member, a_member
 
@@ -89,6 +94,38 @@ def test_past_its_timeout_a_record_is_overdue_and_the_warning_names_the_timeout(
     ]
     Hangs(clock, 60.0).look(member.runtime.held_for(60.0), 30.0)
     assert "its timeout is 30 s" in caplog.text
+
+
+def test_what_is_left_behind_at_a_stop_is_named_before_the_process_ends(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member = a_member_at_work()
+    clock = clock_of(member)
+    assert member.take(1) is not None
+    clock.advance(3.0)
+    assert member.take(1) is not None
+    runner = Runner(Settings(), [], [], Hooks(), owns_process=True)
+    monkeypatch.setattr(runner, "consumers", [SimpleNamespace(runtime=member.runtime)])
+    monkeypatch.setattr(runner, "_shut_down", lambda: member.runtime.drain(clock.monotonic()))
+    monkeypatch.setattr("relance.runner._LAST_WAIT", 0.0)
+    ends: list[int] = []
+
+    def end(status: int) -> None:
+        ends.append(status)
+        raise SystemExit(status)  # as os._exit, it does not return
+
+    monkeypatch.setattr(os, "_exit", end)
+    monkeypatch.setattr(logging, "shutdown", lambda: None)
+    runner._working = True
+    runner._start_ended.set()
+    with pytest.raises(SystemExit):
+        runner._stop()
+    assert ends == [70]
+    assert caplog.messages[-1] == (
+        "a handler is still running after the drain deadline: exiting without it (at the deadline:"
+        " shop.place at orders-0, offset 0, for 3 s; shop.place at orders-0, offset 1, for 0 s)"
+    )
+    assert "stopped" not in caplog.messages
 
 
 def test_a_hook_that_takes_very_long_is_one_warning_too(caplog: pytest.LogCaptureFixture) -> None:

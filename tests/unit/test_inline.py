@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 from collections.abc import Callable
+from multiprocessing import Pipe
 from typing import Any
 
 import pytest
@@ -16,10 +18,11 @@ from relance.errors import Fatal, HandlerExitError, Reject, SendError, Transient
 from relance.policies.retry import RetryPolicy
 from relance.record import Record, TopicPartition
 from relance.workers.batch import BatchCall
+from relance.workers.child import _Heir
 from relance.workers.inline import InlineWorker
 from relance.workers.single import SingleCall
 from waiting import wait_until
-from world import ORDERS, TOPIC_ID, Member, record
+from world import ORDERS, TOPIC_ID, Member, a_member, record
 
 OTHER = TopicPartition("orders", 1)
 
@@ -453,6 +456,33 @@ def test_what_is_sent_after_the_handler_has_ended_is_refused_where_it_is_sent(co
             assert not refused.value.maybe_written
             assert f"offset {found.offset}" in str(refused.value)
     assert bench.member.writes == []
+
+
+@pytest.mark.parametrize("in_worker_process", [False, True])
+def test_a_send_in_a_process_that_the_handler_has_forked_says_who_must_send(in_worker_process: bool) -> None:
+    member = a_member()
+    member.broker.log(ORDERS).append()
+    member.read()
+    run = member.take(1)
+    assert run is not None
+    [found] = run.run.records
+    found.send("out", b"the parent's")
+    if in_worker_process:
+        heir = _Heir(Pipe()[0])
+        heir.record = found
+        kept = [(number, signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGINT)]
+        heir.forget()
+        for number, handler in kept:
+            signal.signal(number, handler)
+    else:
+        member.runtime.forget()
+    with pytest.raises(SendError) as refused:
+        found.send("out", b"the child's")
+    assert str(refused.value).startswith(
+        "orders-0 at offset 0: record.send to out in a process that was forked from the one that handles the"
+        " record, which must send"
+    )
+    assert not refused.value.maybe_written
 
 
 def test_a_record_that_is_tried_again_may_send_again() -> None:

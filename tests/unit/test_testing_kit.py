@@ -21,6 +21,7 @@ from relance import (
     RelanceError,
     RetryPolicy,
     SendError,
+    SettingsError,
 )
 from relance.errors import HandlerExitError
 from relance.testing import World
@@ -247,6 +248,26 @@ def test_a_world_that_was_not_entered_or_is_left_says_so(left: bool) -> None:
             use()
     if left:
         assert (world.committed("t"), len(world.calls)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("use", "told"),
+    [
+        (lambda app: World("orders"), "app: 'orders' is no App"),
+        (lambda app: World(app, processes="2"), "processes: '2' is no whole number"),
+        (lambda app: World(app, partitions=1.5), "partitions: 1.5 is no whole number"),
+        (lambda app: World(app, real_time_limit="1"), "real_time_limit: '1' is no number of seconds"),
+        (lambda app: World(app).jump("1"), "seconds: '1' is no number of seconds"),
+    ],
+)
+def test_an_argument_of_a_wrong_type_is_named(use: Callable[[App], object], told: str) -> None:
+    with pytest.raises(SettingsError, match=told):
+        use(app_with(lambda value: None))
+
+
+def test_a_group_of_no_number_of_processes_is_refused() -> None:
+    with World(app_with(lambda value: None)) as world, pytest.raises(SettingsError, match="processes: '2'"):
+        world.rebalance("2")  # type: ignore[arg-type]  # on purpose
 
 
 def test_an_application_without_consumers_or_with_tables_has_no_world() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import numbers
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from relance.delivery import Sent
 from relance.encoding import checked_headers, checked_topic, encode, encode_key
 from relance.engine.assignment import Commit
 from relance.engine.deferral import PREFIX
-from relance.errors import BatchError, RelanceError
+from relance.errors import BatchError, RelanceError, SettingsError
 from relance.kafka.cluster import Identity
 from relance.kafka.starts import Seen
 from relance.record import Outgoing, Record, TopicPartition
@@ -69,7 +70,8 @@ class World:
     run; `seed` decides jitter. `real_io`: whether async handlers may use threads, sockets and programs. Then
     the world waits for these in real time, and virtual time stands still meanwhile; without it a handler that
     does so is an error. `real_time_limit`: seconds of real time for each such wait, and for a handler that
-    blocks. Raises RelanceError for an application that needs what only Kafka has.
+    blocks. Raises RelanceError for an application that needs what only Kafka has, and SettingsError for an
+    argument of a wrong type.
     """
 
     def __init__(
@@ -82,6 +84,11 @@ class World:
         real_io: bool = False,
         real_time_limit: float = 30.0,
     ) -> None:
+        if not isinstance(app, App):
+            raise SettingsError("app", f"{app!r:.60} is no App: World(App('orders'))")
+        for name, count in (("partitions", partitions), ("processes", processes)):
+            _check_count(name, count)
+        _check_seconds("real_time_limit", real_time_limit)
         if app._tables:
             raise RelanceError(
                 f"tables ({', '.join(app._tables)}) are read from Kafka, not from a world in memory"
@@ -223,8 +230,10 @@ class World:
     def jump(self, seconds: float) -> int:
         """Let time pass; what falls due on the way is done when it does. How many calls of handlers began.
 
-        Raises AssertionError if in `real_time_limit` seconds of processor time no call begins or ends.
+        Raises SettingsError for what is no number, RelanceError for a negative one, and AssertionError if in
+        `real_time_limit` seconds of processor time no call begins or ends.
         """
+        _check_seconds("seconds", seconds)
         if seconds < 0:
             raise RelanceError(f"time goes forward only, not by {seconds:g} s")
         end = self.clock.now + seconds
@@ -273,6 +282,7 @@ class World:
         Draining lets time pass, up to `drain_timeout`.
         """
         self._not_from_within("rebalance")
+        _check_count("processes", processes)
         if processes < 1:
             raise RelanceError("a group without members handles nothing: at least one process")
         self._wanted = processes
@@ -536,6 +546,16 @@ class World:
         if self.failure is None:
             self.failure = error
             self.reason = one_line(told.reason if told else failure(error))
+
+
+def _check_count(name: str, count: object) -> None:
+    if not isinstance(count, numbers.Integral):
+        raise SettingsError(name, f"{count!r:.60} is no whole number")
+
+
+def _check_seconds(name: str, seconds: object) -> None:
+    if not isinstance(seconds, numbers.Real):
+        raise SettingsError(name, f"{seconds!r:.60} is no number of seconds")
 
 
 def _errors(error: BaseException | None, count: int, batch: bool) -> dict[int, BaseException]:

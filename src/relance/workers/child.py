@@ -23,7 +23,7 @@ from typing import Any
 
 from relance.decoding import Decoding, HandlerShape, decoder_for, handler_shape
 from relance.forks import forgotten_by_children, leave
-from relance.record import SEALED, Record, record_of
+from relance.record import FORKED, SEALED, Record, record_of
 from relance.workers.answer import refuse_unrun
 from relance.workers.cancellation import not_by_us
 from relance.workers.travel import Answer, Sent, packed
@@ -166,7 +166,7 @@ class _Heir:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         self._pipe.close()
         if self.record is not None:
-            self.record.outbox = SEALED
+            self.record.outbox = FORKED
 
 
 def _work_off(
