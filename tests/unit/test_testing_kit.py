@@ -243,6 +243,8 @@ def test_a_world_that_was_not_entered_or_is_left_says_so(left: bool) -> None:
         lambda: world.lose("t"),
         world.crash,
     ]
+    if not left:
+        uses += [lambda: world.records("t"), lambda: world.lag("t"), lambda: world.dead_letters("t")]
     for use in uses:
         with pytest.raises(RelanceError, match="only within the world: `with World"):
             use()

@@ -183,6 +183,7 @@ class World:
 
     def records(self, topic: str) -> list[StoredRecord]:
         """All records of a topic, by partition and offset. Raises RelanceError if there is no such topic."""
+        self._need_topics()
         return [stored for tp in self.topics.partitions(topic) for stored in self.topics.logs[tp]]
 
     def dead_letters(self, topic: str | None = None) -> list[DeadLetter]:
@@ -198,6 +199,7 @@ class World:
 
     def lag(self, topic: str) -> int:
         """How many records lie behind what is committed."""
+        self._need_topics()
         tps = self.topics.partitions(topic)
         return sum(len(self.topics.logs[tp]) - max(0, self.committed(*tp)) for tp in tps)
 
@@ -401,6 +403,10 @@ class World:
     def _need_entered(self) -> None:
         if not self._entered:
             raise RelanceError("the application runs only within the world: `with World(app) as world:`")
+
+    def _need_topics(self) -> None:
+        if not self.topics.counts:  # entering makes those of the application
+            self._need_entered()
 
     def _not_from_within(self, what: str) -> None:
         self._need_entered()
