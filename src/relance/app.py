@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -69,6 +70,9 @@ from relance.stats import Health, InFlight, Stats
 __all__ = ["App"]
 
 _log = logging.getLogger("relance")
+
+imported_by_command: ContextVar[str | None] = ContextVar("imported_by_command", default=None)
+"""The module that a command of relance's imports for its App: its import must not run that App."""
 
 H = TypeVar("H", bound=Callable[..., Any])
 
@@ -284,6 +288,7 @@ class App:
         Exits (SystemExit) with 1 after a failure, which the log names, and with 2 for a wrong setting. Raises
         RelanceError on another thread than the main one, and where an asyncio loop runs already.
         """
+        _check_not_imported()
         if not self._specs:
             _log.critical(
                 "the application has no consumer, so nothing would run: import what @app.consumer is in"
@@ -320,6 +325,7 @@ class App:
         with the reason, and leaving raises it. Entering raises BrokerUnavailableError, TopicMissingError or
         SettingsError.
         """
+        _check_not_imported()
         runner = self._run_once(owns_process=False)
         if self._stop_asked:
             raise RelanceError("the application was told to stop (App.stop) before it began to run")
@@ -522,6 +528,15 @@ class App:
 def _oldest(looks: Iterable[Look]) -> InFlight | None:
     found = [look.oldest for look in looks if look.oldest is not None]
     return max(found, key=lambda record: record.seconds, default=None)
+
+
+def _check_not_imported() -> None:
+    if name := imported_by_command.get():
+        raise SettingsError(
+            "MODULE:APP",
+            f"the import of {name!r} runs its App: put what starts it (app.run()) under"
+            ' `if __name__ == "__main__":`',
+        )
 
 
 def _check_place() -> None:

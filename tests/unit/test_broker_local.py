@@ -78,7 +78,9 @@ def test_a_kafka_that_answers_already_is_used_and_left_alone(tmp_path):
 def test_a_port_that_another_program_holds_is_named_with_its_holder(tmp_path, machine):
     with (
         listening(lambda _request: b"HTTP/1.1 400 Bad Request\r\n\r\n") as port,
-        pytest.raises(RelanceError, match=rf"port {port} is held by pid \d+ \(.*python"),
+        pytest.raises(
+            RelanceError, match=rf"port {port} is held by pid \d+ \(.*python.*another port with --port"
+        ),
     ):
         LocalBroker(tmp_path / "run", port=port).start()
     assert leftovers(tmp_path / "run") == []

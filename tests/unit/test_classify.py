@@ -15,6 +15,7 @@ from relance.errors import (
     Reject,
     Retry,
     SendError,
+    SettingsError,
     TopicMissingError,
     TransientError,
 )
@@ -249,3 +250,9 @@ def test_every_verdict_says_why() -> None:
 def test_fatal_comes_before_non_retryable_where_an_error_is_both() -> None:
     policy = RetryPolicy.fixed(fatal=OSError, non_retryable=ConnectionError)
     assert classify(ConnectionResetError(), policy).kind is VerdictKind.FATAL
+
+
+@pytest.mark.parametrize("key", ["retry_on", "non_retryable", "fatal"])
+def test_the_name_of_an_error_as_a_text_is_quoted_whole(key: str) -> None:
+    with pytest.raises(SettingsError, match=f"{key}: takes exception types.*, not 'ValueError'$"):
+        RetryPolicy.fixed(**{key: "ValueError"})

@@ -102,7 +102,7 @@ def test_help_imports_no_command_and_nothing_heavy():
             r"--header: must be NAME=VALUE.*a name is UTF-8",
         ),
         (("run", ".x:app"), r"MODULE:APP: '\.x:app' lacks a part, as in shop\.orders:app"),
-        (("run", "x"), r"MODULE:APP: 'x' lacks a part, .*"),
+        (("run", "x"), r"MODULE:APP: 'x' lacks a part, as in x:app"),
         (("produce", "t", "--raw", "--tombstone"), r"--raw: is for what is read from --file or stdin"),
         (
             ("produce", "t", "--value", "v", "--key-separator", ":"),
@@ -257,6 +257,61 @@ def test_an_application_with_a_wrong_setting_is_status_2_and_one_line(run, monke
     assert (code, out) == (2, ""), err
     assert err.startswith(f"relance: {key}: ")
     assert len(err.splitlines()) == 1
+
+
+@pytest.fixture
+def written(monkeypatch, tmp_path):
+    """Writes the lines of the module `user_app`, to be imported from the present folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.delitem(sys.modules, "user_app", raising=False)
+    return (tmp_path / "user_app.py").write_text
+
+
+BEGINNING = 'import asyncio\nfrom relance import App\napp = App("g")\n'
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "app.run()\n",
+        '@app.consumer("t")\ndef h(x: str) -> None: ...\napp.run()\n',
+        "async def main():\n    async with app.running(): ...\nasyncio.run(main())\n",
+    ],
+)
+@pytest.mark.parametrize("words", [("run",), ("topics", "ensure")])
+def test_a_module_whose_import_runs_its_app_is_told_of_the_guard(run, written, words, end):
+    written(BEGINNING + end)
+    code, out, err = run(*words, "user_app:app")
+    assert (code, out) == (2, "")
+    assert err == (
+        "relance: MODULE:APP: the import of 'user_app' runs its App: put what starts it (app.run()) under"
+        ' `if __name__ == "__main__":`\n'
+    )
+
+
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        ('app.consumer("t", dlt="x")', "TypeError: .*'dlt'"),
+        ("nope", "NameError: name 'nope' is not defined"),
+        ("import nope_at_all", "ModuleNotFoundError: No module named 'nope_at_all'"),
+        ('asyncio.run("x")', "ValueError: a coroutine was expected.*"),
+        ("def (", "SyntaxError: .*"),
+    ],
+)
+def test_what_a_module_raises_at_its_import_is_one_line_with_its_place(run, written, tmp_path, end, said):
+    written(f"{BEGINNING}{end}\n")
+    code, out, err = run("run", "user_app:app")
+    assert (code, out) == (2, "")
+    place = re.escape(f"the import of 'user_app' failed at {tmp_path / 'user_app.py'}, line 4")
+    assert re.fullmatch(rf"relance: MODULE:APP: {place}: {said}\n", err), err
+
+
+def test_several_wrong_settings_have_a_separator_on_their_line(run):
+    run.command(raising(SettingsError("a", "is wrong", ("b", "is wrong too"))))
+    assert run("try") == (2, "", "relance: a: is wrong; b: is wrong too\n")
 
 
 def test_the_traceback_comes_when_it_is_asked_for(run, monkeypatch):

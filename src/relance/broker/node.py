@@ -148,7 +148,7 @@ def check_alive(layout: Layout, node: Node, who: Identity, since: int) -> None:
 def port_held(port: int) -> PortHeldError:
     """The error that names a port and who has it."""
     holder = holder_of(port)
-    return PortHeldError(f"port {port} is held by {holder}; stop it, or choose another port with --bootstrap")
+    return PortHeldError(f"port {port} is held by {holder}; stop it, or choose another port with --port")
 
 
 def trouble(said: str) -> str:

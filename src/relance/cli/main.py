@@ -86,7 +86,7 @@ def _said(error: Exception) -> int:
     from relance.errors import RelanceError, SettingsError
 
     if isinstance(error, SettingsError):
-        return _complain(str(error), 2)
+        return _complain("; ".join(f"{key}: {problem}" for key, problem in error.problems), 2)
     if isinstance(error, RelanceError):
         return _complain(str(error), 1)
     # By shape: Typer keeps its usage errors in a private module.

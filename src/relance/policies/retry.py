@@ -224,7 +224,7 @@ def _names(kinds: Iterable[type[Exception]]) -> str:
 
 
 def _entries(given: object) -> tuple[object, ...]:
-    return tuple(given) if isinstance(given, Iterable) and not isinstance(given, type) else (given,)
+    return tuple(given) if isinstance(given, Iterable) and not isinstance(given, (type, str)) else (given,)
 
 
 def _rules(rules: Iterable[RetryRule] | RetryRule) -> tuple[RetryRule, ...]:
