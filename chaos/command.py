@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import math
 import shutil
 import signal
@@ -54,7 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.nodes < 3:  # there is nobody to take over
         faults = tuple(name for name in faults if not fault_named(name).needs_nodes)
     signal.signal(signal.SIGTERM, _interrupt)
-    folder = (options.keep or RUNS / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")).absolute()
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    # With the process: two that begin within a second would empty each other's folder.
+    folder = (options.keep or RUNS / f"{stamp}-{os.getpid()}").absolute()
     found: list[Report] = []
     try:
         for seed in range(options.seed, options.seed + options.runs):
