@@ -22,9 +22,9 @@ from typing import Final
 
 from relance.errors import MAX_WAIT, SettingsError
 from relance.policies.checks import integer, number
-from relance.policies.classify import classify, is_record_error
+from relance.policies.classify import RuleFaultError, answer_of, classify, is_record_error
 from relance.policies.retry import ErrorTypes, RetryPolicy, RetryRule
-from relance.text import name_of, said, shown
+from relance.text import name_of, shown
 
 __all__ = ["CircuitBreaker"]
 
@@ -229,21 +229,15 @@ def _matches(rule: RetryRule, error: Exception) -> bool:
 
 
 def _asked(rule: Callable[[Exception], bool | float | timedelta | None], error: Exception) -> bool:
-    name = name_of(rule)
     try:
-        answer: object = rule(error)
-    except KeyboardInterrupt:  # a person's; all else, sys.exit too, is a fault of the breaker's settings
-        raise
-    except BaseException as fault:
-        if fault.__context__ is None and fault is not error:
-            fault.__context__ = error  # so that whoever sees the one sees the other
-        problem = f"{name} raised {said(fault)}; it must answer for every error"
-        raise SettingsError("errors", problem) from fault
+        answer = answer_of(rule, error)
+    except RuleFaultError as wrong:
+        raise SettingsError("errors", str(wrong)) from wrong.__cause__
     if answer is None or isinstance(answer, bool):
         return answer is True
     if isinstance(answer, int | float | timedelta):
         return True
     given = shown(answer, 60)
     raise SettingsError(
-        "errors", f"{name} answered {given}; it may answer bool, seconds, a timedelta or None"
+        "errors", f"{name_of(rule)} answered {given}; it may answer bool, seconds, a timedelta or None"
     )

@@ -47,7 +47,7 @@ from relance.errors import (
 from relance.policies.retry import RetryPolicy
 from relance.text import name_of, said, shown
 
-__all__ = ["Verdict", "VerdictKind", "classify", "is_record_error"]
+__all__ = ["RuleFaultError", "Verdict", "VerdictKind", "answer_of", "classify", "is_record_error"]
 
 
 class VerdictKind(Enum):
@@ -216,16 +216,29 @@ def _asked(error: Exception, policy: RetryPolicy) -> Verdict | None:
     return None
 
 
+class RuleFaultError(Exception):
+    """A user's rule raised: its name and what it said; `__cause__` is what it raised."""
+
+
+def answer_of(rule: Callable[[Exception], object], error: Exception) -> object:
+    """What a user's rule answers for `error`. Raises RuleFaultError; KeyboardInterrupt is a person's."""
+    try:
+        return rule(error)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as fault:  # sys.exit, too
+        if fault.__context__ is None and fault is not error:
+            fault.__context__ = error  # so that whoever sees the one sees the other
+        text = f"{name_of(rule)} raised {said(fault)}; it must answer for every error"
+        raise RuleFaultError(text) from fault
+
+
 def _ask(rule: Callable[[Exception], bool | float | timedelta | None], error: Exception) -> Verdict | None:
     name = name_of(rule)
     try:
-        answer: object = rule(error)
-    except KeyboardInterrupt:  # a person's; all else, sys.exit too, is a fault of the policy
-        raise
-    except BaseException as fault:  # noqa: BLE001  told in the verdict, and fatal
-        if fault.__context__ is None and fault is not error:
-            fault.__context__ = error  # so that whoever sees the one sees the other
-        return _at_fault(f"{name} raised {said(fault)}; it must answer for every error", fault)
+        answer = answer_of(rule, error)
+    except RuleFaultError as wrong:
+        return _at_fault(str(wrong), wrong.__cause__)
     if answer is None or answer is False:
         return None
     if answer is True:
@@ -237,7 +250,7 @@ def _ask(rule: Callable[[Exception], bool | float | timedelta | None], error: Ex
     return Verdict(VerdictKind.RETRYABLE, delay, f"retry_on's {name} asked for {delay:g}s")
 
 
-def _at_fault(problem: str, cause: BaseException) -> Verdict:
+def _at_fault(problem: str, cause: BaseException | None) -> Verdict:
     fault = SettingsError("retry_on", problem)
     fault.__cause__ = cause
     return Verdict(VerdictKind.FATAL, None, f"retry_on's {problem}", fault)
